@@ -7,12 +7,17 @@ const MAX_QUEUED_BYTES = 4 * 1024 * 1024;
 /** Size asked for of the kernel's buffers, each way. */
 const BUFFER_BYTES = 1024 * 1024;
 
-/** Hosts are IP addresses already, so DNS is not asked. */
-const lookup = (
+type Lookup = (
   host: string,
-  _options: unknown,
+  options: unknown,
   callback: (error: null, address: string, family: number) => void,
-): void => callback(null, host, isIPv6(host) ? 6 : 4);
+) => void;
+
+/** Hosts are IP addresses already, so DNS is not asked. An IPv6 socket sends to an IPv4 peer at its mapped address. */
+const LOOKUPS: Readonly<Record<"udp4" | "udp6", Lookup>> = {
+  udp4: (host, _options, callback) => callback(null, host, 4),
+  udp6: (host, _options, callback) => callback(null, isIPv6(host) ? host : `::ffff:${host}`, 6),
+};
 
 function createSocket(
   ip: string,
@@ -20,7 +25,12 @@ function createSocket(
 ): dgram.Socket {
   const type = ip.includes(":") ? "udp6" : "udp4";
   const own = type === "udp6" ? { ipv6Only } : {};
-  return dgram.createSocket({ type, reusePort, ...own, lookup } as dgram.SocketOptions);
+  return dgram.createSocket({
+    type,
+    reusePort,
+    ...own,
+    lookup: LOOKUPS[type],
+  } as dgram.SocketOptions);
 }
 
 /** Binds a listener's socket. Rejects with the socket's error. */

@@ -54,9 +54,9 @@ class Driver {
     this.event(kind, id, this.#input, text.length);
     this.#input += text.length;
   }
-  accept(listener = "l"): number {
+  accept(listener = "l", from = "192.0.2.1"): number {
     const id = this.#nextId++;
-    this.text(EVENT.ACCEPTED, id, `${listener}|192.0.2.1|4000|127.0.0.1|80`);
+    this.text(EVENT.ACCEPTED, id, `${listener}|${from}|4000|127.0.0.1|80`);
     return id;
   }
 
@@ -186,6 +186,34 @@ test("a new version of a package serves new connections, and the open one finish
   driver.text(EVENT.DATA, old, "a");
   driver.text(EVENT.DATA, fresh, "b");
   expect(driver.run()).toEqual([`write ${old} 1:a`, `write ${fresh} 2:b`]);
+});
+
+test("an IPv4 client of an IPv6 socket has its IPv4 address", () => {
+  const teller = defineNetworkFilter({
+    name: "teller",
+    terminal: true,
+    config: Type.Object({}),
+    setup: () => ({
+      create: (connection: DownstreamConnection) => ({
+        onData: () => {
+          const bytes = Buffer.from(connection.remoteAddress.ip);
+          connection.write(bytes, 0, bytes.length);
+        },
+      }),
+    }),
+  }) as Definition;
+  const driver = new Driver();
+  driver.go(world([listener([["teller", {}]])]), { "network/teller": teller });
+  const clients = ["192.0.2.1", "::ffff:192.0.2.1", "2001:db8::1", "::ffff:0:1"];
+  const ids = clients.map((from) => driver.accept("l", from));
+  driver.run();
+  for (const id of ids) driver.text(EVENT.DATA, id, "?");
+  expect(driver.run().map((command) => command.split(" ").at(-1))).toEqual([
+    "192.0.2.1",
+    "192.0.2.1",
+    "2001:db8::1",
+    "::ffff:0:1",
+  ]);
 });
 
 test("a setup that throws is refused with package, place and path, and nothing changes", () => {

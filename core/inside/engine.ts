@@ -41,6 +41,7 @@ import { ScopedStats, StatsTable } from "./stats.ts";
 import { TimerWheel } from "./timers.ts";
 import { NODE_TOPIC, RUNTIME_TOPIC, Topics } from "./topics.ts";
 import { UdpTable } from "./udp.ts";
+import { unmapped } from "./unmapped.ts";
 
 /** How long a preparation may wait for its `cx.waitFor` promises. */
 const WAIT_LIMIT_MS = 15_000;
@@ -362,9 +363,9 @@ export class Engine {
       text.split("|");
     const connection = new SocketConnection(this.#connections, id, NO_HANDLER);
     const unix = path === "" ? undefined : { ip: "", port: 0, path };
-    connection.remoteAddress = unix ?? { ip: remoteIp, port: Number(remotePort) };
+    connection.remoteAddress = unix ?? { ip: unmapped(remoteIp), port: Number(remotePort) };
     connection.directAddress = connection.remoteAddress;
-    connection.localAddress = unix ?? { ip: localIp, port: Number(localPort) };
+    connection.localAddress = unix ?? { ip: unmapped(localIp), port: Number(localPort) };
     this.#connections.add(connection);
     const entry = this.#world.listeners.get(listenerOf(name));
     if (entry === undefined) connection.close("abort");

@@ -159,10 +159,7 @@ function cidrs(configs: readonly CidrConfig[] | undefined): readonly Cidr[] {
   return (configs ?? []).map((c) => {
     const bytes = addressBytes(c.address_prefix);
     if (bytes === undefined) throw new Error(`malformed IP address: ${c.address_prefix}`);
-    // `::ffff:10.0.0.0/104` is 10.0.0.0/8: the SDK reads the address as IPv4.
-    const isMapped = bytes.length === 4 && c.address_prefix.includes(":");
-    const length = isMapped ? Math.max(0, c.prefix_len - 96) : c.prefix_len;
-    return { bytes, length: Math.min(length, bytes.length * 8) };
+    return { bytes, length: Math.min(c.prefix_len, bytes.length * 8) };
   });
 }
 
@@ -179,13 +176,7 @@ function isLoopback(ip: string): boolean {
   return ip.startsWith("127.") || ip === "::1";
 }
 
-/** Parses an IP address without its zone (`%eth0`). IPv4-mapped IPv6 gives the four bytes of IPv4. Undefined: no IP address. */
+/** Parses an IP address without its zone (`%eth0`). Undefined: no IP address. An IPv4-mapped one of a PROXY header is IPv6. */
 export function addressBytes(text: string): Uint8Array | undefined {
-  const bytes = parseIp(text.split("%", 1)[0]!);
-  return bytes?.length === 16 && isMapped(bytes) ? bytes.subarray(12) : bytes;
-}
-
-/** Whether these 16 bytes are an IPv4-mapped address, such as `::ffff:192.0.2.1` (RFC 4291 §2.5.5.2). */
-function isMapped(bytes: Uint8Array): boolean {
-  return bytes[10] === 255 && bytes[11] === 255 && bytes.subarray(0, 10).every((b) => b === 0);
+  return parseIp(text.split("%", 1)[0]!);
 }

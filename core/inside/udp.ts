@@ -3,6 +3,7 @@ import { type Address, Chunk, type UdpHandler, type UdpSocket } from "@tsproxy/s
 import type { ConnectionTable } from "./connection.ts";
 import type { Io } from "./io.ts";
 import { COMMAND, SOCKET_ERRORS } from "./ring.ts";
+import { unmapped } from "./unmapped.ts";
 
 const SEPARATOR = 10; // between `ip|port` and the bytes of a datagram
 
@@ -119,7 +120,7 @@ export class UdpTable {
     chunk.at = at + 1;
     chunk.end = offset + length;
     endpoint.handler.onDatagram(chunk, {
-      ip: text.slice(0, bar),
+      ip: unmapped(text.slice(0, bar)),
       port: Number(text.slice(bar + 1)),
     });
   }

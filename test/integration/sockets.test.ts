@@ -2,7 +2,7 @@ import dgram from "node:dgram";
 import { readFileSync, statSync } from "node:fs";
 import http from "node:http";
 import net from "node:net";
-import os from "node:os";
+import os, { networkInterfaces } from "node:os";
 import path from "node:path";
 import { afterEach, expect, test } from "vitest";
 import { freePort } from "../../core/free-port.ts";
@@ -406,51 +406,66 @@ test("a small buffer limit pauses the source while the client does not read", as
   );
 });
 
-test("datagrams find their way there and back, for many clients at once", async () => {
-  const origin = dgram.createSocket("udp4");
-  origin.on("message", (bytes, from) => origin.send(`got ${bytes}`, from.port, from.address));
-  await new Promise<void>((resolve) => origin.bind(0, "127.0.0.1", resolve));
-  ends.push(() => origin.close());
-  const udpProxy = {
-    name: "udp",
-    typed_config: {
-      "@type": `${TYPE}filters.udp.udp_proxy.v3.UdpProxyConfig`,
-      stat_prefix: "u",
-      cluster: "origin",
-    },
-  };
-  const port = await freePort();
-  const proxy = await start({
-    config: bootstrap(
-      [
-        {
-          name: "udp",
-          address: {
-            socket_address: { protocol: "UDP", address: "127.0.0.1", port_value: port },
+test.each([["127.0.0.1"], ["::"]])(
+  "datagrams find their way to %s and back, for many clients at once",
+  async (at) => {
+    if (
+      at === "::" &&
+      !Object.values(networkInterfaces())
+        .flat()
+        .some((i) => i?.family === "IPv6")
+    )
+      return;
+    const origin = dgram.createSocket("udp4");
+    origin.on("message", (bytes, from) => origin.send(`got ${bytes}`, from.port, from.address));
+    await new Promise<void>((resolve) => origin.bind(0, "127.0.0.1", resolve));
+    ends.push(() => origin.close());
+    const udpProxy = {
+      name: "udp",
+      typed_config: {
+        "@type": `${TYPE}filters.udp.udp_proxy.v3.UdpProxyConfig`,
+        stat_prefix: "u",
+        cluster: "origin",
+      },
+    };
+    const port = await freePort();
+    const proxy = await start({
+      config: bootstrap(
+        [
+          {
+            name: "udp",
+            address: {
+              socket_address: {
+                protocol: "UDP",
+                address: at,
+                port_value: port,
+                ...(at === "::" && { ipv4_compat: true }),
+              },
+            },
+            listener_filters: [udpProxy],
           },
-          listener_filters: [udpProxy],
-        },
-      ],
-      [cluster("origin", [origin.address().port])],
-    ),
-    concurrency: 2,
-    env: { TSPROXY_RING: "8,8,2,2" },
-  });
-  const client = (name: string) =>
-    new Promise<void>((resolve, reject) => {
-      const socket = dgram.createSocket("udp4");
-      let next = 0;
-      socket.on("message", (bytes) => {
-        if (String(bytes) !== `got ${name} ${next}`) reject(new Error(`${name} got ${bytes}`));
-        if (++next === 20) {
-          socket.close();
-          resolve();
-        } else socket.send(`${name} ${next}`, port, "127.0.0.1");
-      });
-      socket.send(`${name} 0`, port, "127.0.0.1");
+        ],
+        [cluster("origin", [origin.address().port])],
+      ),
+      concurrency: 2,
+      env: { TSPROXY_RING: "8,8,2,2" },
     });
-  await Promise.all(Array.from({ length: 20 }, (_, k) => client(`client${k}`)));
-  const stats = await proxy.stats();
-  expect(stats("udp.u.downstream_sess_total")).toBe(20);
-  expect(stats("udp.u.downstream_sess_tx_datagrams")).toBe(400);
-});
+    const client = (name: string) =>
+      new Promise<void>((resolve, reject) => {
+        const socket = dgram.createSocket("udp4");
+        let next = 0;
+        socket.on("message", (bytes) => {
+          if (String(bytes) !== `got ${name} ${next}`) reject(new Error(`${name} got ${bytes}`));
+          if (++next === 20) {
+            socket.close();
+            resolve();
+          } else socket.send(`${name} ${next}`, port, "127.0.0.1");
+        });
+        socket.send(`${name} 0`, port, "127.0.0.1");
+      });
+    await Promise.all(Array.from({ length: 20 }, (_, k) => client(`client${k}`)));
+    const stats = await proxy.stats();
+    expect(stats("udp.u.downstream_sess_total")).toBe(20);
+    expect(stats("udp.u.downstream_sess_tx_datagrams")).toBe(400);
+  },
+);
