@@ -148,12 +148,15 @@ describe("connecting", () => {
 
   it("gives up with UF,URX when the attempts are used up", () => {
     const t = start();
+    t.client("a");
     t.handler.onClosed(refused);
     expect(t.downstream.closed).toBe("abort");
+    expect(t.stat("downstream_cx_rx_bytes_total")).toBe(0);
     expect(t.cx.stats.value("cluster.e.upstream_cx_connect_attempts_exceeded")).toBe(1);
     t.filter.onClose!({ ...remoteClose, by: "local" });
     expect(t.logged[0]!.info).toMatchObject({
       flags: ["UF", "URX"],
+      bytesReceived: 0,
       upstreamHost: host.address,
       upstreamTransportFailure: "delayed_connect_error: Connection refused",
       attempts: 1,

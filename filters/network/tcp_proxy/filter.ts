@@ -54,7 +54,7 @@ class TcpProxy implements NetworkFilter {
   #upstream: Upstream | undefined = undefined;
   #attempts = 0;
   #connected = false;
-  /** Copies of bytes received before the upstream was connected. */
+  /** Copies of bytes received before the upstream was connected. As in Envoy they count as received when they are forwarded. */
   #early: Uint8Array[] | undefined = undefined;
   #earlyBytes = 0;
   #downstreamEnded = false;
@@ -125,22 +125,24 @@ class TcpProxy implements NetworkFilter {
   }
 
   onData(chunk: Chunk, endStream: boolean): void {
-    const size = chunk.end - chunk.at;
-    if (size > 0) {
-      this.#received += size;
-      this.#shared.stats.rxBytes.add(size);
-    }
     if (!this.#connected) {
       this.#keepEarly(chunk, endStream);
       return;
     }
+    const size = chunk.end - chunk.at;
     const upstream = this.#upstream!.connection!;
     if (size > 0) {
+      this.#count(size);
       this.#lastByteMs = this.#shared.cx.now();
       upstream.write(chunk.memory, chunk.at, chunk.end);
       if (upstream.blocked) this.onUpstreamBlocked();
     }
     if (endStream) this.#endUpstream();
+  }
+
+  #count(received: number): void {
+    this.#received += received;
+    this.#shared.stats.rxBytes.add(received);
   }
 
   onBlocked(): void {
@@ -229,7 +231,10 @@ class TcpProxy implements NetworkFilter {
     if (this.#shared.logsConnected) this.#log("TcpUpstreamConnected");
     const early = this.#early;
     this.#early = undefined;
-    if (early !== undefined) for (const bytes of early) upstream.write(bytes, 0, bytes.length);
+    if (early !== undefined) {
+      this.#count(this.#earlyBytes);
+      for (const bytes of early) upstream.write(bytes, 0, bytes.length);
+    }
     if (this.#downstreamEnded) this.#endUpstream();
     this.#downstream.resume();
   }
