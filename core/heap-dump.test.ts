@@ -25,6 +25,7 @@ it("takes a snapshot of an isolate, which serves afterwards", async () => {
   const one = isolate.load({ code, filename: "marked" }).numberEntry("one");
   const snapshot = JSON.parse(await isolate.heapSnapshot());
   expect(snapshot.strings).toContain("Marked");
+  await expect(isolate.heapSnapshot(1 << 16)).rejects.toThrow("the heap snapshot is larger");
   expect(one(0)).toBe(1);
   isolate.dispose();
 }, 300_000);

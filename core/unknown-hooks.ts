@@ -41,10 +41,10 @@ export function unknownHooks(kind: string, { code, filename, sources }: Bundle):
   if (hooks === undefined) return [];
   const found: Problem[] = [];
   for (const { 0: name, index } of code.matchAll(MEMBER)) {
-    if (hooks.includes(name) || [...code.matchAll(new RegExp(`\\b${name}\\b`, "g"))].length > 1)
-      continue;
+    if (hooks.includes(name)) continue;
     const meant = hint(name, hooks);
-    if (meant === undefined) continue;
+    if (meant === undefined || [...code.matchAll(new RegExp(`\\b${name}\\b`, "g"))].length > 1)
+      continue;
     const lines = code.slice(0, index).split("\n");
     const place = sources.find(lines.length, lines.at(-1)!.length + 1);
     if (place?.file.includes("/node_modules/")) continue;

@@ -83,7 +83,8 @@ export class SandboxFetches {
 class Budget {
   held = 0;
   #unread = 0;
-  readonly #readers: (() => void)[] = [];
+  /** Fetches whose responses wait, each once. */
+  readonly #waiting = new Set<Relay>();
 
   get isFull(): boolean {
     return this.#unread >= UNREAD_MAX;
@@ -100,11 +101,19 @@ class Budget {
   /** The sandbox has read `n` bytes of responses. */
   read(n: number): void {
     this.#unread -= n;
-    while (!this.isFull && this.#readers.length > 0) this.#readers.shift()!();
+    for (const relay of this.#waiting) {
+      if (this.isFull) return;
+      this.#waiting.delete(relay);
+      relay.readOn();
+    }
   }
 
-  wait(onRoom: () => void): void {
-    this.#readers.push(onRoom);
+  /** Calls the fetch's `readOn` once there is room. */
+  wait(relay: Relay): void {
+    this.#waiting.add(relay);
+  }
+  leave(relay: Relay): void {
+    this.#waiting.delete(relay);
   }
 }
 
@@ -170,6 +179,11 @@ class Relay {
   cancel(): void {
     this.#finish();
     this.#signal.abort();
+  }
+
+  /** There may be room for more of the response. */
+  readOn(): void {
+    this.#wakeReader();
   }
 
   #take(bytes: Uint8Array): void {
@@ -262,7 +276,7 @@ class Relay {
         while ((this.#credit <= 0 || this.#budget.isFull) && !this.#over)
           await new Promise<void>((resolve) => {
             this.#wakeReader = resolve;
-            if (this.#budget.isFull) this.#budget.wait(resolve);
+            if (this.#budget.isFull) this.#budget.wait(this);
           });
         if (this.#over) return;
         const end = Math.min(chunk.length, at + PART_SIZE);
@@ -282,6 +296,7 @@ class Relay {
     if (this.#over) return;
     this.#over = true;
     this.#release(this.#held);
+    this.#budget.leave(this);
     const unread = CREDIT - this.#credit;
     // The sandbox sends no `read` after the end of a response, so the rest is counted as read here.
     if (!this.#budget.isHalfFull) this.#budget.read(unread);
