@@ -33,12 +33,15 @@ function addressOf(ip: string, port: number): string | undefined {
   return isAddress ? formatAddress({ ip, port }) : undefined;
 }
 
+/** Scripts cannot read this object: in Envoy it has no text. */
+export const WITHOUT_TEXT = "envoy.network.application_protocols";
+
 /** Envoy's object factories that `filterState():set()` supports. An object is stored as the text that `get()` returns. */
 export const FACTORIES: ReadonlyMap<string, Factory> = new Map([
   ["envoy.string", text],
   ["envoy.hashable_string", text],
   ["envoy.bool", (value) => BOOLEANS.get(value.toLowerCase())],
-  ["envoy.network.application_protocols", text],
+  [WITHOUT_TEXT, text],
   ["envoy.network.ip", (value) => addressOf(value, 0)],
   ["envoy.network.network_namespace", text],
   ["envoy.network.transport_socket.original_dst_address", address],

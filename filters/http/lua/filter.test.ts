@@ -324,6 +324,12 @@ it("makes objects of filter state as Envoy's factories do", () => {
   expect(kept("envoy.network.ip", "192.0.2.1")).toBe("192.0.2.1:0");
   expect(kept("envoy.network.transport_socket.original_dst_address", "[::1]:80")).toBe("[::1]:80");
   expect(kept("envoy.upstream.dynamic_port", "0443")).toBe("443");
+  const protocols = '"envoy.network.application_protocols"';
+  const state = "h:streamInfo():filterState()";
+  const set = `${state}:set(${protocols}, ${protocols}, "h2")`;
+  expect(shown(`(function() ${set} return tostring((${state}:get(${protocols}))) end)()`)).toBe(
+    "nil",
+  );
 });
 
 it("may give a response without a body another status", () => {

@@ -8,7 +8,7 @@ import {
   textArgument,
   Userdata,
 } from "@tsproxy/sdk/lua";
-import { FACTORIES } from "./filter-state.ts";
+import { FACTORIES, WITHOUT_TEXT } from "./filter-state.ts";
 import { certificateKind, TlsData, tlsKind } from "./tls.ts";
 import { fromLua, fromUtf8, iterate, StructData, structKind, toLua, toUtf8 } from "./values.ts";
 
@@ -139,7 +139,8 @@ export function infoKinds(log: Log, configName: string): InfoKinds {
     }),
     filterState: kind(log, "HttpFilters.Lua.FilterStateWrapper", FilterStateData, {
       get: ({ stream }, args) => {
-        const value = stream.filterState.get(fromUtf8(textArgument(args, 1, "get")));
+        const key = fromUtf8(textArgument(args, 1, "get"));
+        const value = key === WITHOUT_TEXT ? undefined : stream.filterState.get(key);
         if (args[1] === undefined) return toLua(value) ?? NONE;
         const field = fromUtf8(textArgument(args, 2, "get"));
         const isObject = typeof value === "object" && value !== null;
