@@ -79,7 +79,7 @@ export function hostFunction(name: string, made: LuaFunction): LuaFunction {
   return Object.defineProperty(made, "name", { value: `lua_${name}` });
 }
 
-/** The same for a method whose arguments are counted without its userdata. */
+/** The same for a method whose list of arguments leaves out its userdata. */
 export function hostMethod(name: string, made: LuaFunction): LuaFunction {
   return hostFunction(`self_${name}`, made);
 }

@@ -42,9 +42,9 @@ const FRAMES = 64;
 /** Cost of reading a stack trace, in turns of a loop. */
 const STACK_COST = 1000;
 const CHUNK_FRAME = /tsproxy-lua\/(\d+)(?:\/\S*)?:(\d+):(\d+)\)?$/;
-/** Library functions have such names, so that they count as levels; `self_`: their first argument is not in their list. */
+/** Frames of library functions, which count as levels. `self_`: a method whose list of arguments leaves out its userdata. */
 const HOST_FRAME = /^\s*at (?:\w+\.)*lua_(self_)?(\w*) \((?!<anonymous>)/;
-/** As in LuaJIT these call a metamethod in their own place. */
+/** As in LuaJIT these functions leave their level to the metamethod that they call. */
 const PASSING_ON = /^(?:pairs|tostring)$/;
 /** Most chunks that are kept, since programs may load chunks without end. Messages of later chunks begin with "?". */
 const CHUNKS_MAX = 4096;
@@ -84,9 +84,9 @@ export function sourceUrl(number: number, place: ScriptPlace | undefined): strin
 interface Level {
   /** `chunk:line:`; "" for a library function. */
   readonly place: string;
-  /** What the compiled code has in front of the arguments of the call that is under way. */
+  /** The compiled code up to the arguments of the call that is under way. */
   readonly before: string;
-  /** Of a library function: its first argument is not in its list. */
+  /** A method whose list of arguments leaves out its userdata. */
   readonly takesSelf: boolean;
 }
 

@@ -82,7 +82,7 @@ export function kind<T extends Userdata>(
   return table;
 }
 
-/** The error of a method called on something else, or on a userdata whose scope is over. `count`: more arguments, or no self. */
+/** The error of a method called on something else, or on a userdata whose scope is over. `count`: number of its other arguments. */
 function unusable(self: unknown, name: string, type: string, count: number): LuaError {
   if (self instanceof Userdata && self.scope?.isOver === true)
     return libraryError("object used outside of proper scope");
@@ -90,7 +90,7 @@ function unusable(self: unknown, name: string, type: string, count: number): Lua
   return argumentError(0, name, `${type} expected, got ${got}`);
 }
 
-/** Envoy's messages have the names of its classes as its compiler writes them: `N5Envoy10Extensions…E`. */
+/** Envoy's messages contain the mangled C++ names of its classes: `N5Envoy10Extensions…E`. */
 function mangled(typeName: string): string {
   const parts = ["Envoy", "Extensions", ...typeName.split(".")];
   return `N${parts.map((part) => `${part.length}${part}`).join("")}E`;

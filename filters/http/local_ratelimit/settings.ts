@@ -66,7 +66,7 @@ export class Settings {
     this.refusal = reply(status < 400 ? 429 : status, {
       body: "local_rate_limited",
       flags: ["RL"],
-      // As in Envoy.
+      // As in Envoy, `local_reply_config` does not see the flag.
       flagsLate: true,
       details: "local_rate_limited",
       ...(config.rate_limited_as_resource_exhausted && { grpcStatus: 8 }),

@@ -67,7 +67,7 @@ export class Attempt implements PoolCallbacks, ChainOwner {
   waiting = false;
   /** A hedged attempt was begun beside this slow one, so this one causes no further attempt. */
   hedged = false;
-  /** Its timeout has passed, and it went on: outlier detection knows. */
+  /** Its timeout has passed, but it goes on beside a hedged attempt; outlier detection has counted the timeout. */
   slow = false;
   /** Set while the attempt lasts; undefined: it is not logged. */
   logged: LoggedAttempt | undefined = undefined;

@@ -78,7 +78,7 @@ export class HcmConnection implements NetworkFilter, ServerEvents {
   #bytesSent = 0;
   #streamsEnded = 0;
   #prematureResets = 0;
-  /** The client has sent what its protocol forbids: the connection's own log says so, as that of the request. */
+  /** The client has sent what its protocol forbids, so the access log of the connection gets the flag DPE too. */
   hasProtocolError = false;
 
   constructor(manager: ConnectionManager, connection: DownstreamConnection) {
