@@ -170,6 +170,17 @@ test("per packet, every datagram asks for a host, and sessions are one a host", 
   expect(cx.udpSockets.map(({ sent }) => sent.length)).toEqual([2, 1]);
 });
 
+test("a session of a cluster that was replaced ends, with per-packet load balancing too", () => {
+  const { cx, cluster, send } = begin({ use_per_packet_load_balancing: true });
+  send("one");
+  cluster.next = new TestHost(cluster.host.address);
+  send("two");
+  expect(cx.udpSockets.map(({ sent, open }) => [sent.length, open])).toEqual([
+    [1, false],
+    [1, true],
+  ]);
+});
+
 test("hashes the client's address, or a fixed key", () => {
   const address = begin({ hash_policies: [{ source_ip: true }] });
   address.send("one");

@@ -98,7 +98,9 @@ class UdpProxy implements UdpListenerFilter, SessionOwner {
     if (host === undefined) return undefined;
     const key = this.#perPacket ? `${client}|${cluster.name}|${host.key}` : client;
     const open = this.#sessions.get(key);
-    if (open !== undefined) return open;
+    if (open?.host === host) return open;
+    // Its cluster was replaced.
+    open?.end();
     const stats = this.#statsOf(cluster);
     if (this.#sessions.size >= MAX_SESSIONS || cluster.beginSession?.() === false) {
       stats.overflow.inc();
