@@ -156,6 +156,18 @@ test("a request over HTTP/1.1 reaches an HTTP/2 upstream, and its answer comes b
   }
 });
 
+test("the client's own :scheme goes on, whatever X-Forwarded-Proto says", async () => {
+  answer2 = (stream, headers) => {
+    stream.respond({});
+    stream.end(`${headers[":scheme"]} ${headers["x-forwarded-proto"]}`);
+  };
+  const path = "/two";
+  const https = await ask({ ":path": path, ":scheme": "https" });
+  expect(https.body).toBe("https http");
+  const forwarded = await ask({ ":path": path, ":scheme": "http", "x-forwarded-proto": "https" });
+  expect(forwarded.body).toBe("http https");
+});
+
 test("many streams share one upstream connection, in the protocol that they came in", async () => {
   answer2 = (stream, headers) => {
     stream.respond({});

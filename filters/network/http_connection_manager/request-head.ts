@@ -286,8 +286,12 @@ export class RequestHead {
     return found.client;
   }
 
+  /** As in Envoy, a `:scheme` of the client's own stays, whatever X-Forwarded-Proto says; only `scheme_to_overwrite` replaces it. */
   #setScheme(headers: RequestHeaders, peer: Peer): void {
     const config = this.#config;
+    // A CONNECT without a path has no `:scheme` either.
+    const isGiven = headers.pseudoOrder !== 0 && headers.pathEnd > headers.pathAt;
+    const given = isGiven && this.#schemeLine === undefined ? headers.scheme : undefined;
     const own = peer.tls ? PROTO_HTTPS : PROTO_HTTP;
     const present = (headers.present & FORWARDED_PROTO_BIT) !== 0;
     const distrusted = config.use_remote_address && config.xff_num_trusted_hops === 0;
@@ -300,6 +304,7 @@ export class RequestHead {
       const value = headers.get(FORWARDED_PROTO)?.toLowerCase();
       if (value === "http" || value === "https") headers.scheme = value;
     }
+    if (given !== undefined) headers.scheme = given;
     if (!config.append_x_forwarded_port) return;
     const trusted = config.use_remote_address && config.xff_num_trusted_hops === 0;
     if (trusted || !headers.has(FORWARDED_PORT)) {

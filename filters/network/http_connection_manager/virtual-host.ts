@@ -3,6 +3,7 @@ import {
   type CompiledMatcher,
   compileHeaderMatch,
   type HeadMatch,
+  headerName,
   type RequestHeaders,
   type SetupContext,
   type StatSet,
@@ -11,6 +12,8 @@ import {
 import type { ResolvedRoute } from "./route.ts";
 import type { VirtualHostConfig } from "./route-config.ts";
 import type { RouteMatch, RouteSubject } from "./route-match.ts";
+
+const FORWARDED_PROTO = headerName("x-forwarded-proto");
 
 /** A route of the config, and how it is resolved for one stream. */
 export interface Choice {
@@ -94,7 +97,8 @@ export class VirtualHost {
   }
 
   #wantsTls(subject: RouteSubject): boolean {
-    if (subject.request.scheme === "https") return false;
+    // Envoy's measure; a client may write any `:scheme` over HTTP/2.
+    if (subject.request.get(FORWARDED_PROTO) === "https") return false;
     return this.#requireTls === "ALL" || !subject.internal;
   }
 }

@@ -113,7 +113,8 @@ test("a host that is not well is kept while there is no better one", () => {
 });
 
 test("sessions are connections to the cluster's circuit breaker", () => {
-  const { cx, cluster, send } = begin();
+  const access_log = [{ name: "test", package: "access_log/test", config: {} }];
+  const { cx, cluster, logged, send } = begin({ access_log });
   let free = 1;
   const limits = {
     beginSession: () => free > 0 && free-- > 0,
@@ -124,6 +125,10 @@ test("sessions are connections to the cluster's circuit breaker", () => {
   send("two", 2);
   expect(cx.udpSockets).toHaveLength(1);
   expect(cx.stats.value("cluster.dns.upstream_cx_overflow")).toBe(1);
+  expect(logged.map(({ info, logType }) => [info.flags, info.upstreamHost, logType])).toEqual([
+    [["UO"], undefined, "UdpSessionEnd"],
+  ]);
+  expect(logged[0]!.metadata!.get("udp.proxy.session")).toMatchObject({ cluster_name: "dns" });
   cx.clock.advance(1000);
   send("three", 2);
   expect(cx.udpSockets).toHaveLength(2);

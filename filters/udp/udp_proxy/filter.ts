@@ -17,7 +17,7 @@ import {
 } from "@tsproxy/sdk";
 import { Config } from "./config.ts";
 import { Session, type SessionOwner } from "./session.ts";
-import { logProxy, ProxyCounts } from "./session-log.ts";
+import { logProxy, logSession, ProxyCounts, UdpCounts } from "./session-log.ts";
 import { ClusterUdpStats, DownstreamUdpStats } from "./stats.ts";
 
 /** Limit of sessions per listener and worker, as client addresses can be forged. */
@@ -106,12 +106,28 @@ class UdpProxy implements UdpListenerFilter, SessionOwner {
       stats.overflow.inc();
       // As in Envoy, a refused session counts in the total of sessions.
       this.stats.total.inc();
-      this.counts.sessions++;
+      const id = this.counts.sessions++;
+      this.#logRefused(id, cluster.name, from, socket);
       return undefined;
     }
     const session = new Session(this, key, { cluster, host, stats }, from, socket);
     this.#sessions.set(key, session);
     return session;
+  }
+
+  #logRefused(id: number, clusterName: string, client: Address, listener: UdpSocket): void {
+    if (this.logs.count === 0) return;
+    const session = {
+      id,
+      startTime: Date.now(),
+      client,
+      listener,
+      upstream: undefined,
+      host: undefined,
+      clusterName,
+      counts: new UdpCounts(),
+    };
+    logSession(this.logs, session, 0, "UdpSessionEnd");
   }
 
   #statsOf(cluster: Cluster): ClusterUdpStats {

@@ -30,8 +30,9 @@ interface LoggedSession {
   readonly startTime: number;
   readonly client: Address;
   readonly listener: UdpSocket;
-  readonly upstream: UdpSocket;
-  readonly host: Host;
+  /** Both undefined: the circuit breaker refused the session. */
+  readonly upstream: UdpSocket | undefined;
+  readonly host: Host | undefined;
   readonly clusterName: string;
   readonly counts: UdpCounts;
 }
@@ -45,11 +46,12 @@ export function logSession(
   const { client, listener, upstream, host, counts } = session;
   const info: StreamInfo = {
     ...infoOf(counts, session.startTime, duration),
-    upstreamHost: host.address,
+    flags: host === undefined ? ["UO"] : [],
+    upstreamHost: host?.address,
     host,
-    upstreamRemoteAddress: host.address,
+    upstreamRemoteAddress: host?.address,
     // Node knows the local address only once the socket is connected.
-    upstreamLocalAddress: upstream.localAddress.ip === "" ? undefined : upstream.localAddress,
+    upstreamLocalAddress: upstream?.localAddress.ip === "" ? undefined : upstream?.localAddress,
     connectionId: session.id,
     downstreamRemoteAddress: client,
     downstreamDirectAddress: client,
