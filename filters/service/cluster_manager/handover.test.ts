@@ -188,6 +188,17 @@ describe("a new generation", () => {
     expect(ask(stale).failure).toBeUndefined();
   });
 
+  it("gets the requests to a certain host that an old Cluster object is asked for", () => {
+    const before = cx;
+    const old = cluster(start(config));
+    const next = prepare(before);
+    next.setup(clusterManager, [{ ...config, connect_timeout: 2_000 }] as never);
+    commit(before, next);
+    const overrideHost = { address: "10.0.0.1:80", strict: true };
+    old.newStream(new Caller(), { overrideHost });
+    expect([before.opened.length, next.opened.length]).toEqual([0, 1]);
+  });
+
   it("that is dropped before it was in service leaves everything as it was", () => {
     const before = cx;
     before.role = "control";

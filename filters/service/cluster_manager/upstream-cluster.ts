@@ -329,15 +329,16 @@ export class UpstreamCluster implements Cluster, PoolOwner {
     return this.hostFor(context);
   }
 
-  /** Chooses a host without counting anything. */
+  /** Chooses a host without counting anything. Undefined once this generation has ended: its hosts' pools drain. */
   hostFor(context: BalancerContext): UpstreamHost | undefined {
+    if (this.#retired) return undefined;
     const { overrideHost } = context;
     if (overrideHost !== undefined) {
       const host = this.#hostAt(overrideHost.address);
       if (host !== undefined || overrideHost.strict) return host;
     }
     if (this.#spread !== undefined) return this.#spread.choose(context);
-    const host = this.#retired ? undefined : this.#provided?.choose(context);
+    const host = this.#provided?.choose(context);
     return host instanceof UpstreamHost ? host : undefined;
   }
 
