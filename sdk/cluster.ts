@@ -135,8 +135,8 @@ export interface ClusterType {
   readonly initialHosts: readonly HostSpec[];
   /**
    * Finds hosts, on the control thread alone; updates reach every worker, and the first one ends the cluster's warming. The
-   * function that is returned stops it when the package's code is replaced; otherwise it stops with `cx`. `changes`: how many
-   * updates of Envoy's this one stands for, as it counts them in `membership_change`; absent: one.
+   * function that is returned stops it when the package's code is replaced; otherwise it stops with `cx`. `changes`: in how
+   * many updates Envoy would make this change, which `membership_change` counts; absent: one.
    */
   discover?(
     update: (hosts: readonly HostSpec[], changes?: number) => void,

@@ -24,7 +24,7 @@ interface Hosts {
   readonly specs: ReadonlyMap<string, HostSpec>;
   /** Undefined without checks and outlier detection. */
   readonly health: ClusterHealth | undefined;
-  /** Number of Envoy's updates that led to these hosts (`ClusterType.discover`). */
+  /** In how many updates Envoy would set these hosts (`changes` of `ClusterType.discover`). */
   readonly changes: number;
 }
 

@@ -283,7 +283,7 @@ export class PooledConnection implements ConnectionHandler, ClientEvents {
     // The codec may have closed the connection already; then only `onClosed` follows.
     if (this.#isLeaving || this.#isOutdated) {
       if (!this.idle) return;
-      // Envoy's HTTP/2 codec takes it for an error that the connection of the response which it reads closes.
+      // As in Envoy, an HTTP/2 connection that closes while its last response is being read counts a protocol error.
       if (this.#multiplexes && this.#spent && this.#reading) owner.cells.cxProtocolError.inc();
       this.close();
     } else this.pool.onAvailable(this);
