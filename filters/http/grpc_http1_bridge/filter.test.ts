@@ -1,4 +1,4 @@
-import { HeaderMap } from "@tsproxy/sdk";
+import { HeaderMap, RequestHeaders, ResponseHeaders } from "@tsproxy/sdk";
 import { TestContext, TestStream } from "@tsproxy/sdk/testing";
 import { expect, it } from "vitest";
 import bridge from "./filter.ts";
@@ -32,6 +32,15 @@ it("tells the trailers in the head, and the body's length with them", () => {
   ]);
   expect(stream.downstream.body).toBe(FRAME);
   expect(stream.downstream.ended).toBe(true);
+});
+
+it("holds as much as the listener buffers", () => {
+  const { filter } = call({ upgrade_protobuf_to_grpc: true }, "application/x-protobuf");
+  const protobuf = new RequestHeaders();
+  protobuf.append("content-type", "application/x-protobuf");
+  expect(filter.onRequestHeaders?.(protobuf, false)).toMatchObject({ type: "hold", max: 0 });
+  const held = filter.onResponseHeaders?.(new ResponseHeaders(), false);
+  expect(held).toMatchObject({ type: "hold", max: 0 });
 });
 
 it("answers 503 when the call has failed, and when its status is no number", () => {

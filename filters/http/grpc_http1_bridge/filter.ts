@@ -44,7 +44,7 @@ class GrpcHttp1BridgeFilter implements HttpFilter {
     if (this.#stream.info.protocol === "HTTP/2" || !isGrpcRequest(headers)) return done;
     this.#framing = isUpgrade;
     if (this.#config.ignore_query_parameters) headers.path = headers.path.split("?", 1)[0]!;
-    return isUpgrade && !endStream ? hold() : undefined;
+    return isUpgrade && !endStream ? hold({ max: 0 }) : undefined;
   }
 
   onRequestBody(chunk: Chunk) {
@@ -58,7 +58,7 @@ class GrpcHttp1BridgeFilter implements HttpFilter {
   onResponseHeaders(headers: HeaderMap, endStream: boolean) {
     // An answer that is not gRPC (a local reply, say) has no frame.
     if (!(headers.get(CONTENT_TYPE) ?? "").startsWith("application/grpc")) this.#framing = false;
-    return endStream ? undefined : hold({ trailers: true });
+    return endStream ? undefined : hold({ max: 0, trailers: true });
   }
 
   onResponseBody(chunk: Chunk) {

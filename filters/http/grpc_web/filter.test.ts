@@ -1,4 +1,4 @@
-import { HeaderMap } from "@tsproxy/sdk";
+import { HeaderMap, ResponseHeaders } from "@tsproxy/sdk";
 import { chunkings, TestContext, TestStream } from "@tsproxy/sdk/testing";
 import { expect, it } from "vitest";
 import grpcWeb from "./filter.ts";
@@ -86,6 +86,14 @@ it("makes a gRPC status of an answer that is no gRPC", () => {
   expect(stream.downstream.headers).toContainEqual(["grpc-message", "o%25ops!"]);
   expect(stream.downstream.headers).toContainEqual(["content-length", "0"]);
   expect(stream.downstream.body).toBe("");
+});
+
+it("holds as much of an answer that is no gRPC as the listener buffers", () => {
+  const held = call("application/grpc-web").filter.onResponseHeaders?.(
+    new ResponseHeaders(),
+    false,
+  );
+  expect(held).toMatchObject({ type: "hold", max: 0 });
 });
 
 it("leaves everybody else alone", () => {

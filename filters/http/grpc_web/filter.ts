@@ -99,7 +99,7 @@ class GrpcWebFilter implements HttpFilter {
     headers.set(CONTENT_TYPE, `application/grpc-web${text}+proto`);
     if (endStream) return undefined;
     headers.remove(CONTENT_LENGTH);
-    return this.#isForeign ? hold() : undefined;
+    return this.#isForeign ? hold({ max: 0 }) : undefined;
   }
 
   onResponseBody(chunk: Chunk) {
