@@ -533,8 +533,14 @@ class ParkedHttpFilter implements Parked {
       if (answer === undefined) return "a reply that HTTP cannot carry";
       const unedited = (flags & VERDICT_FLAG.UNEDITED) !== 0;
       const early = (flags & VERDICT_FLAG.EARLY) !== 0;
-      if (!unedited && !early) return answer;
-      return { ...answer, ...(unedited && { unedited }), ...(early && { early }) };
+      const flagsLate = (flags & VERDICT_FLAG.FLAGS_LATE) !== 0;
+      if (!unedited && !early && !flagsLate) return answer;
+      return {
+        ...answer,
+        ...(unedited && { unedited }),
+        ...(early && { early }),
+        ...(flagsLate && { flagsLate }),
+      };
     }
     const isBody = lane.chunk !== undefined;
     // A body hook may edit its head only while the head is held; otherwise the head has gone on.

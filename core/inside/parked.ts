@@ -145,9 +145,9 @@ export class ParkTable {
   readonly #parked: (Parked | undefined)[] = [];
   readonly #generations: number[] = [];
   readonly #free: number[] = [];
-  /** Slots of streams that core is told to end: before it has run that command, the sandbox must not meet their next stream. */
+  /** Slots whose FORGET command core has yet to run. A new stream there would reach the sandbox before it knows the old one's end. */
   #left: number[] = [];
-  /** Those that were left before the last crossing ended. */
+  /** Such slots of the crossing before; they are free when the next one ends. */
   #leftBefore: number[] = [];
   #waiting: Parked[] = [];
   readonly #doors = new Map<number, Doors>();

@@ -4,9 +4,10 @@ import type { Tokens } from "./tokens.ts";
 
 /**
  * Notes (log lines, errors, definitions of stats, lines for files) taken from one batch of answers; further ones are dropped.
- * More than the log lines and errors that a sandbox sends in a second (inside/sandbox/surroundings.ts).
+ * More than the log lines and errors that a sandbox sends in a second (inside/sandbox/surroundings.ts), and than the definitions of
+ * stats that fit in a block: the shortest takes 72 bytes.
  */
-const NOTES_A_CROSSING = 1100;
+const NOTES_A_CROSSING = 1400;
 
 export interface AnswersOwner {
   readonly memory: Buffer;

@@ -400,6 +400,7 @@ describe("generations", () => {
   it.each([
     ["new Map()", "onHandover threw: its state is a Map;"],
     ["({ seen: { of: [new Date()] } })", 'onHandover threw: "seen.of.0" of its state is a Date;'],
+    ["({ rate: 0 / 0 })", 'onHandover threw: "rate" of its state is NaN;'],
     ["({ bytes: new Uint8Array(1) })", 'onHandover threw: "bytes" of its state is a Uint8Array;'],
     ["(() => { const all = {}; all.self = all; return all; })()", 'self" of its state is too deep'],
   ])("hands nothing over of %s, which JSON would change, and says so", async (state, said) => {

@@ -37,6 +37,7 @@ export class SandboxProfile {
 
   static async start(isolate: SandboxIsolate, kind: ProfileKind): Promise<SandboxProfile> {
     const profile = new SandboxProfile(isolate, kind);
+    if (kind === "snapshot") return profile;
     // Optimised code knows the functions that it has inlined only if it was compiled under a profiler. Counting calls discards
     // all of it, and keeps V8 from inlining anew.
     await profile.#ask("Profiler.enable");
@@ -45,7 +46,7 @@ export class SandboxProfile {
       await profile.#ask("Profiler.stopPreciseCoverage");
       await profile.#ask("Profiler.start");
       profile.#slicing = setInterval(() => void profile.#slice(), SLICE_MS);
-    } else if (kind === "heap") {
+    } else {
       await profile.#ask("HeapProfiler.enable");
       // With what was collected since: most of what a filter allocates for a stream is gone before the profile ends.
       await profile.#ask("HeapProfiler.startSampling", {

@@ -560,6 +560,16 @@ describe("what a filter knows", () => {
     expect([worker.stat("test.rq"), worker.stat("test.g")]).toEqual([1, 0]);
   });
 
+  it("counts 3000 stats that one setup has defined", async () => {
+    const sandbox = await worker.sandbox(
+      filter("", 'for (let k = 0; k < 3000; k++) cx.stats.counter("n" + k).inc()'),
+    );
+    await worker.until(() => worker.stats.has("n2999"));
+    sandbox.expire(performance.now());
+    const names = Array.from({ length: 3000 }, (_, k) => `n${k}`);
+    expect(names.filter((name) => worker.stat(name) !== 1)).toEqual([]);
+  });
+
   it("logs the message where its fields are too long or no JSON", async () => {
     const fields = '{ long: "x".repeat(20_000) }';
     const circular = "(() => { const all = {}; all.self = all; return all; })()";

@@ -220,6 +220,8 @@ export class Sandbox {
     isolate.gate[GATE.LIMIT_MS] = this.#limits.cpuMs;
     this.#options.onGate?.(isolate);
     this.#openGate(this.#now());
+    // Setup may have said more than the block can hold.
+    if (this.#more) this.#options.onWork();
   }
 
   // ---- the gate

@@ -14,6 +14,8 @@ function check(value: unknown, path: string, depth: number): void {
   if (value === null || value === undefined) return;
   if (typeof value === "function" || typeof value === "symbol" || typeof value === "bigint")
     throw new Error(misfit(path, `a ${typeof value}`));
+  if (typeof value === "number" && !Number.isFinite(value))
+    throw new Error(misfit(path, String(value)));
   if (typeof value !== "object") return;
   if (depth > DEPTH_MAX) throw new Error(misfit(path, "too deeply nested"));
   const prototype = Object.getPrototypeOf(value) as object | null;

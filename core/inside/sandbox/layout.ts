@@ -298,6 +298,8 @@ export const VERDICT_FLAG = {
   HEAD_EDITS: 512,
   /** `early` of a reply. */
   EARLY: 1024,
+  /** `flagsLate` of a reply. */
+  FLAGS_LATE: 2048,
 } as const;
 
 /**

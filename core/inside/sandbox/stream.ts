@@ -351,6 +351,7 @@ export class StreamTable {
           reply = verdict;
           if (verdict.unedited === true) flags |= VERDICT_FLAG.UNEDITED;
           if (verdict.early === true) flags |= VERDICT_FLAG.EARLY;
+          if (verdict.flagsLate === true) flags |= VERDICT_FLAG.FLAGS_LATE;
           break;
         case "hold":
           type = verdict.body === "stream" ? VERDICT_TYPE.HOLD_STREAM : VERDICT_TYPE.HOLD_BUFFER;
