@@ -32,11 +32,21 @@ test("knows each HTTP by its first line", () => {
   for (const line of ["GET / HTTP/1.0", "GET / HTTP/3.0", "GET /", "CONNECT a:1 HTTP/1.0"])
     expect(inspect(`${line}\r\n`).found).toEqual(["http/1.0"]);
   expect(inspect("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")).toMatchObject({ n: 24, found: ["h2c"] });
+  expect(inspect(`${"M".repeat(64)} / HTTP/1.1\r\n`).found).toEqual(["http/1.1"]);
+  expect(inspect(`GET /${"a".repeat(5000)} HTTP/1.1\r\n`).found).toEqual(["http/1.1"]);
   expect(inspect("GET / HTTP/1.1\r\n").cx.stats.value("http_inspector.http11_found")).toBe(1);
 });
 
 test("gives up on what is none", () => {
-  for (const text of ["\x16\x03", "HELO example\n", " GET / HTTP/1.1\r\n"])
+  const long = "M".repeat(65);
+  for (const text of [
+    "\x16\x03",
+    "HELO example\n",
+    " GET / HTTP/1.1\r\n",
+    "GET\r\n",
+    long,
+    `${long} / HTTP/1.1\r\n`,
+  ])
     expect(inspect(text), text).toMatchObject({ verdict: 0, found: [] });
   expect(inspect("SSH-2.0-x\n").cx.stats.value("http_inspector.http_not_found")).toBe(1);
 });

@@ -13,12 +13,15 @@ const PREFACE = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const MAX_LINE = 64 * 1024 - 1;
 /** A path, the asterisk, or a whole URL. */
 const TARGET = /^(?:\/|\*$|[a-z][a-z0-9+.-]*:\/\/)/i;
+const MAX_METHOD = 64;
 const METHOD = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/;
 
 /** Finds out which HTTP a client speaks in the clear; consumes no byte. */
 class HttpInspector implements ListenerFilter {
   readonly #socket: AcceptedSocket;
   readonly #stats: Stats;
+  /** Number of bytes known to be of the first line: a client may send it in many pieces. */
+  #searched = 0;
 
   constructor(socket: AcceptedSocket, stats: Stats) {
     this.#socket = socket;
@@ -28,31 +31,32 @@ class HttpInspector implements ListenerFilter {
   onBytes(bytes: Chunk): number | "more" | "close" {
     // A client of TLS says by ALPN which HTTP it speaks.
     if (this.#socket.transportProtocol === "tls") return 0;
-    const found = protocolOf(bytes);
+    const found = this.#protocolOf(bytes);
     if (found === "more") return "more";
     this.#stats[found].inc();
     if (found !== "not") this.#socket.applicationProtocols = [NAMES[found]];
     return 0;
   }
+
+  #protocolOf({ memory, at, end, length }: Chunk): keyof typeof NAMES | "not" | "more" {
+    const start = latin1Decode(memory, at, Math.min(end, at + PREFACE.length));
+    if (start === "") return "more";
+    if (start === PREFACE) return "http2";
+    if (PREFACE.startsWith(start)) return "more";
+    let q = at + this.#searched;
+    while (q < end && memory[q] !== 10) q++;
+    this.#searched = q - at;
+    const method = latin1Decode(memory, at, Math.min(q, at + MAX_METHOD + 2)).split(/ |\r$/, 1)[0]!;
+    if (!METHOD.test(method) || method.length > MAX_METHOD) return "not";
+    if (q === end) return length < MAX_LINE ? "more" : "not";
+    const line = latin1Decode(memory, at, q).replace(/\r$/, "");
+    if (method !== "CONNECT" && !TARGET.test(line.split(" ", 2)[1] ?? "")) return "not";
+    // Whatever is not 1.1 is 1.0 to Envoy, a line without a version too.
+    return line.endsWith(" HTTP/1.1") ? "http11" : "http10";
+  }
 }
 
 const NAMES = { http10: "http/1.0", http11: "http/1.1", http2: "h2c" } as const;
-
-function protocolOf(bytes: Chunk): keyof typeof NAMES | "not" | "more" {
-  const start = latin1Decode(bytes.memory, bytes.at, Math.min(bytes.end, bytes.at + 24));
-  if (start === "") return "more";
-  if (start === PREFACE) return "http2";
-  if (PREFACE.startsWith(start)) return "more";
-  let end = bytes.at;
-  while (end < bytes.end && bytes.memory[end] !== 10) end++;
-  const line = latin1Decode(bytes.memory, bytes.at, end).replace(/\r$/, "");
-  const [method = "", target = ""] = line.split(" ", 2);
-  if (!METHOD.test(method) || method.length > 64) return "not";
-  if (end === bytes.end) return bytes.length < MAX_LINE ? "more" : "not";
-  if (method !== "CONNECT" && !TARGET.test(target)) return "not";
-  // Whatever is not 1.1 is 1.0 to Envoy, a line without a version too.
-  return line.endsWith(" HTTP/1.1") ? "http11" : "http10";
-}
 
 type Stats = ReturnType<typeof statsOf>;
 
