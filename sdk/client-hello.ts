@@ -24,6 +24,7 @@ export interface ClientHello {
 }
 
 const RECORD_HANDSHAKE = 22;
+const RECORD_HEAD = 5;
 const CLIENT_HELLO = 1;
 const EXTENSION_SERVER_NAME = 0;
 const EXTENSION_STATUS_REQUEST = 5;
@@ -97,39 +98,44 @@ export function helloError(bytes: Chunk): HelloError | undefined {
   return { reason: "CLIENTHELLO_PARSE_FAILED", code: 131, alert: 50 };
 }
 
-/** The first handshake message, taken out of its records. */
-function handshakeMessage(bytes: Chunk): Uint8Array | "more" | "none" {
-  const { memory, at, end } = bytes;
-  const parts: Uint8Array[] = [];
+/** The first handshake message, taken out of its records. Creates nothing until it is complete: it may come in many pieces. */
+function handshakeMessage({ memory, at, end }: Chunk): Uint8Array | "more" | "none" {
   let have = 0;
+  /** The first four bytes of the message, its type and size. */
+  let head = 0;
   let need = 4;
-  for (let p = at; have < need; ) {
+  let p = at;
+  while (have < need) {
     if (p < end && memory[p] !== RECORD_HANDSHAKE) return "none";
     if (p + 1 < end && memory[p + 1] !== 3) return "none";
-    if (p + 5 > end) return "more";
-    const length = (memory[p + 3]! << 8) | memory[p + 4]!;
+    if (p + RECORD_HEAD > end) return "more";
+    const length = recordLength(memory, p);
     if (length === 0 || length > MAX_RECORD) return "none";
-    const part = memory.subarray(p + 5, Math.min(p + 5 + length, end));
-    if (have === 0 && part.length > 0 && part[0] !== CLIENT_HELLO) return "none";
-    parts.push(part);
-    have += part.length;
-    if (need === 4 && have >= 4) {
-      const head = join(parts, have);
-      need = 4 + ((head[1]! << 16) | (head[2]! << 8) | head[3]!);
-    }
-    if (have < need && p + 5 + length > end) return "more";
-    p += 5 + length;
+    const from = p + RECORD_HEAD;
+    const to = Math.min(from + length, end);
+    if (have === 0 && to > from && memory[from] !== CLIENT_HELLO) return "none";
+    for (let q = from; q < to && have + q - from < 4; q++) head = (head << 8) | memory[q]!;
+    have += to - from;
+    if (need === 4 && have >= 4) need = 4 + (head & 0xff_ffff);
+    if (have < need && from + length > end) return "more";
+    p = from + length;
   }
-  return join(parts, have).subarray(0, need);
+  if (have === p - at - RECORD_HEAD)
+    return memory.subarray(at + RECORD_HEAD, at + RECORD_HEAD + need);
+  return joinRecords(memory, at, end, have).subarray(0, need);
 }
 
-function join(parts: readonly Uint8Array[], size: number): Uint8Array {
-  if (parts.length === 1) return parts[0]!;
+const recordLength = (memory: Uint8Array, at: number) => (memory[at + 3]! << 8) | memory[at + 4]!;
+
+/** Joins the contents of records up to `size` bytes. */
+function joinRecords(memory: Uint8Array, at: number, end: number, size: number): Uint8Array {
   const all = new Uint8Array(size);
-  let at = 0;
-  for (const part of parts) {
-    all.set(part, at);
-    at += part.length;
+  for (let p = at, to = 0; to < size; ) {
+    const from = p + RECORD_HEAD;
+    p = from + recordLength(memory, p);
+    const part = memory.subarray(from, Math.min(p, end));
+    all.set(part, to);
+    to += part.length;
   }
   return all;
 }
