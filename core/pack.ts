@@ -21,9 +21,9 @@ const require = createRequire(import.meta.url);
 const REQUIRE = {
   js: 'import { createRequire as toRequire } from "node:module"; const require = toRequire(import.meta.url);',
 };
-/** Modules of Node that most starts do not use. To load them would add 10 ms to the start of each thread. */
+/** Modules that most starts do not use. To load them would add 10 ms to the start of each thread. */
 const RARELY_USED =
-  /^node:(child_process|crypto|dgram|dns|fs\/promises|https?|inspector|tls|v8|vm|zlib)$/;
+  /^node:(child_process|crypto|dgram|dns|fs\/promises|https?|inspector|tls|v8|vm|zlib)$|^yaml$/;
 /** Defines `onDemand`: makes a stand-in for an export of such a module, which calls `load` when it is called or read. */
 const ON_DEMAND = `const onDemand = (load) => new Proxy(function () {}, {
   get: (_, name) => load()[name],
@@ -32,8 +32,8 @@ const ON_DEMAND = `const onDemand = (load) => new Proxy(function () {}, {
 });
 `;
 /**
- * Replaces `import` of Node's modules by `require`. An import makes Node read all exports of the module, and so load those that
- * are otherwise loaded on demand: in each thread 19 ms for "node:util", 12 for "node:fs".
+ * Replaces `import` of these and of Node's other modules by `require`. An import makes Node read all exports of the module, and so
+ * load those that are otherwise loaded on demand: in each thread 19 ms for "node:util", 12 for "node:fs".
  */
 const builtinsOnDemand: Plugin = {
   name: "builtins on demand",
@@ -41,7 +41,7 @@ const builtinsOnDemand: Plugin = {
     onLoad({ filter: /\/core\/.*\.ts$/ }, async ({ path: file }) => {
       const source = await readFile(file, "utf8");
       const contents = source.replace(
-        /^import (?!type )([^;]*?) from "(node:[^"]+)";/gm,
+        /^import (?!type )([^;]*?) from "(node:[^"]+|yaml)";/gm,
         (_, names: string, from: string) =>
           RARELY_USED.test(from)
             ? onDemand(required(names), from)

@@ -23,7 +23,15 @@ export const PACKED_SCHEMAS = "schemas.json";
 /** Reads a module that pack.ts has bundled; its source map lies beside it. */
 export function readPacked(file: string, filename: string): Bundle {
   const bytes = readFileSync(file);
-  const hash = hashOf(bytes);
+  return made(bytes, hashOf(bytes), file, filename);
+}
+
+/** The same for a module that is never compared with another, and needs no hash. */
+export function readPrelude(file: string, filename: string): Bundle {
+  return made(readFileSync(file), "", file, filename);
+}
+
+function made(bytes: Buffer, hash: string, file: string, filename: string): Bundle {
   const sources = new SourcePositions(() => readFileSync(`${file}.map`, "utf8"));
   const shared = sharedBytes(bytes);
   return new Bundle({ shared, hash, filename, inputs: new Map([[file, hash]]), sources });
@@ -43,13 +51,14 @@ export function packedPackage(
   return { bundle, ...describedBy(known, schemas) };
 }
 
-/** The package's code in PACKED_CODE. Undefined: size or time of its own file say that this may have been edited since. */
+/** The package's code in PACKED_CODE. Undefined: its own file holds something else now. npm unpacks the files in any order. */
 function untouched({ entry, id }: PackageSource, { at, size, hash }: PackedPackage) {
   const { mtimeMs, code } = (all ??= allCode());
   const file = statSync(entry);
-  if (file.size !== size || file.mtimeMs > mtimeMs) return undefined;
-  const sources = new SourcePositions(() => readFileSync(`${entry}.map`, "utf8"));
+  if (file.size !== size) return undefined;
   const shared = code.subarray(at, at + size);
+  if (file.mtimeMs > mtimeMs && !readFileSync(entry).equals(shared)) return undefined;
+  const sources = new SourcePositions(() => readFileSync(`${entry}.map`, "utf8"));
   return new Bundle({ shared, hash, filename: id, inputs: new Map([[entry, hash]]), sources });
 }
 

@@ -1,7 +1,7 @@
 import { fileURLToPath } from "node:url";
 import { type Bundle, bundle } from "./bundle.ts";
 import { isPacked } from "./own-files.ts";
-import { readPacked } from "./packed.ts";
+import { readPrelude } from "./packed.ts";
 import type { PreludeCode, SharedCode } from "./protocol.ts";
 
 /** Core's own modules for isolates, and for describing packages. */
@@ -54,7 +54,7 @@ function sdk(filename: string, alias: Readonly<Record<string, string>> = {}): Pr
 
 function readPreludes(): Bundle[] {
   return Object.entries(PRELUDES).map(([filename, file]) =>
-    readPacked(fileURLToPath(new URL(file, import.meta.url)), filename),
+    readPrelude(fileURLToPath(new URL(file, import.meta.url)), filename),
   );
 }
 

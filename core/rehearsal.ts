@@ -1,4 +1,3 @@
-import { hash } from "node:crypto";
 import type { ExtensionRef } from "@tsproxy/sdk";
 import { locate, type SourcePositions } from "./bundle.ts";
 import { type Loaded, loadConfig, loadListener } from "./config/load.ts";
@@ -7,6 +6,7 @@ import type { Overlay } from "./config/overlay.ts";
 import type { Change, Stage } from "./fleet.ts";
 import { type Problem, problem } from "./problem.ts";
 import type { ListenerConfig, PackageInfo, Refusal, RuntimeConfig } from "./protocol.ts";
+import { textHash } from "./text-hash.ts";
 import { WrittenConfig } from "./written-config.ts";
 
 /** Where a change is set up without taking effect: the canary, or, at the start, when nothing is served, all threads. */
@@ -70,7 +70,7 @@ export interface Rejected {
 /** Turns the text of a config into what threads run: checks it, sets it up in the canary, adds the listeners of services. */
 export async function rehearse(options: RehearsalOptions): Promise<Rehearsed | Rejected> {
   const { file, packages, canary, change, live } = options;
-  const asked = (named: string) => hash("sha1", `${options.said}\n${named}\n${options.text}`);
+  const asked = (named: string) => textHash(`${options.said}\n${named}\n${options.text}`);
   const loaded = asked(options.named) === live?.asked ? live.loaded : load(options);
   const warnings = loaded.warnings.map(toProblem);
   const { files } = loaded;

@@ -1,6 +1,6 @@
 import { readFileSync } from "node:fs";
 import path from "node:path";
-import { hashOf, keepBundle, type SourcePositions } from "./bundle.ts";
+import { keepBundle, type SourcePositions } from "./bundle.ts";
 import { NamedFiles } from "./config/named-files.ts";
 import type { Overlay } from "./config/overlay.ts";
 import type { Describer } from "./describe.ts";
@@ -18,6 +18,7 @@ import {
   type Rejected,
   rehearse,
 } from "./rehearsal.ts";
+import { textHash } from "./text-hash.ts";
 import { type Interest, Looks, placesOf, Watch } from "./watch.ts";
 
 /** The threads that serve traffic, with their sockets. */
@@ -666,5 +667,5 @@ function listed(names: readonly string[]): string {
 
 /** One text for a config and what the files that it names hold. */
 function lookOf(text: string, named: string): string {
-  return hashOf(`${named}\n${text}`);
+  return textHash(`${named}\n${text}`);
 }

@@ -1,4 +1,4 @@
-import { randomBytes } from "node:crypto";
+import { closeSync, openSync, readSync } from "node:fs";
 import { takeThread, threadName } from "./early-threads.ts";
 import type { StartThread } from "./fleet.ts";
 import { GATHERING_BYTES } from "./gathering.ts";
@@ -26,7 +26,7 @@ export function threadStarter(
   start: Pick<WorkerStart, "prelude" | "node" | "drain" | "fileFlushMs">,
   started: Promise<void>,
 ): StartThread {
-  const secret = randomBytes(32).toString("base64");
+  const secret = randomSecret();
   const turns = new SharedArrayBuffer(TURNS * 4 + CELLS_BYTES);
   const shared = new SharedArrayBuffer(COUNTS_BYTES);
   const gathering = new SharedArrayBuffer(GATHERING_BYTES);
@@ -85,4 +85,14 @@ function ringSizes(text: string | undefined): RingSizes {
   const [events, commands, segments, slots] = (text ?? "").split(",").map(Number);
   if (!events || !commands || !segments || !slots) return DEFAULT_SIZES;
   return { events, commands, segments, slots };
+}
+
+/** 32 random bytes of the system in base64. Node's crypto would take 25 ms of the start to load. */
+function randomSecret(): string {
+  const bytes = Buffer.alloc(32);
+  const source = openSync("/dev/urandom", "r");
+  const n = readSync(source, bytes);
+  closeSync(source);
+  if (n < bytes.length) throw new Error("/dev/urandom gives no random bytes");
+  return bytes.toString("base64");
 }

@@ -1,6 +1,6 @@
-import { hash } from "node:crypto";
 import type { RuntimeConfig, SharedText, ThreadConfig } from "./protocol.ts";
 import { sharedText } from "./shared-text.ts";
+import { textHash } from "./text-hash.ts";
 
 interface Part {
   /** JSON, with the hash of the value added as `hash`. */
@@ -31,7 +31,7 @@ export class WrittenConfig {
     this.#services = config.services.map((service) => part(service));
     const rest = JSON.stringify({ ...config, listeners: undefined, services: undefined });
     const hashes = [...this.#listeners, ...this.#services].map((made) => made.hash);
-    this.hash = hash("sha1", `${hashes.join()}${rest}`);
+    this.hash = textHash(`${hashes.join()}${rest}`);
   }
 
   static of(config: RuntimeConfig): WrittenConfig {
@@ -84,7 +84,7 @@ function part(value: object, thread: "worker" | "control" = "worker"): Part {
   let made = parts.get(value);
   if (made === undefined) {
     const text = JSON.stringify(value);
-    const digest = hash("sha1", text);
+    const digest = textHash(text);
     made = { text: `{"hash":"${digest}",${text.slice(1)}`, hash: digest, thread };
     parts.set(value, made);
   }
