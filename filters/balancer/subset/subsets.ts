@@ -199,7 +199,7 @@ export class Subsets implements Balancer {
   }
 
   #divide(hosts: readonly Host[], spread: (name: string, hosts: Host[]) => Balancer): void {
-    const members = new Map<string, { readonly single: boolean; readonly hosts: Host[] }>();
+    const members = new Map<string, { readonly single: boolean; readonly hosts: Set<Host> }>();
     let duplicates = 0;
     for (const host of hosts) {
       for (const [k, selector] of this.#config.subset_selectors.entries()) {
@@ -207,16 +207,16 @@ export class Subsets implements Balancer {
           const name = nameOf(criteria);
           let subset = members.get(name);
           if (subset === undefined) {
-            subset = { single: selector.single_host_per_subset, hosts: [] };
+            subset = { single: selector.single_host_per_subset, hosts: new Set() };
             members.set(name, subset);
           }
-          const twice = subset.hosts.some((other) => subset!.single || other === host);
-          if (!twice) subset.hosts.push(host);
-          else if (subset.single) duplicates++;
+          if (!subset.single || subset.hosts.size === 0) subset.hosts.add(host);
+          else duplicates++;
         }
       }
     }
-    for (const [name, { single, hosts: own }] of members) {
+    for (const [name, { single, hosts: all }] of members) {
+      const own = [...all];
       // Its one host is taken whatever its health.
       this.#subsets.set(name, single ? { choose: () => own[0] } : spread(name, own));
     }
