@@ -225,6 +225,18 @@ describe("typed_per_filter_config", () => {
     });
   });
 
+  it("takes an empty config in FilterConfig for none", () => {
+    const type = "type.googleapis.com/envoy.config.route.v3.FilterConfig";
+    expect(per(route(`http/buffer: {"@type": ${type}, config: {}}`))).toEqual({
+      "http/buffer": {
+        name: "http/buffer",
+        package: "http/buffer",
+        config: undefined,
+        disabled: false,
+      },
+    });
+  });
+
   it("takes the short form of a dropped-in filter", () => {
     expect(per(route("shield: {limit: 3}"))).toEqual({
       shield: { name: "shield", package: "http/shield", config: { limit: 3 } },

@@ -307,7 +307,10 @@ export class ExtensionResolver {
     const { registry } = this.#parts;
     const disabled = isTrue(node.get("disabled")) ? true : undefined;
     const inner = node.get("config");
-    if (inner === undefined) {
+    // An empty `config`, as Envoy's documents write it, switches the filter on as its chain configures it.
+    const isEmpty = inner?.kind === "map" && inner.entries.size === 0;
+    if (inner === undefined || isEmpty) {
+      if (isEmpty) this.#parts.normaliser.loose.delete(inner);
       const found = registry.find("http", key);
       return { package: found, config: undefined, disabled: disabled ?? false };
     }
