@@ -36,7 +36,13 @@ import type {
   WeightedCluster,
 } from "./route-config.ts";
 import { RouteMatch, type RouteSubject } from "./route-match.ts";
-import { type Choice, type RouteSource, VirtualClusters, VirtualHost } from "./virtual-host.ts";
+import {
+  type Choice,
+  LISTED,
+  type RouteSource,
+  VirtualClusters,
+  VirtualHost,
+} from "./virtual-host.ts";
 
 /** A level of the config that edits heads and configures filters. */
 interface Level {
@@ -210,6 +216,10 @@ export class RouteCompiler {
         path,
         "give one of route, redirect, direct_response and non_forwarding_action",
       );
+    }
+    if (entry.stat_prefix !== "") {
+      const prefix = `vhost.${outer.config.name}.route.${entry.stat_prefix}.`;
+      this.#cx.stats.scope(prefix).list?.(LISTED);
     }
     if (redirect !== undefined) {
       return fixed(resolve(new Redirect(redirect, match, `${path}.redirect`, this.#cx)));

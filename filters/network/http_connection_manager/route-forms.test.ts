@@ -38,6 +38,11 @@ const rewriteTo = (path_template_rewrite: string) => ({
   },
 });
 
+it("lists the stats of every route with a stat_prefix before its first request", () => {
+  const p = start(say({ prefix: "/" }, "x", { stat_prefix: "r" }));
+  expect(p.cx.stats.values.get("vhost.all.route.r.upstream_rq_total")).toBe(0);
+});
+
 describe("a URI template", () => {
   it.each([
     ["/a/{x}/c", "/a/b/c", true],

@@ -24,8 +24,8 @@ export interface FilterOverride {
   readonly config: unknown;
   /** The configs of every level that has one, the least specific first. */
   readonly configs: readonly unknown[];
-  /** Undefined: no level says. */
-  readonly disabled: boolean | undefined;
+  /** Of the most specific entry: a config switches the filter on, though its chain or an outer level has it disabled. */
+  readonly disabled: boolean;
 }
 
 /** Settings of a route, merged from its own level and those around it. */
@@ -140,7 +140,7 @@ export function mergeOverrides(
       merged.set(name, {
         config: ref.config ?? outer?.config,
         configs: [...(outer?.configs ?? []), ...own],
-        disabled: ref.disabled ?? outer?.disabled,
+        disabled: ref.disabled ?? false,
       });
     }
   }

@@ -463,6 +463,25 @@ describe("filters", () => {
     expect(p.up.last.header("x-a")).toBe("mine");
   });
 
+  it("are switched on by a route's own config, though the level around it leaves them out", () => {
+    const table = oneHost({
+      ...routeTo("up"),
+      typed_per_filter_config: { a: { name: "a", package: "http/a", config: "mine" } },
+    });
+    const off = { a: { name: "a", package: "http/a", config: undefined, disabled: true } };
+    const virtual_hosts = table.virtual_hosts.map((host) => ({
+      ...host,
+      typed_per_filter_config: off,
+    }));
+    const p = proxy()
+      .filter("a", (stream) => ({
+        onRequestHeaders: (h) => h.set("x-a", String(stream.routeConfig)),
+      }))
+      .start({ route_config: { ...table, virtual_hosts } });
+    p.connect().get("/");
+    expect(p.up.last.header("x-a")).toBe("mine");
+  });
+
   it("are blamed by their names, also behind one that is left out", () => {
     const p = proxy()
       .filter("a", () => ({}))

@@ -103,8 +103,8 @@ export class VirtualHost {
   }
 }
 
-/** Counters of a virtual cluster that exist before its first request. */
-const LISTED: StatSet = {
+/** Counters of a virtual cluster, or of a route with a `stat_prefix`, that exist before its first request. */
+export const LISTED: StatSet = {
   counters: [
     "retry",
     "retry_limit_exceeded",
