@@ -34,6 +34,7 @@ import {
   openPrivateCell,
   traced,
 } from "@tsproxy/sdk";
+import { configNameOf } from "./config-name.ts";
 import { type ConnectionTable, SocketConnection } from "./connection.ts";
 import type { FileTable } from "./files.ts";
 import type { Host } from "./host.ts";
@@ -83,6 +84,7 @@ export class Context implements SetupContext {
   readonly runtime: Runtime;
   readonly statPrefix: string;
   readonly listenerStatPrefix: string | undefined;
+  readonly configName: string;
   readonly clusters: Clusters;
   readonly previous: unknown;
   readonly #around: Surroundings;
@@ -98,6 +100,7 @@ export class Context implements SetupContext {
     this.runtime = around.runtime;
     this.statPrefix = scope.place.statPrefix;
     this.listenerStatPrefix = scope.place.listenerStatPrefix;
+    this.configName = configNameOf(scope.place.pointer);
     this.clusters = around.clusters;
     this.previous = scope.previous;
     this.#around = around;

@@ -24,6 +24,7 @@ import {
   openPrivateCell,
   traced,
 } from "@tsproxy/sdk";
+import { configNameOf } from "../config-name.ts";
 import { compileRegex } from "../regex.ts";
 import { ScopedStats } from "../stats.ts";
 import type { SandboxUse } from "./main.ts";
@@ -51,9 +52,7 @@ export class SandboxContext implements SetupContext {
   constructor(around: Surroundings, { place, statPrefix = "", previous }: SandboxUse) {
     this.#place = place;
     this.statPrefix = statPrefix;
-    // A place ends with the kind and the name of its use, `/http:my_filter` (Scope.nestedPlace).
-    const name = place.slice(place.indexOf(":", place.lastIndexOf("/")) + 1);
-    this.configName = name.replaceAll("~1", "/").replaceAll("~0", "~");
+    this.configName = configNameOf(place);
     this.worker = around.worker;
     this.node = around.node;
     this.log = new SandboxLog(around);

@@ -32,6 +32,17 @@ describe("an abort", () => {
     expect(stat("aborts_injected")).toBe(1);
   });
 
+  it("tells in the metadata that there was one, under the filter's name", () => {
+    const { get, cx } = harness({ abort: { http_status: 418, ...always } });
+    expect(get().metadata.get("envoy.filters.http.fault")).toEqual({});
+    const named = Object.assign(cx, { configName: "second" });
+    const again = harness(
+      { abort: { http_status: 418, ...always }, filter_metadata: { a: 1 } },
+      { cx: named },
+    );
+    expect(again.get().metadata.get("second")).toEqual({ a: 1 });
+  });
+
   it("by gRPC status is a 200 that says so to gRPC clients", () => {
     const { get } = harness({ abort: { grpc_status: 8, ...always } });
     expect(get().reply).toMatchObject({ status: 200, grpcStatus: 8 });

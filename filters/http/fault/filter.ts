@@ -16,7 +16,7 @@ import { Settings } from "./settings.ts";
 import { FaultStats } from "./stats.ts";
 import { Throttle } from "./throttle.ts";
 
-const METADATA = "envoy.filters.http.fault";
+const NAME = "envoy.filters.http.fault";
 
 /** What all streams of one use share. */
 class Faults {
@@ -25,12 +25,15 @@ class Faults {
   /** Faults under way, over all workers. */
   readonly active: SharedHolds;
   readonly now: () => number;
+  /** The namespace of `filter_metadata`: the filter's name in the config. */
+  readonly name: string;
 
   constructor(config: Config, cx: SetupContext, active: SharedHolds) {
     this.settings = new Settings(config, cx);
     this.stats = new FaultStats(cx);
     this.active = active;
     this.now = () => cx.now();
+    this.name = cx.configName ?? NAME;
   }
 }
 
@@ -105,7 +108,7 @@ class FaultFilter implements HttpFilter {
     this.#isActive = true;
     stats.active.inc();
     const metadata = this.#settings.config.filter_metadata;
-    if (metadata !== undefined) this.#stream.metadata.set(METADATA, { ...metadata });
+    this.#stream.metadata.set(this.#faults.name, { ...metadata });
     return true;
   }
 
@@ -123,7 +126,7 @@ class FaultFilter implements HttpFilter {
 }
 
 export default defineHttpFilter({
-  name: "envoy.filters.http.fault",
+  name: NAME,
   aliases: ["envoy.fault"],
   types: ["envoy.extensions.filters.http.fault.v3.HTTPFault"],
   config: Config,
