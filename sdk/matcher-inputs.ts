@@ -31,8 +31,10 @@ export interface MatchSubject {
   readonly transportProtocol?: string | undefined;
   readonly applicationProtocols?: readonly string[] | undefined;
   readonly filterState?: ReadonlyMap<string, unknown> | undefined;
-  /** What is known of the client's connection: the certificate that it has shown. */
-  readonly downstreamConnection?: { readonly tls?: TlsInfo | undefined } | undefined;
+  /** What is known of the client's connection: its address, and the certificate that it has shown. */
+  readonly downstreamConnection?:
+    | { readonly remoteAddress?: Address; readonly tls?: TlsInfo | undefined }
+    | undefined;
   /** Called when an input asks for a part of the exchange that has not come yet: the caller may match again later. */
   onMissing?(): void;
 }

@@ -91,9 +91,10 @@ export function compileValueMatch(
   }
   if (number !== undefined) return compileDoubleMatch(number, `${path}.double_match`);
   if (config.bool_match !== undefined) return (value) => value === config.bool_match;
-  // Envoy asks whether there is a value, and whatever the answer, `present_match: false` wants the other one.
+  // As in Envoy 1.40, null is a value, and `present_match: false` never matches.
   if (config.present_match !== undefined) {
-    return (value) => (value !== undefined && value !== null) === config.present_match;
+    const { present_match: wanted } = config;
+    return (value) => wanted && value !== undefined;
   }
   if (list !== undefined) {
     if (list.one_of === undefined) throw new ConfigError(`${path}.list_match`, "one_of is missing");

@@ -309,9 +309,13 @@ function compileCondition(rule: Rule, field: keyof Rule, at: string, cx: SetupCo
       return compileIp(rule.destination_ip!, at, ({ info }) => info.downstreamLocalAddress.ip);
     case "direct_remote_ip":
       return compileIp(rule.direct_remote_ip!, at, ({ info }) => info.downstreamDirectAddress.ip);
-    case "remote_ip":
     case "source_ip":
-      return compileIp(rule[field]!, at, ({ info }) => info.downstreamRemoteAddress.ip);
+      // The connection's address, from a PROXY header too, but never from `x-forwarded-for`.
+      return compileIp(rule.source_ip!, at, ({ downstreamConnection: connection, info }) => {
+        return (connection?.remoteAddress ?? info.downstreamRemoteAddress).ip;
+      });
+    case "remote_ip":
+      return compileIp(rule.remote_ip!, at, ({ info }) => info.downstreamRemoteAddress.ip);
     case "authenticated":
       return compileAuthenticated(rule.authenticated!, at, cx);
     default:

@@ -1,4 +1,4 @@
-import { TestContext, TestStream, withDefaults } from "@tsproxy/sdk/testing";
+import { TestConnection, TestContext, TestStream, withDefaults } from "@tsproxy/sdk/testing";
 import { describe, expect, it } from "vitest";
 import { Config, RouteConfig } from "./config.ts";
 import rbac from "./filter.ts";
@@ -29,6 +29,9 @@ function harness(config: object, route?: object) {
         downstreamRemoteAddress: { ip, port: 1 },
         downstreamDirectAddress: { ip: "10.0.0.9", port: 1 },
       },
+      downstreamConnection: Object.assign(new TestConnection(), {
+        remoteAddress: { ip: "172.16.0.1", port: 1 },
+      }),
     });
   const ask = (verb: string, where: string, headers = {}, ip?: string) =>
     stream(ip).requestHeaders(verb, where, headers);
@@ -153,6 +156,8 @@ describe("conditions", () => {
     const net = (address_prefix: string) => ({ address_prefix, prefix_len: 8 });
     expect(meets({ any: true }, { direct_remote_ip: net("10.0.0.0") })).toBe(true);
     expect(meets({ any: true }, { remote_ip: net("10.0.0.0") })).toBe(false);
+    expect(meets({ any: true }, { source_ip: net("172.0.0.0") })).toBe(true);
+    expect(meets({ any: true }, { source_ip: net("192.0.0.0") })).toBe(false);
     expect(meets({ any: true }, { not_id: { remote_ip: net("10.0.0.0") } })).toBe(true);
   });
 
