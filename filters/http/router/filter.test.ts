@@ -197,6 +197,13 @@ describe("the route timeout", () => {
     expect(other.up.last.header("x-envoy-expected-rq-timeout-ms")).toBe("15000");
   });
 
+  it("is none if the client gives two", () => {
+    const p = proxy(internal);
+    const twice = ["x-envoy-upstream-rq-timeout-ms: 200", "x-envoy-upstream-rq-timeout-ms: 900"];
+    p.connect().get("/", ...twice);
+    expect(p.up.last.header("x-envoy-expected-rq-timeout-ms")).toBe("15000");
+  });
+
   it("is answered 204 for a client that asks for that", () => {
     const p = proxy(internal);
     const c = p

@@ -62,27 +62,33 @@ export function isSteeredByFilter(headers: RequestHeaders): boolean {
  */
 export function takeSteering(headers: RequestHeaders, respectExpected: boolean): Steering {
   const keepsTimeout = respectExpected && headers.has(EXPECTED_TIMEOUT);
-  const retryOn = headers.get(RETRY_ON);
-  const retryGrpcOn = headers.get(RETRY_GRPC_ON);
-  const hedge = headers.get(HEDGE);
+  const retryOn = textOf(headers, RETRY_ON);
+  const retryGrpcOn = textOf(headers, RETRY_GRPC_ON);
+  const hedge = textOf(headers, HEDGE);
   const steering: Steering = {
-    timeoutMs: keepsTimeout ? undefined : whole(headers.get(TIMEOUT)),
-    expectedTimeoutMs: whole(headers.get(EXPECTED_TIMEOUT)),
-    perTryTimeoutMs: whole(headers.get(PER_TRY_TIMEOUT)),
-    streamDurationMs: whole(headers.get(STREAM_DURATION)),
+    timeoutMs: keepsTimeout ? undefined : whole(textOf(headers, TIMEOUT)),
+    expectedTimeoutMs: whole(textOf(headers, EXPECTED_TIMEOUT)),
+    perTryTimeoutMs: whole(textOf(headers, PER_TRY_TIMEOUT)),
+    streamDurationMs: whole(textOf(headers, STREAM_DURATION)),
     quietTimeout: headers.has(ALT_RESPONSE),
     hedge: hedge === "true" ? true : hedge === "false" ? false : undefined,
     retryOn:
       retryOn === undefined && retryGrpcOn === undefined
         ? undefined
         : httpConditions(retryOn ?? "").bits | grpcConditions(retryGrpcOn ?? "").bits,
-    maxRetries: whole(headers.get(MAX_RETRIES)),
-    statusCodes: listed(headers.get(STATUS_CODES)).flatMap((text) => whole(text) ?? []),
-    headerNames: listed(headers.get(HEADER_NAMES)).flatMap(nameOrNone),
-    altStatName: headers.get(ALT_STAT_NAME) ?? "",
+    maxRetries: whole(textOf(headers, MAX_RETRIES)),
+    statusCodes: listed(textOf(headers, STATUS_CODES)).flatMap((text) => whole(text) ?? []),
+    headerNames: listed(textOf(headers, HEADER_NAMES)).flatMap(nameOrNone),
+    altStatName: textOf(headers, ALT_STAT_NAME) ?? "",
   };
   for (const name of STEERING) if (name !== TIMEOUT || !keepsTimeout) headers.remove(name);
   return steering;
+}
+
+/** Envoy keeps each of these headers on one line: further values go behind the first with a comma. */
+function textOf(headers: RequestHeaders, name: HeaderName): string | undefined {
+  const values = headers.getAll(name);
+  return values.length === 0 ? undefined : values.join(",");
 }
 
 function listed(text: string | undefined): string[] {
