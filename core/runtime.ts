@@ -34,6 +34,8 @@ export interface RuntimeDump {
 export class RuntimeLayers {
   readonly #parts: RuntimeParts;
   #config: readonly RuntimeLayerConfig[] = [];
+  /** The layers of the config whose values are in `#layers`. */
+  #present: readonly RuntimeLayerConfig[] = [];
   #layers: Values[] = [];
   readonly #overrides = new Map<string, Entry>();
   #watches: fs.FSWatcher[] = [];
@@ -72,7 +74,7 @@ export class RuntimeLayers {
       const final = values.findLast((text) => text !== "") ?? "";
       entries[key] = { layer_values: values, final_value: final };
     }
-    return { layers: this.#config.map((layer) => layer.name), entries };
+    return { layers: this.#present.map((layer) => layer.name), entries };
   }
 
   get keys(): number {
@@ -93,12 +95,15 @@ export class RuntimeLayers {
   #load(): void {
     let failed = false;
     let disks = 0;
-    this.#layers = this.#config.map((layer) => {
+    // As in Envoy, a directory that is not there is no layer.
+    this.#present = this.#config.filter(
+      ({ disk_layer: disk }) => disk === undefined || fs.existsSync(this.#directory(disk)),
+    );
+    this.#layers = this.#present.map((layer) => {
       if (layer.static_layer !== undefined) return staticValues(layer.static_layer);
       if (layer.admin_layer !== undefined) return new Map(this.#overrides);
       if (layer.disk_layer === undefined) return new Map();
       const directory = this.#directory(layer.disk_layer);
-      if (!fs.existsSync(directory)) return new Map();
       disks++;
       try {
         return diskValues(directory);

@@ -118,7 +118,8 @@ export class HealthDesk {
     if (desk === undefined) return;
     desk.timer.cancel();
     desk.lastToldMs = this.#cx.now();
-    this.#updated.inc();
+    // As in Envoy, the first hosts of a cluster are no update.
+    if (desk.cluster.served) this.#updated.inc();
     this.#publish(desk);
   }
 
