@@ -313,6 +313,8 @@ function obeySignals(): void {
     else if (message.type === "keep_builds") reload.keepBuilds();
     else if (message.type === "serve") toldToServe.resolve();
   });
+  // The supervisor may have ended while modules were loaded, and nobody was told.
+  if (process.connected === false) process.exit(1);
   process.on("disconnect", () => void stop(1));
 }
 

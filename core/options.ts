@@ -67,6 +67,7 @@ let own: Promise<string> | undefined;
 function toldOptions(): Promise<string> {
   return new Promise((resolve) => {
     const onEnd = () => process.exit(1);
+    if (process.connected === false) onEnd();
     process.once("disconnect", onEnd);
     process.once("message", ({ args }: Extract<ToProxy, { type: "run" }>) => {
       process.off("disconnect", onEnd);

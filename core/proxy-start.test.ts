@@ -1,0 +1,45 @@
+import { once } from "node:events";
+import { expect, it } from "vitest";
+import { startProcess } from "./proxy-start.ts";
+
+const OPTIONS = {
+  configFile: "",
+  configText: "static_resources: {}",
+  overlays: [],
+  concurrency: 1,
+  log: { level: "off", components: {}, escaped: false },
+  serviceCluster: "",
+  serviceNode: "",
+  filters: [],
+  trusted: [],
+  strict: false,
+  allowUnknown: false,
+  drainTimeMs: 1000,
+  drainImmediately: true,
+  parentShutdownMs: 1000,
+  adminAddressPath: "",
+  fileFlushIntervalMsec: 1000,
+  addressFamily: "v4",
+  takeover: false,
+  controlSocket: "",
+  quarantined: [],
+  standby: false,
+};
+
+it.each([
+  ["before it has its arguments", []],
+  ["while it loads its modules", [JSON.stringify(OPTIONS)]],
+])(
+  "ends with its supervisor %s",
+  async (_when, args) => {
+    const child = startProcess({
+      args,
+      execPath: process.execPath,
+      execArgv: process.execArgv,
+      stdio: ["ignore", "ignore", "ignore", "ipc"],
+    });
+    child.disconnect();
+    expect(await once(child, "exit")).toEqual([1, null]);
+  },
+  300_000,
+);
