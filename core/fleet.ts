@@ -627,7 +627,7 @@ class Member {
   }
 
   async heapSnapshot(): Promise<Readable> {
-    // While it waits the thread may be silent for longer.
+    // As long as a waiter is there, the thread may be silent for longer (boxMs).
     const waiter = () => {};
     this.#waiting.add(waiter);
     try {

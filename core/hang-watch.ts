@@ -54,7 +54,7 @@ export class HangWatch {
     return this.#guilty;
   }
 
-  /** The main thread will be silent for at most `ms` more than else. */
+  /** From now on to its next beat, the main thread may be silent for `ms` longer than usual. */
   onBusy(ms: number): void {
     this.#ticks = -ms / TICK_MS;
   }

@@ -1,7 +1,7 @@
 // Hot path: a request acquires and releases one or two counts.
 import { type SharedCount, xxHash64 } from "@tsproxy/sdk";
 
-/** Limit of names of counts in the process; a power of two. */
+/** Number of slots, and so of names in use in the process; a power of two. */
 const COUNT_SLOTS = 1 << 17;
 /** How far from its first slot a name is searched: free slots keep names, so that the search in an old table may meet no other end. */
 const MOST_PROBES = 256;
