@@ -4,6 +4,7 @@
  *   node test/conformance/run.ts [names] [-v]      (without names: all suites; --help lists them)
  */
 import { CLI } from "../integration/proxy.ts";
+import { foreignBytes } from "./foreign-bytes.ts";
 import { HTTP2_SUITES, http2Suite } from "./http2.ts";
 import { NETWORK_SUITES } from "./network.ts";
 import { type Outcome, runScript, suite, TINY_RING, withForwarder } from "./outside.ts";
@@ -35,6 +36,7 @@ const SUITES: Readonly<Record<string, () => Promise<Outcome>>> = {
   "h1-cases-tiny": () => forwarded("conformance/h1-cases.mjs", TINY_RING),
   "cross-bytes": () => forwarded("conformance/cross-bytes.mjs", {}),
   "cross-bytes-tiny": () => forwarded("conformance/cross-bytes.mjs", TINY_RING),
+  "foreign-bytes": () => foreignBytes({}),
   verdicts: () =>
     script("corpus/verdicts.mjs", [...verbose, "--", process.execPath, CLI, "validate", "--json"]),
   replay: async () => {
