@@ -274,7 +274,7 @@ test.each(Object.entries(CASES))("%s does the same in both placements", async (i
 
   const { code } = await bundle({ entry, filename: id });
   const sandbox = await worker.unprepared(code);
-  const use = { id: 1, config, place: `/http:${id}`, statPrefix: cx.statPrefix };
+  const use = { id: 1, config, place: `/http:${definition.name}`, statPrefix: cx.statPrefix };
   expect(await sandbox.prepare([use])).toEqual([]);
   const stub = stubs(worker, sandbox);
   const inIsolate: unknown[] = [];
