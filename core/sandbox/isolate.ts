@@ -10,11 +10,6 @@ const ivm = isolatedVm() as typeof ivmTypes;
 
 /** Time limit, by the clock, of calls on other threads: long, because a busy machine makes honest packages wait for a CPU. */
 const LOAD_TIMEOUT_MS = 5000;
-/**
- * An entry on another thread may take so many time boxes by the clock: isolated-vm does not tell that thread's CPU time, and while it
- * waits for a CPU only the streams of its own package wait with it.
- */
-const ASIDE_BOXES = 4;
 /** Modules of at most so many chars are compiled on this thread (1 ms). */
 const COMPILE_HERE_MAX = 64 * 1024;
 
@@ -258,7 +253,9 @@ export class SandboxIsolate {
   /** As `run`, but on another thread (60 µs): for a sandbox that may take long. */
   async runAside(count: number): Promise<unknown> {
     this.words[BOX.RAN] = 0;
-    const timeout = this.#timeoutMs * ASIDE_BOXES;
+    // By the clock, as isolated-vm does not tell that thread's CPU time. A longer box lets a loop that allocates reach an allocation
+    // that ends the process.
+    const timeout = this.#timeoutMs;
     try {
       await this.#leftAlone(
         this.#run.apply(undefined, [count], this.isDebugged ? {} : { timeout }),
