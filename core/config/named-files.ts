@@ -1,5 +1,5 @@
-import { hash } from "node:crypto";
 import { readFileSync, statSync } from "node:fs";
+import { textHash } from "../text-hash.ts";
 
 interface Known {
   /** Hash of the content; "": it could not be read. */
@@ -50,6 +50,6 @@ function stampOf(file: string): string {
   return found === undefined ? "" : `${found.ino} ${found.size} ${found.mtimeNs} ${found.ctimeNs}`;
 }
 
-function hashOf(bytes: Uint8Array): string {
-  return hash("sha1", bytes);
+function hashOf(bytes: Buffer): string {
+  return textHash(bytes.toString("latin1"));
 }
