@@ -6,6 +6,7 @@ import { Authority, type Pair } from "../integration/certificates.ts";
 import {
   bootstrap,
   cluster,
+  downstreamTls,
   listener,
   http as manager,
   route,
@@ -14,7 +15,6 @@ import {
 import { Proxy } from "../integration/proxy.ts";
 import type { Outcome } from "./outside.ts";
 
-const TYPE = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext";
 const STREAMS = 600;
 const AT_ONCE = 48;
 const MAX_BYTES = 200_000;
@@ -136,23 +136,12 @@ async function exchange(ask: Ask, protocol: string, id: number): Promise<void> {
   if (check.at > size || (!clientCuts && !originCuts && check.at < size)) totals.short++;
 }
 
-function config({ certificate, key }: Pair, ports: { readonly h1: number; readonly h2: number }) {
+function config(pair: Pair, ports: { readonly h1: number; readonly h2: number }) {
   const filter = manager([
     route("/h1/", "h1", { timeout: "0s" }),
     route("/h2/", "h2", { timeout: "0s" }),
   ]);
-  const transport_socket = {
-    name: "tls",
-    typed_config: {
-      "@type": TYPE,
-      common_tls_context: {
-        alpn_protocols: ["h2", "http/1.1"],
-        tls_certificates: [
-          { certificate_chain: { filename: certificate }, private_key: { filename: key } },
-        ],
-      },
-    },
-  };
+  const transport_socket = downstreamTls(pair);
   return bootstrap(
     [
       listener("plain", filter),

@@ -54,6 +54,22 @@ export function tcpProxy(cluster: string): Json {
   };
 }
 
+/** A transport socket for clients of HTTP/2 and HTTP/1.1, with this certificate. */
+export function downstreamTls({ certificate, key }: { certificate: string; key: string }): Json {
+  return {
+    name: "tls",
+    typed_config: {
+      "@type": `${TYPE}transport_sockets.tls.v3.DownstreamTlsContext`,
+      common_tls_context: {
+        alpn_protocols: ["h2", "http/1.1"],
+        tls_certificates: [
+          { certificate_chain: { filename: certificate }, private_key: { filename: key } },
+        ],
+      },
+    },
+  };
+}
+
 export function accessLog(path: string, format: string): Json {
   return {
     name: "envoy.access_loggers.file",

@@ -4,11 +4,10 @@ import net from "node:net";
 import tls from "node:tls";
 import { afterAll, afterEach, expect, test } from "vitest";
 import { Authority } from "./certificates.ts";
-import { bootstrap, cluster, http, listener, route, unlimited } from "./config.ts";
+import { bootstrap, cluster, downstreamTls, http, listener, route, unlimited } from "./config.ts";
 import { Proxy } from "./proxy.ts";
 
 const SIZE = 48_000;
-const TYPE = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext";
 const authority = new Authority("bytes");
 const { certificate, key } = authority.issue("site", "site", "DNS:localhost");
 afterAll(() => authority.dispose());
@@ -38,18 +37,7 @@ async function closingOrigin(): Promise<number> {
 
 async function start(env: Readonly<Record<string, string>>): Promise<Proxy> {
   const filter = http([route("/", "origin", { timeout: "0s" })]);
-  const transport_socket = {
-    name: "tls",
-    typed_config: {
-      "@type": TYPE,
-      common_tls_context: {
-        alpn_protocols: ["h2", "http/1.1"],
-        tls_certificates: [
-          { certificate_chain: { filename: certificate }, private_key: { filename: key } },
-        ],
-      },
-    },
-  };
+  const transport_socket = downstreamTls({ certificate, key });
   const proxy = await Proxy.start({
     config: bootstrap(
       [
