@@ -4,7 +4,7 @@ import { hasOpenssl } from "./test/programs.ts";
 
 /** Their certificates are made by openssl. */
 const OF_TLS = [
-  "core/certificate-extensions.test.ts",
+  "core/sockets/certificate-extensions.test.ts",
   "test/integration/{cross-bytes,http2-reload,tls}.test.ts",
 ];
 if (!hasOpenssl) console.warn(`there is no openssl in PATH: left out are ${OF_TLS.join(", ")}`);

@@ -1,11 +1,11 @@
 import type { SandboxManifest } from "@tsproxy/sdk";
-import { Debugging } from "./debugging.ts";
+import { Debugging } from "./admin/debugging.ts";
 import { EVENT } from "./inside/ring.ts";
 import { RECORD } from "./inside/sandbox/layout.ts";
 import type { SandboxUse } from "./inside/sandbox/main.ts";
 import { HISTOGRAM_CELLS } from "./inside/stats.ts";
 import type { Watchdog } from "./isolate.ts";
-import { textOf } from "./module-code.ts";
+import { textOf } from "./packages/module-code.ts";
 import type { FromWorker, ModuleSource, ProfiledFilter, Refusal, ToWorker } from "./protocol.ts";
 import type { SandboxIsolate } from "./sandbox/isolate.ts";
 import type { SandboxLimits } from "./sandbox/options.ts";
@@ -13,7 +13,7 @@ import { SandboxProfile } from "./sandbox/profile.ts";
 import { Sandbox } from "./sandbox/sandbox.ts";
 import type { StatsSink } from "./sandbox/stats.ts";
 import type { Supply } from "./sandbox/supply.ts";
-import type { Sockets } from "./sockets.ts";
+import type { Sockets } from "./sockets/sockets.ts";
 import { steadyNow } from "./steady-clock.ts";
 
 /** Sandboxes use the last quarter of a worker's stats cells; it begins at this fraction of the block. */

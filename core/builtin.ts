@@ -1,5 +1,5 @@
 import { hostname } from "node:os";
-import type { Flavor } from "./garbage.ts";
+import type { Flavor } from "./admin/garbage.ts";
 import { WORD } from "./inside/ring.ts";
 import {
   callback,
@@ -9,7 +9,7 @@ import {
   share,
   type Watchdog,
 } from "./isolate.ts";
-import { textOf } from "./module-code.ts";
+import { textOf } from "./packages/module-code.ts";
 import type { DrainOptions, ModuleSource, PreludeCode, Refusal, WorkerStart } from "./protocol.ts";
 import { randomBytes } from "./random.ts";
 

@@ -2,11 +2,11 @@ import { existsSync, realpathSync, statSync } from "node:fs";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { Command, Help, InvalidArgumentError, Option } from "commander";
+import type { NewFilterKind } from "./command/filter-new.ts";
+import { addRunFlags, type RunFlags, runOptions, warningsOf } from "./command/flags.ts";
 import { didYouMean } from "./config/diagnostic.ts";
-import type { NewFilterKind } from "./filter-new.ts";
-import { addRunFlags, type RunFlags, runOptions, warningsOf } from "./flags.ts";
 import type { Runtime } from "./options.ts";
-import { isShippedTree } from "./packages.ts";
+import { isShippedTree } from "./packages/packages.ts";
 import { VERSION } from "./version.ts";
 
 interface CheckFlags {
@@ -105,7 +105,7 @@ export async function cli(
         files: string[],
         flags: { json: boolean; strict: boolean; filters: string[]; trust: string[] },
       ) => {
-        const { validate } = await import("./validate.ts");
+        const { validate } = await import("./command/validate.ts");
         code = await validate({
           files: files.map((name) => ({ name, overlays: [] })),
           allowUnknown: false,
@@ -121,7 +121,7 @@ export async function cli(
     .argument("[file]", "what to write", "tsproxy.yaml")
     .option("--json", "print { file, schema, ok, errors }", false)
     .action(async (file: string, { json }: { json: boolean }) => {
-      const { init } = await import("./init.ts");
+      const { init } = await import("./command/init.ts");
       code = await init(file, { filters: filterDirectories([], file), trust: [] }, json);
     });
 
@@ -133,7 +133,7 @@ export async function cli(
     .addOption(filtersOption())
     .addOption(trustOption())
     .action(async (flags: { configPath?: string; filters: string[]; trust: string[] }) => {
-      const { printSchema } = await import("./init.ts");
+      const { printSchema } = await import("./command/init.ts");
       const filters = filterDirectories(flags.filters, flags.configPath);
       code = await printSchema({ filters, trust: flags.trust });
     });
@@ -146,7 +146,7 @@ export async function cli(
     .argument("<file>", "an Envoy bootstrap, v2 or v3")
     .option("--json", "print { file, ok, from, text, errors }", false)
     .action(async (file: string, flags: { json: boolean }) => {
-      const { configUpgrade } = await import("./config-upgrade.ts");
+      const { configUpgrade } = await import("./command/config-upgrade.ts");
       code = configUpgrade(file, flags.json);
     });
 
@@ -179,7 +179,7 @@ export async function cli(
       if (table === undefined || expectations === undefined) {
         throw new Error("route check: a table (-c) and its expectations (-t) are both needed");
       }
-      const { routeCheck } = await import("./route-command.ts");
+      const { routeCheck } = await import("./command/route-command.ts");
       code = await routeCheck({ table, expectations, ...flags, output: flags.outputPath });
     });
   route
@@ -191,7 +191,7 @@ export async function cli(
     .option("--listener <name>", "of this listener alone (default: those of the URL's port)")
     .addOption(filtersOption())
     .action(async (file: string, flags: ExplainFlags) => {
-      const { routeExplain } = await import("./route-command.ts");
+      const { routeExplain } = await import("./command/route-command.ts");
       code = await routeExplain({
         file,
         request: flags.request,
@@ -214,7 +214,7 @@ export async function cli(
     .option("--dir <directory>", "where packages lie", "filters")
     .option("--json", "print { name, kind, written, error }", false)
     .action(async (name: string, flags: { kind: NewFilterKind; dir: string; json: boolean }) => {
-      const { filterNew } = await import("./filter-new.ts");
+      const { filterNew } = await import("./command/filter-new.ts");
       code = await filterNew({ name, ...flags });
     });
   filter
@@ -225,7 +225,7 @@ export async function cli(
     .option("--watch", "run them again when something is saved", false)
     .option("--json", "print what vitest's JSON reporter prints", false)
     .action(async (names: string[], flags: { dir: string; watch: boolean; json: boolean }) => {
-      const { filterTest } = await import("./filter-test.ts");
+      const { filterTest } = await import("./command/filter-test.ts");
       code = await filterTest({ names, ...flags });
     });
   filter
@@ -245,7 +245,7 @@ export async function cli(
     .option("--replay <n>", "so many of the last requests are sent again", parseCount, 10)
     .option("--json", "print a JSON object a line", false)
     .action(async (name: string | undefined, flags: DevFlags) => {
-      const { filterDev } = await import("./filter-dev.ts");
+      const { filterDev } = await import("./command/filter-dev.ts");
       const place = devPlace(name, flags);
       const { inspect, concurrency, configPath: configFile } = flags;
       const inspectPort = inspect === true ? INSPECT_PORT : inspect;
@@ -274,7 +274,7 @@ export async function cli(
         names: string[],
         flags: { configPath: string[]; filters: string[]; trust: string[]; json: boolean },
       ) => {
-        const { filterCheck } = await import("./filter-check.ts");
+        const { filterCheck } = await import("./command/filter-check.ts");
         const filters = filtersHere(flags.filters, flags.configPath);
         code = await filterCheck({ ...flags, names, configs: flags.configPath, filters });
       },
@@ -299,7 +299,7 @@ export async function cli(
         name: string,
         flags: { configPath: string[]; filters: string[]; trust: string[]; json: boolean },
       ) => {
-        const { filterInfo } = await import("./filter-info.ts");
+        const { filterInfo } = await import("./command/filter-info.ts");
         const filters = filtersHere(flags.filters, flags.configPath);
         code = await filterInfo({ ...flags, name, configs: flags.configPath, filters });
       },
@@ -320,7 +320,7 @@ export async function cli(
         names: string[],
         flags: { out: string; filters: string[]; trust: string[]; json: boolean },
       ) => {
-        const { filterBuild } = await import("./filter-build.ts");
+        const { filterBuild } = await import("./command/filter-build.ts");
         const { filters } = devPlace(names[0], flags);
         code = await filterBuild({ ...flags, names, filters });
       },
@@ -336,7 +336,7 @@ export async function cli(
     .option("--admin <url>", "the proxy's admin address", "http://127.0.0.1:9901")
     .option("--json", "print { file, kind, bytes }", false)
     .action(async (name: string, flags: ProfileFlags) => {
-      const { filterProfile } = await import("./filter-profile.ts");
+      const { filterProfile } = await import("./command/filter-profile.ts");
       code = await filterProfile({ name, ...flags });
     });
   filter
@@ -353,7 +353,7 @@ export async function cli(
     .option("--connections <n>", "that ask at a time", parseCount, 32)
     .option("--json", "print JSON", false)
     .action(async (name: string, flags: BenchFlags) => {
-      const { filterBench } = await import("./filter-bench.ts");
+      const { filterBench } = await import("./command/filter-bench.ts");
       const { configPath: configFile, header: headers } = flags;
       const filters = filtersHere(flags.filters, configFile === undefined ? [] : [configFile]);
       code = await filterBench({ ...flags, name, configFile, headers, filters }, runtime);
@@ -374,7 +374,7 @@ export async function cli(
         json: boolean;
         admin?: string;
       }) => {
-        const { listFilters } = await import("./filter-list.ts");
+        const { listFilters } = await import("./command/filter-list.ts");
         const configs = flags.configPath === undefined ? [] : [flags.configPath];
         code = await listFilters({ ...flags, filters: filtersHere(flags.filters, configs) });
       },
@@ -407,7 +407,7 @@ async function run(flags: RunFlags, runtime: Runtime): Promise<number> {
   const filters = filterDirectories(flags.filters, flags.configPath);
   const options = runOptions(flags, filters);
   if (flags.mode !== "serve") {
-    const { validate } = await import("./validate.ts");
+    const { validate } = await import("./command/validate.ts");
     const { configFile: name, configText: text, overlays, strict, allowUnknown } = options;
     return validate({
       files: [{ name: name === "" ? "--config-yaml" : name, text, overlays }],
@@ -418,7 +418,7 @@ async function run(flags: RunFlags, runtime: Runtime): Promise<number> {
       filters: () => filters,
     });
   }
-  const { superviseProxy } = await import("./supervisor.ts");
+  const { superviseProxy } = await import("./process/supervisor.ts");
   return superviseProxy(options, runtime);
 }
 

@@ -1,5 +1,4 @@
 import type { Readable } from "node:stream";
-import { GATHERING_WORKERS } from "./gathering.ts";
 import type {
   AddressConfig,
   FromWorker,
@@ -12,11 +11,12 @@ import type {
   ToWorker,
 } from "./protocol.ts";
 import { BEAT, listenerOf, socketName } from "./protocol.ts";
-import type { RehearsalStage } from "./rehearsal.ts";
+import type { RehearsalStage } from "./reload/rehearsal.ts";
+import { WrittenConfig } from "./reload/written-config.ts";
 import { readText, sharedText } from "./shared-text.ts";
-import { type SocketEnd, socketPair } from "./socket-pair.ts";
+import { GATHERING_WORKERS } from "./sockets/gathering.ts";
+import { type SocketEnd, socketPair } from "./sockets/socket-pair.ts";
 import type { ThreadMemory } from "./threads.ts";
-import { WrittenConfig } from "./written-config.ts";
 
 /** A new generation: changed and removed packages, and the config. */
 export interface Change {

@@ -1,7 +1,7 @@
-import { COLLECTOR, type Flavor, findCollector } from "./garbage.ts";
+import { COLLECTOR, type Flavor, findCollector } from "./admin/garbage.ts";
 import { isolatedVm } from "./own-files.ts";
+import { silence } from "./process/thread-cpu.ts";
 import { BEAT } from "./protocol.ts";
-import { silence } from "./thread-cpu.ts";
 
 /** isolated-vm, as far as the builtin isolate, the canary and the describer need it. Text, shared memory and numbers go in. */
 const ivm = isolatedVm() as Ivm;

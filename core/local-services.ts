@@ -2,8 +2,8 @@ import { X509Certificate } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { stat } from "node:fs/promises";
 import type { TlsContextOptions } from "@tsproxy/sdk";
-import { certificatesOf, describeCertificate, isTrustedChain } from "./certificate.ts";
-import type { Contexts } from "./tls.ts";
+import { certificatesOf, describeCertificate, isTrustedChain } from "./sockets/certificate.ts";
+import type { Contexts } from "./sockets/tls.ts";
 
 const MAX_FILE_BYTES = 64 * 1024 * 1024;
 /** Milliseconds between two looks at the watched files. */

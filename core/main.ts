@@ -1,37 +1,37 @@
-import { writeFileSync } from "node:fs";
+import { readdirSync, writeFileSync } from "node:fs";
 import path from "node:path";
-import { checkAddresses, listenProblem, ownAddress, shown } from "./addresses.ts";
-import { announce } from "./announce.ts";
-import { succeed } from "./build-cache.ts";
-import { Canary } from "./canary.ts";
-import { Describer } from "./describe.ts";
+import { AfterReloads, COLLECT_AFTER_MS, collectGarbage } from "./admin/garbage.ts";
+import { HeapDumps } from "./admin/heap-dump.ts";
+import { flushServerStats, operations } from "./admin/operations.ts";
+import { Profiler } from "./admin/profiler.ts";
+import { RuntimeLayers } from "./admin/runtime.ts";
+import { ServerStats } from "./admin/server-stats.ts";
+import { StatsReader } from "./admin/stats.ts";
+import { exclusion } from "./admin/stats-config.ts";
 import { recordExchanges } from "./dev-events.ts";
-import { FileWriter } from "./file-writer.ts";
 import { type Change, Fleet, type FleetEvents } from "./fleet.ts";
-import { FleetLog } from "./fleet-log.ts";
-import { AfterReloads, COLLECT_AFTER_MS, collectGarbage } from "./garbage.ts";
-import { HeapDumps } from "./heap-dump.ts";
 import { CERTIFICATES_TOPIC, HEALTH_TOPIC, NODE_TOPIC, RUNTIME_TOPIC } from "./inside/topics.ts";
-import { LineOrder } from "./line-order.ts";
-import { openLog } from "./log.ts";
-import { LogLevels } from "./log-levels.ts";
-import { flushServerStats, operations } from "./operations.ts";
+import { announce } from "./logs/announce.ts";
+import { FileWriter } from "./logs/file-writer.ts";
+import { FleetLog } from "./logs/fleet-log.ts";
+import { LineOrder } from "./logs/line-order.ts";
+import { openLog } from "./logs/log.ts";
+import { LogLevels } from "./logs/log-levels.ts";
 import { ownOptions, SAME_SIGNAL_MS, type ToProxy, type ToSupervisor } from "./options.ts";
-import { isPacked } from "./own-files.ts";
-import { SHIPPED_ROOT } from "./packages.ts";
-import { bundlePreludes } from "./preludes.ts";
-import { Profiler } from "./profiler.ts";
+import { CORE, isPacked } from "./own-files.ts";
+import { succeed } from "./packages/build-cache.ts";
+import { Describer } from "./packages/describe.ts";
+import { SHIPPED_ROOT } from "./packages/packages.ts";
+import { bundlePreludes } from "./packages/preludes.ts";
+import { sampleCpu } from "./process/thread-cpu.ts";
 import { BEAT, type Refusal, type RuntimeConfig } from "./protocol.ts";
-import { Reload, type Serving, StartError } from "./reload.ts";
-import { RuntimeLayers } from "./runtime.ts";
-import { ServerStats } from "./server-stats.ts";
-import { StatsReader } from "./stats.ts";
-import { exclusion } from "./stats-config.ts";
-import { sampleCpu } from "./thread-cpu.ts";
+import { Canary } from "./reload/canary.ts";
+import { Reload, type Serving, StartError } from "./reload/reload.ts";
+import { Watch } from "./reload/watch.ts";
+import { WrittenConfig } from "./reload/written-config.ts";
+import { checkAddresses, listenProblem, ownAddress, shown } from "./sockets/addresses.ts";
+import type { ContextCertificates } from "./sockets/tls.ts";
 import { threadStarter } from "./threads.ts";
-import type { ContextCertificates } from "./tls.ts";
-import { Watch } from "./watch.ts";
-import { WrittenConfig } from "./written-config.ts";
 
 /** How long requests in progress may take to finish once the proxy is asked to stop. */
 const DRAIN_MS = 5_000;
@@ -347,7 +347,7 @@ async function stop(code: number): Promise<never> {
 }
 
 async function openInspector(port: number) {
-  const { Inspector } = await import("./inspector.ts");
+  const { Inspector } = await import("./admin/inspector.ts");
   const server = new Inspector({
     targets: () => {
       // Only those that the config uses: editors attach to the first of the list.
@@ -398,13 +398,15 @@ function watchCore(): void {
     if (!told) log.info("core or the SDK has changed: restart to take that up");
     told = true;
   });
+  const rooms = readdirSync(CORE, { withFileTypes: true }).filter((entry) => entry.isDirectory());
   const files = isPacked ? [] : ownBundles.flatMap((made) => made.sources.files);
   const own = files.filter((file) => !file.includes("node_modules"));
-  watch.set(
-    new Map(
-      [...own.map((file) => path.dirname(file)), import.meta.dirname].map((d) => [d, undefined]),
-    ),
-  );
+  const folders = [
+    CORE,
+    ...rooms.map(({ name }) => path.join(CORE, name)),
+    ...own.map(path.dirname),
+  ];
+  watch.set(new Map(folders.map((folder) => [folder, undefined])));
 }
 
 /** Tells the supervisor that the proxy serves, and from then on, every BEAT_MS, how far each thread has got. */

@@ -1,7 +1,7 @@
 import type { ChildProcess } from "node:child_process";
 import type { Overlay } from "./config/overlay.ts";
 import type { DevEvent } from "./dev-events.ts";
-import type { LogOptions } from "./log-options.ts";
+import type { LogOptions } from "./logs/log-options.ts";
 
 /** What `tsproxy run` was asked for; the supervisor hands it to the proxy as JSON. */
 export interface RunOptions {

@@ -11,6 +11,9 @@ export const isPacked = !import.meta.url.endsWith(".ts");
 /** The folder of the npm package, or of the checkout. */
 export const ROOT = fileURLToPath(new URL(isPacked ? "../.." : "..", import.meta.url));
 
+/** The folder of core: its rooms in a checkout, its bundled programs in the npm package. */
+export const CORE = fileURLToPath(new URL(".", import.meta.url));
+
 /** The URL of a module of core that is started as a process or a thread. */
 export function ownModule(name: string): URL {
   return new URL(`./${name}.${isPacked ? "js" : "ts"}`, import.meta.url);

@@ -1,6 +1,6 @@
 import type { AccessLogList, ExtensionRef, KeepAlive, SandboxManifest } from "@tsproxy/sdk";
+import type { StatsConfig } from "./admin/stats-config.ts";
 import type { StatList } from "./inside/stats.ts";
-import type { StatsConfig } from "./stats-config.ts";
 
 /** What a package's definition says of itself, as the describer has read it (describe.ts). Plain JSON. */
 export interface PackageInfo {

@@ -1,11 +1,11 @@
 import { closeSync, openSync, readSync } from "node:fs";
 import { takeThread, threadName } from "./early-threads.ts";
 import type { StartThread } from "./fleet.ts";
-import { GATHERING_BYTES } from "./gathering.ts";
 import { DEFAULT_SIZES, type RingSizes, TURNS } from "./inside/ring.ts";
 import { COUNTS_BYTES, giveBack, LEDGER_BYTES } from "./inside/shared-counts.ts";
 import type { FromWorker, ToWorker, WorkerStart } from "./protocol.ts";
 import { snapshotOf } from "./sandbox/image.ts";
+import { GATHERING_BYTES } from "./sockets/gathering.ts";
 
 /** Stats memory of a thread, enough for a large config; untouched pages cost nothing. */
 const STATS_BYTES = 32 * 1024 * 1024;

@@ -1,18 +1,17 @@
 import { isMainThread, parentPort } from "node:worker_threads";
 import type { DnsResolverOptions } from "@tsproxy/sdk";
-import { Boxes, SandboxCells, type ToldUse } from "./boxes.ts";
-import { Builtin } from "./builtin.ts";
-import { Crypto } from "./crypto.ts";
-import { type Family, resolveName } from "./dns.ts";
-import { FetchQueue } from "./fetch-queue.ts";
 import {
   AfterReloads,
   COLLECT_AFTER_MS,
   COLLECT_APART_MS,
   collectGarbage,
   Rest,
-} from "./garbage.ts";
-import { Gathering } from "./gathering.ts";
+} from "./admin/garbage.ts";
+import { ThreadProfile } from "./admin/thread-profile.ts";
+import { Boxes, SandboxCells, type ToldUse } from "./boxes.ts";
+import { Builtin } from "./builtin.ts";
+import { Crypto } from "./crypto.ts";
+import { FetchQueue } from "./fetch-queue.ts";
 import type { CryptoCall } from "./inside/crypto.ts";
 import { createRing } from "./inside/ring.ts";
 import { giveBack } from "./inside/shared-counts.ts";
@@ -20,6 +19,7 @@ import { HISTOGRAM_CELLS, NAMED_ONLY, type StatDefinition } from "./inside/stats
 import { CERTIFICATES_TOPIC, NODE_TOPIC, RUNTIME_TOPIC } from "./inside/topics.ts";
 import { Watchdog } from "./isolate.ts";
 import { FileWatch, LocalServices } from "./local-services.ts";
+import { signThread } from "./process/thread-cpu.ts";
 import type {
   AddressConfig,
   FromWorker,
@@ -32,17 +32,17 @@ import type {
   WorkerStart,
 } from "./protocol.ts";
 import { BEAT, listenerOf, socketNumber } from "./protocol.ts";
-import { refusalOf } from "./refusal.ts";
+import { refusalOf } from "./reload/refusal.ts";
 import { SandboxImage } from "./sandbox/image.ts";
 import type { SandboxIsolate } from "./sandbox/isolate.ts";
 import { Supply } from "./sandbox/supply.ts";
 import { readText } from "./shared-text.ts";
-import { type Listening, Sockets } from "./sockets.ts";
+import { type Family, resolveName } from "./sockets/dns.ts";
+import { Gathering } from "./sockets/gathering.ts";
+import { type Listening, Sockets } from "./sockets/sockets.ts";
+import type { StreamHandle } from "./sockets/stream-handle.ts";
+import { Contexts } from "./sockets/tls.ts";
 import { steadyAt, steadyNow } from "./steady-clock.ts";
-import type { StreamHandle } from "./stream-handle.ts";
-import { signThread } from "./thread-cpu.ts";
-import { ThreadProfile } from "./thread-profile.ts";
-import { Contexts } from "./tls.ts";
 
 /** A generation whose isolate is lost within this time after its commit is taken back. */
 const BLAME_MS = 60_000;

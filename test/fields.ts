@@ -1,7 +1,8 @@
 // npm run fields [-- --json | -- --missing]: how many of the fields of Envoy's protobuf messages each package implements.
-import { Catalog } from "../core/catalog.ts";
+
 import { descriptor } from "../core/config/descriptor.ts";
 import { fieldCoverage } from "../core/config/field-coverage.ts";
+import { Catalog } from "../core/packages/catalog.ts";
 
 const catalog = await Catalog.open([]);
 const units = await catalog.units([]);

@@ -1,6 +1,6 @@
 import { type Static, Type } from "@sinclair/typebox";
+import { type StatsConfig, StatsConfigSchema, StatsFlushInterval } from "../admin/stats-config.ts";
 import type { PackageInfo, RuntimeConfig } from "../protocol.ts";
-import { type StatsConfig, StatsConfigSchema, StatsFlushInterval } from "../stats-config.ts";
 import type { Report } from "./diagnostic.ts";
 import { ListNode, MapNode } from "./document.ts";
 import { INTERNAL_LISTENERS, Listener, listenerConfigs } from "./listeners.ts";

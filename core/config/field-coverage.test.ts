@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { Catalog } from "../catalog.ts";
+import { Catalog } from "../packages/catalog.ts";
 import type { PackageInfo } from "../protocol.ts";
 import { descriptor } from "./descriptor.ts";
 import { fieldCoverage } from "./field-coverage.ts";

@@ -1,5 +1,5 @@
 import { readFileSync, statSync } from "node:fs";
-import { textHash } from "../text-hash.ts";
+import { textHash } from "../reload/text-hash.ts";
 
 interface Known {
   /** Hash of the content; "": it could not be read. */

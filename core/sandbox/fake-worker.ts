@@ -16,15 +16,15 @@ import {
   ResponseHeaders,
   type Verdict,
 } from "@tsproxy/sdk";
-import { bundle } from "../bundle.ts";
 import { Gate, type GateParts } from "../inside/gate.ts";
 import { type ParkPorts, ParkTable } from "../inside/parked.ts";
 import { parkedHttpFactory } from "../inside/parked-http.ts";
 import { GATE } from "../inside/sandbox/layout.ts";
 import { Watchdog } from "../isolate.ts";
-import { textOf as codeOf } from "../module-code.ts";
 import { isPacked } from "../own-files.ts";
-import { bundlePreludes } from "../preludes.ts";
+import { bundle } from "../packages/bundle.ts";
+import { textOf as codeOf } from "../packages/module-code.ts";
+import { bundlePreludes } from "../packages/preludes.ts";
 import { IMAGE_FILENAME, SandboxImage } from "./image.ts";
 import type { SandboxIsolate } from "./isolate.ts";
 import type { SandboxFault, SandboxOptions } from "./options.ts";

@@ -1,6 +1,6 @@
 import type ivmTypes from "isolated-vm";
-import { textOf } from "../module-code.ts";
 import { isolatedVm } from "../own-files.ts";
+import { textOf } from "../packages/module-code.ts";
 import type { SharedCode } from "../protocol.ts";
 
 const ivm = isolatedVm() as typeof ivmTypes;

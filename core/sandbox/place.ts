@@ -8,7 +8,6 @@ import {
   TestContext,
   withDefaults,
 } from "@tsproxy/sdk/testing";
-import { bundle } from "../bundle.ts";
 import { namedClusters, SandboxFetches } from "../inside/fetches.ts";
 import { HeadGuard } from "../inside/head-guard.ts";
 import type { ParkedUse } from "../inside/parked.ts";
@@ -18,7 +17,8 @@ import { ParkedLogger } from "../inside/parked-log.ts";
 import { parkedNetworkFactory } from "../inside/parked-network.ts";
 import { parkedListenerFactory } from "../inside/parked-peek.ts";
 import { seenHooks } from "../inside/sandboxes.ts";
-import { parseManifest } from "../manifest.ts";
+import { bundle } from "../packages/bundle.ts";
+import { parseManifest } from "../packages/manifest.ts";
 import { FakeWorker } from "./fake-worker.ts";
 import type { Sandbox } from "./sandbox.ts";
 

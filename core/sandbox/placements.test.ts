@@ -6,8 +6,8 @@ import {
   withDefaults,
 } from "@tsproxy/sdk/testing";
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
-import { bundle } from "../bundle.ts";
-import { discoverShipped } from "../packages.ts";
+import { bundle } from "../packages/bundle.ts";
+import { discoverShipped } from "../packages/packages.ts";
 import { FakeWorker, stubs } from "./fake-worker.ts";
 
 // The same source in the group and in an isolate of its own: the same requests come to the same answers, bytes, metadata and stats.

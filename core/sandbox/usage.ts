@@ -1,4 +1,4 @@
-import { sandboxStat } from "../server-stats.ts";
+import { sandboxStat } from "../admin/server-stats.ts";
 import type { SandboxIsolate } from "./isolate.ts";
 import type { StatsSink } from "./stats.ts";
 

@@ -1,9 +1,10 @@
 // node test/bench/large-config.ts: what large configs cost: CPU to check a file, to write it down for threads, and to set it up in
 // one isolate, with the memory that this leaves there. 10,000 virtual hosts with 100,000 routes; 1,000 clusters of 10 endpoints.
-import { Canary } from "../../core/canary.ts";
-import { Catalog } from "../../core/catalog.ts";
+
 import { loadConfig } from "../../core/config/load.ts";
-import { WrittenConfig } from "../../core/written-config.ts";
+import { Catalog } from "../../core/packages/catalog.ts";
+import { Canary } from "../../core/reload/canary.ts";
+import { WrittenConfig } from "../../core/reload/written-config.ts";
 
 const type = (name: string) => `type.googleapis.com/envoy.extensions.filters.${name}`;
 const address = (ip: string, port_value: number) => ({

@@ -16,7 +16,7 @@ import {
   ResponseHeaders,
   SPAN,
 } from "@tsproxy/sdk";
-import { collectGarbage } from "../../core/garbage.ts";
+import { collectGarbage } from "../../core/admin/garbage.ts";
 import { Gate, type GateParts } from "../../core/inside/gate.ts";
 import { type ParkPorts, ParkTable } from "../../core/inside/parked.ts";
 import { parkedHttpFactory } from "../../core/inside/parked-http.ts";

@@ -1,7 +1,7 @@
 import { spawn } from "node:child_process";
 import { existsSync } from "node:fs";
 import path from "node:path";
-import { freePort } from "../../core/free-port.ts";
+import { freePort } from "../../core/command/free-port.ts";
 import { bootstrap, cluster, http, listener, route, unlimited } from "../integration/config.ts";
 import { Proxy, ROOT } from "../integration/proxy.ts";
 

@@ -1,5 +1,5 @@
 import http from "node:http";
-import { freePort } from "../../core/free-port.ts";
+import { freePort } from "../../core/command/free-port.ts";
 import { address, bootstrap, direct, http as httpFilter, type Json, listener } from "./config.ts";
 import { Proxy } from "./proxy.ts";
 

@@ -3,7 +3,7 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import { expect, test } from "vitest";
-import type { BenchResult } from "../../core/bench-report.ts";
+import type { BenchResult } from "../../core/command/bench-report.ts";
 import { CLI, ROOT } from "./proxy.ts";
 
 function bench(cwd: string, ...args: string[]) {

@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { freePort } from "../../core/free-port.ts";
+import { freePort } from "../../core/command/free-port.ts";
 import { get, RawClient } from "./client.ts";
 import { bootstrap, cluster, http, listener, route, unlimited } from "./config.ts";
 import { Proxy } from "./proxy.ts";

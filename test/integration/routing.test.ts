@@ -3,7 +3,7 @@ import type http from "node:http";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { freePort } from "../../core/free-port.ts";
+import { freePort } from "../../core/command/free-port.ts";
 import { eventually, get, RawClient } from "./client.ts";
 import {
   accessLog,

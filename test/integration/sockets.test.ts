@@ -5,7 +5,7 @@ import net from "node:net";
 import os, { networkInterfaces } from "node:os";
 import path from "node:path";
 import { afterEach, expect, test } from "vitest";
-import { freePort } from "../../core/free-port.ts";
+import { freePort } from "../../core/command/free-port.ts";
 import { eventually, get } from "./client.ts";
 import {
   address,

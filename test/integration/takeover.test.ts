@@ -1,6 +1,6 @@
 import http from "node:http";
 import { afterEach, expect, test } from "vitest";
-import { freePort } from "../../core/free-port.ts";
+import { freePort } from "../../core/command/free-port.ts";
 import { get } from "./client.ts";
 import { address, direct, http as manager } from "./config.ts";
 import { Proxy } from "./proxy.ts";

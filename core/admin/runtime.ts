@@ -1,0 +1,234 @@
+import fs from "node:fs";
+import path from "node:path";
+import type { RuntimeValue } from "@tsproxy/sdk";
+import yaml from "yaml";
+import type { RuntimeLayerConfig } from "../protocol.ts";
+
+/** A value: its text in the layer, and what that stands for. */
+interface Entry {
+  readonly text: string;
+  readonly value: RuntimeValue;
+}
+type Values = ReadonlyMap<string, Entry>;
+
+const MAX_DEPTH = 16; // Envoy's; a directory that links to itself ends here
+const MAX_FILE_BYTES = 1024 * 1024;
+/** Swapping a symbolic link causes several events: read after this time. */
+const SETTLE_MS = 20;
+
+export interface RuntimeParts {
+  readonly serviceCluster: string;
+  readonly onChange: (values: readonly (readonly [string, RuntimeValue])[]) => void;
+  readonly onError: (message: string) => void;
+}
+
+/** What `/runtime` shows. A value "" in a layer is one that the layer does not have. */
+export interface RuntimeDump {
+  readonly layers: readonly string[];
+  readonly entries: Readonly<
+    Record<string, { readonly layer_values: readonly string[]; readonly final_value: string }>
+  >;
+}
+
+/** Envoy's runtime: values from the config, from directories and from operators, the last layer winning. */
+export class RuntimeLayers {
+  readonly #parts: RuntimeParts;
+  #config: readonly RuntimeLayerConfig[] = [];
+  /** The layers of the config whose values are in `#layers`. */
+  #present: readonly RuntimeLayerConfig[] = [];
+  #layers: Values[] = [];
+  readonly #overrides = new Map<string, Entry>();
+  #watches: fs.FSWatcher[] = [];
+  #settling: NodeJS.Timeout | undefined;
+  /** Envoy's `runtime.` stats. */
+  readonly counts = { loadSuccess: 0, loadError: 0, overrideExists: 0, overrideNotExists: 0 };
+
+  constructor(parts: RuntimeParts) {
+    this.#parts = parts;
+  }
+
+  /** Takes the layers of a config that was put into service; what operators have overridden stays. */
+  configure(layers: readonly RuntimeLayerConfig[]): void {
+    this.#config = layers;
+    this.#load();
+    for (const watch of this.#watches.splice(0)) watch.close();
+    for (const { disk_layer: disk } of layers) if (disk !== undefined) this.#watch(disk);
+  }
+
+  /** Envoy's `/runtime_modify`: overrides values; "" removes an override. False: there is no admin layer. */
+  modify(changes: Readonly<Record<string, string>>): boolean {
+    if (!this.#config.some((layer) => layer.admin_layer !== undefined)) return false;
+    for (const [key, text] of Object.entries(changes)) {
+      if (text === "") this.#overrides.delete(key);
+      else this.#overrides.set(key, { text, value: readRuntimeText(text) });
+    }
+    this.#load();
+    return true;
+  }
+
+  dump(): RuntimeDump {
+    const entries: Record<string, { layer_values: string[]; final_value: string }> = {};
+    const keys = new Set(this.#layers.flatMap((layer) => [...layer.keys()]));
+    for (const key of keys) {
+      const values = this.#layers.map((layer) => layer.get(key)?.text ?? "");
+      const final = values.findLast((text) => text !== "") ?? "";
+      entries[key] = { layer_values: values, final_value: final };
+    }
+    return { layers: this.#present.map((layer) => layer.name), entries };
+  }
+
+  get keys(): number {
+    return new Set(this.#layers.flatMap((layer) => [...layer.keys()])).size;
+  }
+  get layers(): number {
+    return this.#layers.length;
+  }
+  get overrides(): number {
+    return this.#overrides.size;
+  }
+
+  close(): void {
+    clearTimeout(this.#settling);
+    for (const watch of this.#watches.splice(0)) watch.close();
+  }
+
+  #load(): void {
+    let failed = false;
+    let disks = 0;
+    // As in Envoy, a directory that is not there is no layer.
+    this.#present = this.#config.filter(
+      ({ disk_layer: disk }) => disk === undefined || fs.existsSync(this.#directory(disk)),
+    );
+    this.#layers = this.#present.map((layer) => {
+      if (layer.static_layer !== undefined) return staticValues(layer.static_layer);
+      if (layer.admin_layer !== undefined) return new Map(this.#overrides);
+      if (layer.disk_layer === undefined) return new Map();
+      const directory = this.#directory(layer.disk_layer);
+      disks++;
+      try {
+        return diskValues(directory);
+      } catch (error) {
+        failed = true;
+        const reason = error instanceof Error ? error.message : String(error);
+        this.#parts.onError(`runtime layer "${layer.name}" cannot be read: ${reason}`);
+        return new Map();
+      }
+    });
+    const { counts } = this;
+    // Envoy loads the layers of its first config again when it has started, and its stats count both loads.
+    const times = counts.loadSuccess + counts.loadError === 0 ? 2 : 1;
+    if (failed) counts.loadError += times;
+    else counts.loadSuccess += times;
+    if (disks > 1) counts.overrideExists += times;
+    else counts.overrideNotExists += times;
+    const all = new Map<string, RuntimeValue>();
+    for (const layer of this.#layers) for (const [key, { value }] of layer) all.set(key, value);
+    this.#parts.onChange([...all]);
+  }
+
+  #directory(disk: NonNullable<RuntimeLayerConfig["disk_layer"]>): string {
+    const parts = [disk.symlink_root, disk.subdirectory];
+    return path.join(...parts, disk.append_service_cluster ? this.#parts.serviceCluster : "");
+  }
+
+  /** Watches for Envoy's way to change values: a new directory is made, and a symbolic link to it is moved over the old link. */
+  #watch({ symlink_root }: NonNullable<RuntimeLayerConfig["disk_layer"]>): void {
+    const root = path.resolve(symlink_root);
+    try {
+      const watch = fs.watch(path.dirname(root), (_event, name) => {
+        if (name === path.basename(root))
+          this.#settling ??= setTimeout(() => this.#swap(), SETTLE_MS);
+      });
+      watch.on("error", (error) => this.#parts.onError(`${root} is not watched: ${error.message}`));
+      watch.unref();
+      this.#watches.push(watch);
+    } catch (error) {
+      const reason = error instanceof Error ? error.message : String(error);
+      this.#parts.onError(`runtime: ${root} cannot be watched: ${reason}`);
+    }
+  }
+
+  #swap(): void {
+    this.#settling = undefined;
+    this.#load();
+  }
+}
+
+/** Values of a static layer: `{ a: { b: 1 } }` has the key `a.b`, and a map that is a FractionalPercent is a value. */
+function staticValues(tree: Readonly<Record<string, unknown>>, prefix = ""): Map<string, Entry> {
+  const values = new Map<string, Entry>();
+  for (const [name, value] of Object.entries(tree)) {
+    const key = prefix + name;
+    if (typeof value === "string") values.set(key, { text: value, value: readRuntimeText(value) });
+    else if (typeof value === "number" || typeof value === "boolean")
+      values.set(key, {
+        text: typeof value === "number" ? sixDigits(value) : String(value),
+        value,
+      });
+    else if (typeof value === "object" && value !== null) {
+      const fraction = fractionOf(value as Record<string, unknown>);
+      if (fraction !== undefined) values.set(key, { text: JSON.stringify(value), value: fraction });
+      else for (const [k, v] of staticValues(value as never, `${key}.`)) values.set(k, v);
+    }
+  }
+  return values;
+}
+
+/** A number as Envoy shows it (C's `%g`): 123456789 is `1.23457e+08`. */
+function sixDigits(value: number): string {
+  const [mantissa = "", exponent = ""] = value.toExponential(5).split("e");
+  const power = Number(exponent);
+  if (power >= -4 && power < 6) return String(Number(value.toPrecision(6)));
+  return `${Number(mantissa)}e${power < 0 ? "-" : "+"}${String(Math.abs(power)).padStart(2, "0")}`;
+}
+
+function diskValues(root: string): Map<string, Entry> {
+  const values = new Map<string, Entry>();
+  const walk = (directory: string, prefix: string, depth: number): void => {
+    if (depth > MAX_DEPTH) throw new Error(`more than ${MAX_DEPTH} directories deep`);
+    for (const name of fs.readdirSync(directory).sort()) {
+      const file = path.join(directory, name);
+      const stat = fs.statSync(file);
+      if (stat.isDirectory()) walk(file, `${prefix}${name}.`, depth + 1);
+      else if (stat.isFile() && stat.size <= MAX_FILE_BYTES) {
+        const lines = fs.readFileSync(file, "utf8").split("\n");
+        const text = lines
+          .filter((line) => !line.startsWith("#"))
+          .join("\n")
+          .trimEnd();
+        values.set(prefix + name, { text, value: readRuntimeText(text) });
+      }
+    }
+  };
+  walk(root, "", 0);
+  return values;
+}
+
+/** The value of a text from a file or an operator: a number, a boolean, a FractionalPercent (YAML), else the text itself. */
+export function readRuntimeText(text: string): RuntimeValue {
+  const trimmed = text.trim();
+  if (/^[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?$/.test(trimmed)) return Number(trimmed);
+  const lower = trimmed.toLowerCase();
+  if (lower === "true" || lower === "false") return lower === "true";
+  if (!trimmed.includes("numerator")) return text;
+  try {
+    return fractionOf(yaml.parse(text)) ?? text;
+  } catch {
+    return text;
+  }
+}
+
+const DENOMINATORS: Readonly<Record<string, number>> = {
+  HUNDRED: 100,
+  TEN_THOUSAND: 10_000,
+  MILLION: 1_000_000,
+};
+
+function fractionOf(value: unknown): RuntimeValue | undefined {
+  if (typeof value !== "object" || value === null || !("numerator" in value)) return undefined;
+  const { numerator, denominator = "HUNDRED", ...rest } = value as Record<string, unknown>;
+  const whole = Number(numerator);
+  if (Object.keys(rest).length > 0 || !Number.isInteger(whole) || whole < 0) return undefined;
+  const known = DENOMINATORS[String(denominator).toUpperCase()];
+  return known === undefined ? undefined : { numerator: whole, denominator: known };
+}

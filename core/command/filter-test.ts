@@ -1,0 +1,114 @@
+import { mkdtemp, realpath, rm, writeFile } from "node:fs/promises";
+import os from "node:os";
+import path from "node:path";
+import { fileURLToPath } from "node:url";
+import type { TestProjectInlineConfiguration } from "vitest/config";
+import { startVitest } from "vitest/node";
+import { isPacked, ROOT } from "../own-files.ts";
+import { SANDBOX_KINDS } from "../packages/package-unit.ts";
+import { discoverDroppedIn } from "../packages/packages.ts";
+import { noFilters } from "../problem.ts";
+
+export interface FilterTestOptions {
+  /** The directory with the packages. */
+  readonly dir: string;
+  /** Only test files whose path contains one of these; empty: all. */
+  readonly names: readonly string[];
+  readonly watch: boolean;
+  readonly json: boolean;
+}
+
+/**
+ * Runs the tests beside filters, and for each package those that every package of its kind must pass (`conformance` of the
+ * testing kit). Nothing has to be installed: `@tsproxy/sdk`, its testing kit and vitest are those of the proxy.
+ */
+export async function filterTest(options: FilterTestOptions): Promise<number> {
+  const { dir, names, watch, json } = options;
+  if (!json && discoverDroppedIn(path.resolve(dir)).length === 0) {
+    process.stderr.write(`${noFilters([dir])}\n`);
+    return 1;
+  }
+  const made = await mkdtemp(path.join(await realpath(os.tmpdir()), "tsproxy-test-"));
+  try {
+    await writeConformance(path.resolve(dir), made);
+    const vitest = await startVitest("test", [...names], {
+      config: false,
+      root: process.cwd(),
+      // Two projects, since a directory that held both would be searched as a whole.
+      projects: [project("tests", path.resolve(dir)), project("conformance", made)],
+      watch,
+      ...(json && { reporters: ["json"] }),
+    });
+    if (watch) await new Promise<void>((resolve) => vitest.onClose(resolve));
+    else await vitest.close();
+  } finally {
+    await rm(made, { recursive: true, force: true });
+  }
+  return Number(process.exitCode ?? 0);
+}
+
+function project(name: string, dir: string): TestProjectInlineConfiguration {
+  return {
+    root: process.cwd(),
+    resolve: { alias: aliases() },
+    test: {
+      name,
+      dir,
+      // Makes the sandboxes for `places` of the testing kit.
+      setupFiles: [
+        isPacked ? path.join(ROOT, "dist/core/place.js") : path.join(ROOT, "core/sandbox/place.ts"),
+      ],
+      // Inlined, so that it uses the same SDK as the tests.
+      server: { deps: { inline: [/\/core\/place\.js$/] } },
+      // Conformance sends a body cut at every place, each time through an isolate, which takes long on a busy machine.
+      testTimeout: 180_000,
+      pool: "forks",
+      // The proxy's own Node flags, so that regular expressions behave the same; with `gc`, tests can measure growth.
+      execArgv: [...process.execArgv, "--expose-gc"],
+    },
+  };
+}
+
+/** Writes a conformance test for each package. */
+async function writeConformance(dir: string, made: string): Promise<void> {
+  const kinds = JSON.stringify([...SANDBOX_KINDS]);
+  for (const { id, entry, trusted } of discoverDroppedIn(dir)) {
+    const name = path.basename(id).replace(/\.[^.]*$/, "");
+    const isApart = trusted ? "false" : `${kinds}.includes(definition.kind)`;
+    const test = conformanceTest(name, entry, isApart);
+    await writeFile(path.join(made, `${name}.conformance.test.js`), test);
+  }
+}
+
+/** Code of a conformance test. `isApart`: a JavaScript expression, true if the package may live in a sandbox. */
+function conformanceTest(name: string, entry: string, isApart: string): string {
+  return `import { conformance, refusal, sandboxPlace } from "@tsproxy/sdk/testing";
+import { afterAll, test } from "vitest";
+import definition from ${JSON.stringify(entry)};
+
+const title = (more) => ${JSON.stringify(`${name}: `)} + more;
+const refused = refusal(definition);
+if (refused === undefined) {
+  for (const { name, run } of conformance(definition)) test(title(name), run);
+  if (${isApart}) {
+    const place = sandboxPlace(definition, ${JSON.stringify(entry)});
+    afterAll(() => place.dispose());
+    for (const { name, run } of conformance(definition, {}, place)) test(title("in its sandbox: " + name), run);
+  }
+} else {
+  test.skip(title("does what every filter must: " + refused));
+  console.warn(title("left out are the checks that every filter has to pass, since it takes no empty config: " + refused + "\\nto run them, call conformance(definition, config) of @tsproxy/sdk/testing in a test, with a config that it takes"));
+}
+test(title("is a filter"), () => {});
+`;
+}
+
+function aliases(): { find: RegExp; replacement: string }[] {
+  const sdk = isPacked ? path.join(ROOT, "dist", "sdk") : path.join(ROOT, "sdk");
+  const file = isPacked ? "index.js" : "index.ts";
+  return [
+    { find: /^@tsproxy\/sdk\/testing$/, replacement: path.join(sdk, "testing", file) },
+    { find: /^@tsproxy\/sdk$/, replacement: path.join(sdk, file) },
+    { find: /^vitest$/, replacement: fileURLToPath(import.meta.resolve("vitest")) },
+  ];
+}

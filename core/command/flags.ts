@@ -1,0 +1,316 @@
+import {
+  closeSync,
+  existsSync,
+  openSync,
+  readFileSync,
+  realpathSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
+import { tmpdir, userInfo } from "node:os";
+import path from "node:path";
+import { type Command, InvalidArgumentError, Option } from "commander";
+import type { Overlay } from "../config/overlay.ts";
+import { LEVEL_NAMES, type LevelName } from "../logs/log-options.ts";
+import type { RunOptions } from "../options.ts";
+import { cpus } from "../process/cpus.ts";
+
+/** The flags of `tsproxy run` as commander parses them: Envoy's, and a few of our own. */
+export interface RunFlags {
+  readonly configPath?: string;
+  readonly configYaml?: string;
+  readonly concurrency: number;
+  readonly mode: "serve" | "validate" | "init_only";
+  readonly logLevel: LevelName;
+  readonly componentLogLevel?: Readonly<Record<string, LevelName>>;
+  readonly logPath?: string;
+  readonly logFormat?: string;
+  readonly logFormatEscaped: boolean;
+  readonly serviceCluster: string;
+  readonly serviceNode: string;
+  readonly serviceZone?: string;
+  readonly statsTag: readonly Overlay[];
+  readonly localAddressIpVersion: "v4" | "v6";
+  readonly adminAddressPath: string;
+  readonly fileFlushIntervalMsec: number;
+  readonly allowUnknownStaticFields: boolean;
+  readonly allowUnknownFields: boolean;
+  readonly drainTimeS: number;
+  readonly drainStrategy: "gradual" | "immediate";
+  readonly parentShutdownTimeS: number;
+  readonly baseId: number;
+  readonly useDynamicBaseId: boolean;
+  readonly baseIdPath?: string;
+  readonly restartEpoch: number;
+  readonly disableHotRestart: boolean;
+  readonly socketPath?: string;
+  readonly hotRestartVersion: boolean;
+  readonly takeover: boolean;
+  readonly filters: string[];
+  readonly trust: string[];
+  readonly strict: boolean;
+}
+
+/**
+ * Envoy's flags that have no effect here, and why. They are accepted with a warning, so that Envoy's command lines work
+ * unchanged.
+ */
+const WITHOUT_MEANING: Readonly<Record<string, string>> = {
+  "--cpuset-threads": "workers are counted by the CPUs that this process may use in any case",
+  "--disable-extensions <names>": "every extension stays available; take it out of the config",
+  "--enable-core-dump": "the system's limits decide on core dumps (ulimit -c)",
+  "--enable-fine-grain-logging": "use --component-log-level with the names of packages",
+  "--enable-mutex-tracing": "workers share no mutex",
+  "--file-flush-min-size-kb <kb>": "access logs are written at 64 KiB",
+  "--ignore-unknown-dynamic-fields": "there is no dynamic configuration",
+  "--log-stacktrace-single-entry": "a stack is always one line of the log",
+  "--reject-unknown-dynamic-fields": "there is no dynamic configuration",
+  "--skip-deprecated-logs": "deprecated fields are not told of",
+  "--skip-hot-restart-on-no-parent":
+    "--takeover starts as usual where nobody is there to be taken over",
+  "--skip-hot-restart-parent-stats": "stats start at zero in every process",
+  "--socket-mode <mode>": "the control socket lies in a directory that only its user may enter",
+};
+
+export function addRunFlags(command: Command): Command {
+  command
+    .option(
+      "-c, --config-path <file>",
+      "Envoy bootstrap: YAML or JSON, v3 or v2; a pipe is read once",
+    )
+    .option("--config-yaml <yaml>", "a bootstrap that is merged over that file")
+    .option("--concurrency <n>", "worker threads", parseCount, cpus())
+    .addOption(
+      new Option("--mode <mode>", "serve, or only check the config")
+        .choices(["serve", "validate", "init_only"])
+        .default("serve"),
+    )
+    .addOption(
+      new Option("-l, --log-level <level>", "how much is told")
+        .choices(LEVEL_NAMES)
+        .default("info"),
+    )
+    .option("--component-log-level <levels>", "http/router:debug,admin:error", parseLevels)
+    .option(
+      "--log-path <file>",
+      "append the log to that file instead of stderr; SIGUSR1 opens it anew",
+    )
+    .option("--log-format <pattern>", "of the log's lines, in the words of spdlog")
+    .option("--log-format-escaped", "write line ends within messages as \\n", false)
+    .option("--service-cluster <name>", "the cluster this node belongs to", "")
+    .option("--service-node <id>", "the id of this node", "")
+    .option("--service-zone <name>", "the zone this node is in")
+    .option("--stats-tag <tag:value>", "a tag of every stat; may be repeated", parseStatsTag, [])
+    .addOption(
+      new Option("--local-address-ip-version <version>", "of this node's own address")
+        .choices(["v4", "v6"])
+        .default("v4"),
+    )
+    .option(
+      "--admin-address-path <file>",
+      "write the address that admin listens on to that file",
+      "",
+    )
+    .option(
+      "--file-flush-interval-msec <ms>",
+      "access logs are written this long after their first line, or at 64 KiB",
+      parseMs,
+      10_000,
+    )
+    .option("--allow-unknown-static-fields", "warn of fields that Envoy does not know", false)
+    .addOption(new Option("--allow-unknown-fields").default(false).hideHelp())
+    .option("--strict", "refuse fields that Envoy knows and tsproxy does not implement", false)
+    .option(
+      "--takeover",
+      "bind beside the proxy that serves this config, and end it without a gap",
+      false,
+    )
+    .option(
+      "--drain-time-s <s>",
+      "how long connections of a removed listener may take",
+      parseSeconds,
+      600,
+    )
+    .addOption(
+      new Option(
+        "--drain-strategy <strategy>",
+        "ask the clients of a removed listener to leave one by one over that time, or at once",
+      )
+        .choices(["gradual", "immediate"])
+        .default("gradual"),
+    )
+    .option(
+      "--parent-shutdown-time-s <s>",
+      "how long those of a replaced proxy may",
+      parseSeconds,
+      900,
+    )
+    .option("--base-id <n>", "tells proxies apart that share a config file", parseId, 0)
+    .option("--use-dynamic-base-id", "takes the process id for that", false)
+    .option("--base-id-path <file>", "write the base id to that file")
+    .addOption(
+      new Option("--restart-epoch <n>", "above 0: --takeover").argParser(parseId).default(0, "0"),
+    )
+    .option("--disable-hot-restart", "nobody may take this one over", false)
+    .option("--socket-path <file>", "the control socket by which one proxy finds the other")
+    .addOption(new Option("--hot-restart-version").default(false).hideHelp());
+  for (const flag of Object.keys(WITHOUT_MEANING)) command.addOption(new Option(flag).hideHelp());
+  return command;
+}
+
+/** Warnings about the given flags that have no effect. */
+export function warningsOf(command: Command): string[] {
+  return Object.entries(WITHOUT_MEANING).flatMap(([flag, why]) => {
+    const [name] = flag.split(" ");
+    const option = command.options.find(({ long }) => long === name)!;
+    return command.getOptionValue(option.attributeName()) === undefined
+      ? []
+      : [`${name} has no effect: ${why}`];
+  });
+}
+
+/** Turns flags into options. Throws an error for the user if they are wrong. */
+export function runOptions(flags: RunFlags, filters: readonly string[]): RunOptions {
+  const { configPath = "", configYaml, baseIdPath, logPath, logFormat } = flags;
+  if (configPath === "" && configYaml === undefined)
+    throw new Error(
+      "no config: name a file with -c, or write it after --config-yaml; tsproxy init makes a file to start from",
+    );
+  const baseId = flags.useDynamicBaseId ? process.pid : flags.baseId;
+  if (baseIdPath !== undefined)
+    said(`cannot write ${baseIdPath}`, () => writeFileSync(baseIdPath, `${baseId}`));
+  if (logPath !== undefined)
+    said(`cannot write the log to ${logPath}`, () => closeSync(openSync(logPath, "a")));
+  return {
+    configFile: configPath,
+    ...configText(configPath),
+    overlays: overlaysOf(flags),
+    concurrency: flags.concurrency,
+    log: {
+      level: flags.logLevel,
+      components: flags.componentLogLevel ?? {},
+      ...(logPath !== undefined && { path: path.resolve(logPath) }),
+      ...(logFormat !== undefined && { format: logFormat }),
+      escaped: flags.logFormatEscaped,
+    },
+    serviceCluster: flags.serviceCluster,
+    serviceNode: flags.serviceNode,
+    filters,
+    trusted: flags.trust,
+    strict: flags.strict,
+    allowUnknown: flags.allowUnknownStaticFields || flags.allowUnknownFields,
+    drainTimeMs: flags.drainTimeS * 1000,
+    drainImmediately: flags.drainStrategy === "immediate",
+    parentShutdownMs: flags.parentShutdownTimeS * 1000,
+    adminAddressPath: flags.adminAddressPath,
+    fileFlushIntervalMsec: flags.fileFlushIntervalMsec,
+    addressFamily: flags.localAddressIpVersion,
+    takeover: flags.takeover || flags.restartEpoch > 0,
+    controlSocket: flags.disableHotRestart ? "" : controlSocket(flags, configPath, baseId),
+  };
+}
+
+/** Reads a config that is a pipe or a terminal, which works only once. A file is read by the proxy, at every change. */
+function configText(file: string): { configText?: string } {
+  if (file === "") return { configText: "" };
+  return said(`cannot read ${file}`, () => {
+    const text = readFileSync(file, "utf8");
+    return statSync(file).isFile() ? {} : { configText: text };
+  });
+}
+
+/** Calls `run`; if the system refuses, throws an error whose message says `what` failed and why, in plain words. */
+export function said<T>(what: string, run: () => T): T {
+  try {
+    return run();
+  } catch (error) {
+    const { code, message } = error as NodeJS.ErrnoException;
+    const reasons: Readonly<Record<string, string>> = {
+      ENOENT: "no such file or directory",
+      EISDIR: "it is a directory",
+      EACCES: `permission denied for user ${userInfo().username}`,
+    };
+    throw new Error(`${what}: ${reasons[code ?? ""] ?? message}`);
+  }
+}
+
+/** The flags that change the bootstrap, as overlays over it. */
+function overlaysOf({ configYaml, serviceZone, statsTag }: RunFlags): Overlay[] {
+  const overlays: Overlay[] = [];
+  if (configYaml !== undefined) overlays.push({ name: "--config-yaml", text: configYaml });
+  if (serviceZone !== undefined) {
+    const text = JSON.stringify({ node: { locality: { zone: serviceZone } } });
+    overlays.push({ name: "--service-zone", text });
+  }
+  return [...overlays, ...statsTag];
+}
+
+/** The path of the control socket: in a directory of this user's own, named by the base id, or by a hash of the config's path. */
+function controlSocket({ socketPath }: RunFlags, file: string, baseId: number): string {
+  if (socketPath !== undefined) return path.resolve(socketPath);
+  const base = process.env.XDG_RUNTIME_DIR ?? tmpdir();
+  const config = file !== "" && existsSync(file) ? realpathSync.native(path.dirname(file)) : "";
+  const key = `${config}/${path.basename(file)}`;
+  const name = baseId > 0 ? `${baseId}` : digest(key);
+  return path.join(base, `tsproxy-${userInfo().uid}`, `${name}.sock`);
+}
+
+/** FNV-1a in 64 bits: node:crypto would cost the supervisor 5 MiB for this alone. */
+function digest(text: string): string {
+  let hash = 0xcbf29ce484222325n;
+  for (const byte of Buffer.from(text))
+    hash = BigInt.asUintN(64, (hash ^ BigInt(byte)) * 0x100000001b3n);
+  return hash.toString(16).padStart(16, "0");
+}
+
+function parseCount(text: string): number {
+  const n = Number(text);
+  if (!Number.isInteger(n) || n < 0 || n > 256)
+    throw new InvalidArgumentError("write a number from 1 to 256");
+  return Math.max(1, n);
+}
+
+function parseMs(text: string): number {
+  const n = Number(text);
+  if (!Number.isInteger(n) || n < 1 || n > 3_600_000)
+    throw new InvalidArgumentError("write milliseconds, 1 to 3600000");
+  return n;
+}
+
+function parseSeconds(text: string): number {
+  const n = Number(text);
+  if (!/^\d+$/.test(text) || n > 0xffff_ffff)
+    throw new InvalidArgumentError("write a whole number of seconds");
+  return n;
+}
+
+function parseId(text: string): number {
+  const n = Number(text);
+  if (!/^\d+$/.test(text) || n > 0xffff_ffff)
+    throw new InvalidArgumentError("write a whole number");
+  return n;
+}
+
+function parseLevels(text: string): Record<string, LevelName> {
+  const levels: Record<string, LevelName> = {};
+  for (const entry of text.split(",")) {
+    const [component, level] = entry.split(":") as [string, LevelName | undefined];
+    if (component === "" || level === undefined || !LEVEL_NAMES.includes(level))
+      throw new InvalidArgumentError(
+        `"${entry}" is not component:level; levels are ${LEVEL_NAMES.join(", ")}`,
+      );
+    levels[component] = level;
+  }
+  return levels;
+}
+
+function parseStatsTag(text: string, before: readonly Overlay[]): Overlay[] {
+  const [, tag, value] = /^([A-Za-z0-9]+):([^.]+)$/.exec(text) ?? [];
+  if (tag === undefined)
+    throw new InvalidArgumentError("write tag:value; a tag has letters and digits, a value no dot");
+  const stats_tags = [{ tag_name: tag, fixed_value: value }];
+  return [
+    ...before,
+    { name: "--stats-tag", text: JSON.stringify({ stats_config: { stats_tags } }) },
+  ];
+}

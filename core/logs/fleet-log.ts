@@ -1,0 +1,116 @@
+import type { ServerStats } from "../admin/server-stats.ts";
+import type { StatsReader } from "../admin/stats.ts";
+import type { FleetEvents, Thread } from "../fleet.ts";
+import { locate, type SourcePositions } from "../packages/bundle.ts";
+import { formatProblem } from "../problem.ts";
+import type { FromWorker } from "../protocol.ts";
+import type { LineOrder } from "./line-order.ts";
+import type { Log } from "./log.ts";
+
+/** Within this time a repeated message is counted, not printed: what concerns all threads is reported by each of them. */
+const REPEAT_MS = 1_000;
+/** How many different messages are remembered for that; if there are more, all are forgotten. */
+const REMEMBERED = 1_000;
+
+export interface FleetLogParts {
+  readonly log: Log;
+  /** Source positions of a package's module, by its file name. */
+  readonly find: (filename: string) => SourcePositions | undefined;
+  /** The same for core's own modules. */
+  readonly findOwn: (filename: string) => SourcePositions | undefined;
+  /** A thread serves the previous code of these packages again. */
+  readonly onReverted: (packages: readonly string[]) => void;
+  readonly server: Pick<ServerStats, "faults">;
+  readonly stats: StatsReader;
+  readonly lines: Pick<LineOrder, "add">;
+  readonly onCall: (name: string, args: unknown) => Promise<unknown>;
+  /** Messages of debugger sessions. Absent: no debugger can attach. */
+  readonly onInspected?: NonNullable<FleetEvents["onInspected"]>;
+}
+
+/** Passes what threads report on to the log and the stats. */
+export class FleetLog implements FleetEvents {
+  readonly #parts: FleetLogParts;
+  readonly #said = new Map<string, { since: number; times: number }>();
+  readonly onCall: FleetLogParts["onCall"];
+
+  constructor(parts: FleetLogParts) {
+    this.#parts = parts;
+    this.onCall = parts.onCall;
+  }
+
+  onLog(
+    _thread: Thread,
+    { level, message, fields, single }: Extract<FromWorker, { type: "log" }>,
+  ): void {
+    if (single === true) this.#parts.log[level](fields, message);
+    else
+      this.#once(`${level} ${message} ${JSON.stringify(fields)}`, (more) =>
+        this.#parts.log[level]({ ...fields, ...more }, message),
+      );
+  }
+
+  onFault(
+    thread: Thread,
+    { package: name, reason, stack, reverted }: Extract<FromWorker, { type: "fault" }>,
+  ): void {
+    const { log, find, findOwn, server } = this.#parts;
+    server.faults(name === "" ? "unknown" : name);
+    if (reverted !== undefined && reverted.length > 0) this.#parts.onReverted(reverted);
+    this.#once(`fault ${name} ${reason}`, (more) => {
+      // A package's fault is located in the package itself, even if core's code stands above it in the stack.
+      const found = locate(reason, stack, name === "" ? findOwn : find);
+      const who = name === "" ? "" : `${name}: `;
+      log.error({ thread: thread.name, ...more }, `fault: ${who}${formatProblem(found)}`);
+    });
+  }
+
+  onLines({ path, text, marks }: Extract<FromWorker, { type: "lines" }>): void {
+    this.#parts.lines.add(path, text, marks);
+  }
+
+  onInspected(message: Parameters<NonNullable<FleetEvents["onInspected"]>>[0]): void {
+    this.#parts.onInspected?.(message);
+  }
+
+  onStats(thread: Thread, message: Extract<FromWorker, { type: "stats" }>): void {
+    const { defined, listed, owner = "" } = message;
+    const { stats } = this.#parts;
+    if (listed !== undefined) stats.list(listed);
+    const told = defined as Parameters<StatsReader["define"]>[1];
+    if (owner === "") stats.define(thread.memory.stats, told);
+    else stats.defineOf(owner, thread.memory.stats, told);
+    this.#tellRefused();
+  }
+
+  #tellRefused(): void {
+    for (const { owner, name } of this.#parts.stats.takeRefused())
+      this.#parts.log.error(
+        { filter: owner },
+        `"${name}" is not counted for ${owner}: another part of the proxy has a stat of that name; give it another name`,
+      );
+  }
+
+  onStatsLost(thread: Thread): void {
+    this.#parts.stats.forget(thread.memory.stats);
+  }
+
+  onLost(thread: Thread, reason: string): void {
+    this.#parts.stats.forget(thread.memory.stats);
+    this.#parts.log.error(`${thread.name} died and is started again: ${reason}`);
+  }
+
+  /** Calls `print` unless the same key was printed within REPEAT_MS. `times`: how often it has come since, if more than once. */
+  #once(key: string, print: (more: { times?: number }) => void): void {
+    const now = performance.now();
+    const known = this.#said.get(key);
+    if (known !== undefined && now - known.since < REPEAT_MS) {
+      known.times++;
+      return;
+    }
+    if (this.#said.size >= REMEMBERED) this.#said.clear();
+    const times = known?.times ?? 1;
+    this.#said.set(key, { since: now, times: 1 });
+    print(times > 1 ? { times } : {});
+  }
+}

@@ -1,0 +1,65 @@
+import { createHash } from "node:crypto";
+import { readFileSync } from "node:fs";
+import { mkdir, readFile, rename, writeFile } from "node:fs/promises";
+import { createRequire } from "node:module";
+import path from "node:path";
+import { isPacked, ROOT } from "../own-files.ts";
+
+/** The folder of kept builds; in the npm package, that of Node's compile cache (bin/tsproxy.js). */
+const FOLDER =
+  (isPacked && process.env.NODE_COMPILE_CACHE) ||
+  path.join(ROOT, "node_modules", ".cache", "tsproxy");
+
+/**
+ * True for a file whose build is kept on disk. For the next start of a checkout these are its own packages and preludes: to
+ * bundle all of them takes two seconds of CPU, to see that nothing has changed 30 ms. The npm package comes already built. A
+ * process that replaces a hung one takes the builds of all files from here, so that it does not wait for esbuild.
+ */
+export function isKept(file: string): boolean {
+  return isSuccessor || (!isPacked && file.startsWith(`${ROOT.replace(/\/$/, "")}/`));
+}
+
+let isSuccessor = false;
+/** Called in a process that replaces one that hung: builds of all files count as kept. */
+export function succeed(): void {
+  isSuccessor = true;
+}
+
+/** A file name: a hash of these words. */
+export function keyOf(...words: readonly string[]): string {
+  return createHash("sha256").update(JSON.stringify(words)).digest("hex").slice(0, 32);
+}
+
+/** The kept text of that name. Undefined: there is none. */
+export async function readKept(name: string): Promise<string | undefined> {
+  return readFile(path.join(FOLDER, name), "utf8").catch(() => undefined);
+}
+
+/** As `readKept`, but synchronous; throws if there is none. */
+export function readKeptNow(name: string): string {
+  return readFileSync(path.join(FOLDER, name), "utf8");
+}
+
+/** Keeps a text for later processes. Never fails: a folder that cannot be written costs the next start some time. */
+export async function keep(name: string, text: string): Promise<void> {
+  const file = path.join(FOLDER, name);
+  const draft = `${file}.${process.pid}`;
+  try {
+    await mkdir(FOLDER, { recursive: true });
+    await writeFile(draft, text);
+    await rename(draft, file);
+  } catch {
+    // The next start builds it again.
+  }
+}
+
+let version: string | undefined;
+
+/** Part of the name of every kept bundle, since another esbuild makes other bundles. */
+export function esbuildVersion(): string {
+  const require = createRequire(import.meta.url);
+  version ??= String(
+    JSON.parse(readFileSync(require.resolve("esbuild/package.json"), "utf8")).version,
+  );
+  return version;
+}

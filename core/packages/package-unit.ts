@@ -1,0 +1,276 @@
+import { readFileSync, realpathSync } from "node:fs";
+import path from "node:path";
+import type { SandboxManifest } from "@tsproxy/sdk";
+import { type Problem, problem, shortPath } from "../problem.ts";
+import type { ModuleSource, PackageInfo } from "../protocol.ts";
+import { placesOf } from "../reload/watch.ts";
+import { sandboxCells } from "../sandbox/cells.ts";
+import { type Bundle, BundleError, bundle, hashOf } from "./bundle.ts";
+import { DescribeError, type Describer, type Description } from "./describe.ts";
+import { parseManifest } from "./manifest.ts";
+import { readBundle } from "./package-bundle.ts";
+import type { PackageSource } from "./packages.ts";
+import { packedPackage } from "./packed.ts";
+import { unknownHooks } from "./unknown-hooks.ts";
+
+/** The build of a package from one state of its files. */
+export interface Built {
+  readonly bundle: Bundle;
+  /** One for each definition of the module, all with the same code. */
+  readonly modules: readonly ModuleSource[];
+  /** `builtin`, or its sandbox. */
+  readonly group: string;
+  readonly builtAt: Date;
+  /** Milliseconds that bundling and describing took. */
+  readonly buildMs: number;
+  /** One for each definition of the module. */
+  readonly infos: readonly PackageInfo[];
+  /** Equal for builds whose definitions say the same: the hash of the descriptions, and the names. */
+  readonly said: string;
+  /** What is probably a mistake in a dropped-in package, and keeps it from nothing. */
+  readonly warnings: readonly Problem[];
+}
+
+/** Kinds that can run in a sandbox: what calls them can wait for the answer, or gets it within one crossing. */
+export const SANDBOX_KINDS: ReadonlySet<string> = new Set([
+  "http",
+  "network",
+  "listener",
+  "access_log",
+  "balancer",
+]);
+
+/** Names of packages that decide how a unit is named and where it runs. */
+export interface PackageNames {
+  /** `kind/name` of the shipped packages; dropped-in packages cannot take these. */
+  readonly shipped: ReadonlySet<string>;
+  /** Dropped-in packages that the user trusts, by `kind/name` or name. */
+  readonly trusted: ReadonlySet<string>;
+  /** Packages that an earlier process hung or ended in: their present code is not entered. */
+  readonly quarantined?: ReadonlySet<string>;
+}
+
+/** One package on disk: the build that runs, and the one that its present files make. */
+export class PackageUnit {
+  readonly source: PackageSource;
+  readonly #names: PackageNames;
+  /** The build that serves traffic. Undefined: none yet. */
+  live: Built | undefined;
+  /** The build that served before `live`: old streams may still run on it. */
+  before: Built | undefined;
+  /** The generation that put `live` into service. */
+  generation = 0;
+  /** The build of the newest files, not yet in service. */
+  next: Built | undefined;
+  /** Why the newest files are not in service. */
+  problems: readonly Problem[] = [];
+  /** Its files are gone from disk. */
+  gone = false;
+  #inputs: ReadonlyMap<string, string> = new Map();
+  #directories: Set<string> | undefined = undefined;
+  /** The real path of the entry at the last build: a symbolic link may have been swapped since. */
+  #builtFrom = "";
+  #tried = false;
+  #built = false;
+  /** Hash of the code that an earlier process hung or ended in; "": none did. Undefined: not built yet. */
+  #quarantined: string | undefined = undefined;
+
+  constructor(source: PackageSource, names: PackageNames) {
+    this.source = source;
+    this.#names = names;
+  }
+
+  /** Its name in logs: `http/router`; the path if it was never described. */
+  get name(): string {
+    const info = (this.live ?? this.next)?.infos[0];
+    return (
+      info?.package ??
+      (this.source.origin === "shipped" ? this.source.id : shortPath(this.source.entry))
+    );
+  }
+
+  /** True until the first attempt to build it. */
+  get isNew(): boolean {
+    return !this.#tried;
+  }
+
+  /** The directories in which a change of its files shows. Each build finds them anew. */
+  directories(): ReadonlySet<string> {
+    if (this.#directories === undefined) {
+      this.#directories = new Set(placesOf(this.source.entry).keys());
+      this.#directories.add(this.source.folder);
+      for (const file of this.#inputs.keys()) this.#directories.add(path.dirname(file));
+    }
+    return this.#directories;
+  }
+
+  /** True if the files differ from what the last build read, and always after a failed one: a missing file may be there now. */
+  isStale(): boolean {
+    if (!this.#built || this.#target() !== this.#builtFrom) return true;
+    try {
+      for (const [file, hash] of this.#inputs) if (hashOf(readFileSync(file)) !== hash) return true;
+      return false;
+    } catch {
+      return true;
+    }
+  }
+
+  /** Sets `next`, or `problems`, or neither if the files make the code that already runs. */
+  async build(describer: Describer): Promise<void> {
+    // The old problems stay visible while the build runs.
+    this.problems = await this.#build(describer);
+    this.#directories = undefined;
+  }
+
+  async #build(describer: Describer): Promise<readonly Problem[]> {
+    this.next = undefined;
+    this.#tried = true;
+    this.#built = false;
+    const began = performance.now();
+    try {
+      this.#builtFrom = this.#target();
+      checkPacked(this.source);
+      const packed = packedPackage(this.source);
+      const { entry, id: filename } = this.source;
+      const plain = packed?.bundle ?? (await bundle({ entry, filename }));
+      // The hash is part of the name in stacks, so that errors in old code are mapped to the lines of that code.
+      const made = plain.named(`${plain.filename}@${plain.hash}`);
+      this.#inputs = made.inputs;
+      this.#built = true;
+      if (made.hash === this.live?.bundle.hash) return [];
+      const { id } = this.source;
+      const described = packed ?? (await describer.learn(id, made, this.source));
+      const { descriptions } = described;
+      const infos = infosOf(this.source, descriptions, this.#names.shipped);
+      const group = this.#group(infos);
+      const { shared: code, hash } = made;
+      const modules = infos.map(({ package: name }) => {
+        if (group === "builtin")
+          return { package: name, group, code, filename: made.filename, hash };
+        const manifest = this.#manifest(infos);
+        const cells =
+          manifest.shared === false
+            ? undefined
+            : sandboxCells(name, manifest.shared === true ? "shared" : made.code);
+        this.#quarantined ??= this.#names.quarantined?.has(name) === true ? hash : "";
+        return {
+          package: name,
+          group,
+          code,
+          filename: made.filename,
+          hash,
+          manifest,
+          ...(cells !== undefined && { cells }),
+          ...(this.#quarantined === hash && { quarantined: true }),
+        };
+      });
+      const buildMs = performance.now() - began;
+      const said = [described.said, ...infos.map((info) => info.package)].join();
+      const warnings =
+        this.source.origin === "dropped-in"
+          ? unknownHooks(infos.length === 1 ? infos[0]!.kind : "", made)
+          : [];
+      const builtAt = new Date();
+      this.next = { bundle: made, builtAt, buildMs, infos, said, group, modules, warnings };
+      return [];
+    } catch (error) {
+      if (error instanceof BundleError) {
+        this.#inputs = new Map([...this.#inputs, ...error.inputs]);
+        return error.problems;
+      }
+      if (error instanceof DescribeError) return [error.problem];
+      throw error;
+    }
+  }
+
+  #manifest(infos: readonly PackageInfo[]): SandboxManifest {
+    try {
+      return parseManifest(infos[0]?.sandbox, infos[0]?.kind ?? "");
+    } catch (error) {
+      throw refusal(`${shortPath(this.source.entry)}: ${(error as Error).message}`);
+    }
+  }
+
+  #target(): string {
+    try {
+      return realpathSync(this.source.entry);
+    } catch {
+      return "";
+    }
+  }
+
+  /** Where it runs: `builtin`, or a sandbox named by the package. Throws a DescribeError if it may run in neither. */
+  #group(infos: readonly PackageInfo[]): string {
+    const { trusted } = this.#names;
+    if (this.source.trusted && infos[0]?.sandboxed !== true) return "builtin";
+    if (infos.some((info) => trusted.has(info.package) || trusted.has(info.name))) return "builtin";
+    const file = shortPath(this.source.entry);
+    const name = infos[0]!.name;
+    const trust = `start with --trust ${name}, or set "tsproxy": { "trusted": true } in its package.json`;
+    const bound = infos.find((info) => !SANDBOX_KINDS.has(info.kind));
+    if (bound !== undefined)
+      throw refusal(
+        `${file}: a ${bound.kind} runs among the shipped packages and must be trusted; ${trust}`,
+      );
+    if (infos.length > 1)
+      throw refusal(
+        `${file}: a sandbox holds one filter and this defines ${infos.length}; split it, or ${trust}`,
+      );
+    return infos[0]!.package;
+  }
+}
+
+/** Throws a DescribeError for a file that `filter build` made and that was changed since. */
+function checkPacked({ id, entry }: PackageSource): void {
+  if (id !== entry || !entry.endsWith(".js")) return;
+  try {
+    readBundle(entry);
+  } catch (error) {
+    const { code, message } = error as NodeJS.ErrnoException;
+    // The bundler reports a file that is gone or cannot be read.
+    if (code === undefined) throw refusal(`${shortPath(entry)}: ${message}`);
+  }
+}
+
+function refusal(message: string): DescribeError {
+  return new DescribeError(problem(message));
+}
+
+/**
+ * Names the definitions: a shipped package after its folder; a dropped-in one `kind/` and its own name, or, if the module defines
+ * several, `kind/` and the name of the folder or file. A name that a shipped package has gets `@dropped-in` appended.
+ */
+function infosOf(
+  source: PackageSource,
+  descriptions: readonly Description[],
+  shipped: ReadonlySet<string>,
+): PackageInfo[] {
+  const base = path.basename(source.id).replace(/\.[cm]?[jt]s$/, "");
+  const single = descriptions.length === 1;
+  const nameOf = (d: Description): string => {
+    if (source.origin === "shipped") return `${d.kind}/${base}`;
+    const name = `${d.kind}/${single ? d.name : base}`;
+    return shipped.has(name) ? `${name}@dropped-in` : name;
+  };
+  return descriptions.map((d) => ({
+    package: nameOf(d),
+    kind: d.kind,
+    name: d.name,
+    aliases: d.aliases,
+    types: d.types,
+    terminal: d.terminal,
+    runs: d.runs,
+    section: d.section,
+    // Getters, since a packed package's schemas are read from disk when they are needed.
+    get schema() {
+      return d.schema;
+    },
+    get routeSchema() {
+      return d.routeSchema;
+    },
+    sandboxed: d.sandboxed === true,
+    sandbox: d.sandbox,
+    origin: source.origin,
+    folder: source.folder,
+  }));
+}

@@ -1,0 +1,77 @@
+import { readFileSync, statSync } from "node:fs";
+import path from "node:path";
+import { isPacked } from "../own-files.ts";
+import { Bundle, hashOf, SourcePositions } from "./bundle.ts";
+import { type Described, describedBy, type Schemas, type Told } from "./describe.ts";
+import { sharedBytes } from "./module-code.ts";
+import { type PackageSource, SHIPPED_ROOT } from "./packages.ts";
+
+/** A shipped package as pack.ts has described it. `hash`: of its code; if the file was edited, it is built like any other. */
+export type PackedPackage = Omit<Told, "schemas"> & {
+  readonly hash: string;
+  /** Byte offset of its code in PACKED_CODE. */
+  readonly at: number;
+  readonly size: number;
+};
+/** The PackedPackages by id, as JSON. */
+export const PACKED_LIST = "packages.json";
+/** The code of all packages, one after the other, so that a start reads one file instead of a hundred. */
+export const PACKED_CODE = "packages.code";
+/** The schemas of one package, in its folder. */
+export const PACKED_SCHEMAS = "schemas.json";
+
+/** Reads a module that pack.ts has bundled; its source map lies beside it. */
+export function readPacked(file: string, filename: string): Bundle {
+  const bytes = readFileSync(file);
+  return made(bytes, hashOf(bytes), file, filename);
+}
+
+/** The same for a module that is never compared with another, and needs no hash. */
+export function readPrelude(file: string, filename: string): Bundle {
+  return made(readFileSync(file), "", file, filename);
+}
+
+function made(bytes: Buffer, hash: string, file: string, filename: string): Bundle {
+  const sources = new SourcePositions(() => readFileSync(`${file}.map`, "utf8"));
+  const shared = sharedBytes(bytes);
+  return new Bundle({ shared, hash, filename, inputs: new Map([[file, hash]]), sources });
+}
+
+/** A shipped package as pack.ts has built it. Undefined in a checkout, of other packages, or if the file was edited since. */
+export function packedPackage(
+  source: PackageSource,
+): ({ readonly bundle: Bundle } & Described) | undefined {
+  if (!isPacked || source.origin !== "shipped") return undefined;
+  const known = packages()[source.id];
+  if (known === undefined) return undefined;
+  const bundle = untouched(source, known) ?? readPacked(source.entry, source.id);
+  if (bundle.hash !== known.hash) return undefined;
+  const file = path.join(source.folder, PACKED_SCHEMAS);
+  const schemas = (): readonly Schemas[] => JSON.parse(readFileSync(file, "utf8"));
+  return { bundle, ...describedBy(known, schemas) };
+}
+
+/** The package's code in PACKED_CODE. Undefined: its own file holds something else now. npm unpacks the files in any order. */
+function untouched({ entry, id }: PackageSource, { at, size, hash }: PackedPackage) {
+  const { mtimeMs, code } = (all ??= allCode());
+  const file = statSync(entry);
+  if (file.size !== size) return undefined;
+  const shared = code.subarray(at, at + size);
+  if (file.mtimeMs > mtimeMs && !readFileSync(entry).equals(shared)) return undefined;
+  const sources = new SourcePositions(() => readFileSync(`${entry}.map`, "utf8"));
+  return new Bundle({ shared, hash, filename: id, inputs: new Map([[entry, hash]]), sources });
+}
+
+let all: { readonly mtimeMs: number; readonly code: Uint8Array } | undefined;
+
+function allCode(): NonNullable<typeof all> {
+  const file = path.join(SHIPPED_ROOT, PACKED_CODE);
+  return { mtimeMs: statSync(file).mtimeMs, code: sharedBytes(readFileSync(file)) };
+}
+
+let read: Readonly<Record<string, PackedPackage>> | undefined;
+
+function packages(): Readonly<Record<string, PackedPackage>> {
+  read ??= JSON.parse(readFileSync(path.join(SHIPPED_ROOT, PACKED_LIST), "utf8"));
+  return read!;
+}

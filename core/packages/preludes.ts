@@ -1,0 +1,68 @@
+import path from "node:path";
+import { fileURLToPath } from "node:url";
+import { CORE, isPacked } from "../own-files.ts";
+import type { PreludeCode, SharedCode } from "../protocol.ts";
+import { type Bundle, bundle } from "./bundle.ts";
+import { readPrelude } from "./packed.ts";
+
+/** Core's own modules for isolates, and for describing packages. */
+export interface Preludes extends PreludeCode {
+  /** For the describer: the SDK with its schemas, and the module that reads what packages say of themselves. */
+  readonly sdk: SharedCode;
+  readonly reader: SharedCode;
+  readonly bundles: readonly Bundle[];
+}
+
+/** The modules' names in stacks -> the files that pack.ts writes. */
+export const PRELUDES = {
+  "tsproxy:inside": "inside.js",
+  "tsproxy:sandbox": "sandbox.js",
+  "@tsproxy/sdk": "sdk.js",
+  "tsproxy:reader": "reader.js",
+  "tsproxy:sdk": "sdk-inside.js",
+} as const;
+
+export async function bundlePreludes(): Promise<Preludes> {
+  const bundles = isPacked ? readPreludes() : await buildPreludes();
+  const [builtin, sandbox, sdk, reader, builtinSdk] = bundles.map(({ shared }) => shared) as Codes;
+  return { builtin, builtinSdk, sandbox, sdk, reader, bundles };
+}
+
+type Code = Uint8Array;
+type Codes = [Code, Code, Code, Code, Code];
+
+/** Bundles the modules, in the order of PRELUDES. */
+export function buildPreludes(): Promise<Bundle[]> {
+  return Promise.all([
+    prelude("inside/main.ts", "tsproxy:inside"),
+    bundle({
+      entry: own("inside/sandbox/image.ts"),
+      filename: "tsproxy:sandbox",
+      external: [],
+      format: "iife",
+      keepInputs: false,
+    }),
+    sdk("@tsproxy/sdk"),
+    prelude("inside/reader.ts", "tsproxy:reader"),
+    sdk("tsproxy:sdk", { "@sinclair/typebox": own("inside/no-schemas.ts") }),
+  ]);
+}
+
+function sdk(filename: string, alias: Readonly<Record<string, string>> = {}): Promise<Bundle> {
+  const entry = fileURLToPath(import.meta.resolve("@tsproxy/sdk"));
+  return bundle({ entry, filename, external: [], alias, keepInputs: false });
+}
+
+function readPreludes(): Bundle[] {
+  return Object.entries(PRELUDES).map(([filename, file]) =>
+    readPrelude(path.join(CORE, file), filename),
+  );
+}
+
+function prelude(file: string, filename: string): Promise<Bundle> {
+  return bundle({ entry: own(file), filename, keepInputs: false });
+}
+
+function own(file: string): string {
+  return path.join(CORE, file);
+}

@@ -1,0 +1,100 @@
+import type { ThreadBeat } from "../options.ts";
+import { silence } from "./thread-cpu.ts";
+
+/** Milliseconds that a thread may be silent beyond its time box. */
+const SILENCE_MS = 500;
+/**
+ * Part of its time box after which a thread inside a sandbox is suspect: an isolate that can be stopped has been by then (after
+ * 312 ms).
+ */
+const SUSPICIOUS = 0.4;
+/** Extra time for a suspect thread if the process has other workers, which serve until the standby process is ready. */
+const STANDBY_MS = 5_000;
+/** Time box of the main thread. It serves no traffic, and a large config may keep it busy this long. */
+const MAIN_BOX_MS = 10_000;
+const TICK_MS = 100;
+
+export interface HangEvents {
+  /** A thread has been inside this sandboxed package for longer than an isolate that can be stopped would be. */
+  onSuspicion(who: string, inside: string): void;
+  /** The suspect thread goes on. */
+  onRelief(): void;
+  onHang(who: string): void;
+}
+
+/**
+ * Reports when a thread of the proxy, or its main thread, is silent for too long. A thread's silence is counted in beats of main,
+ * and main's in our own ticks, so that no thread looks dead after the machine has stood still. Nor does a thread that waits for a
+ * CPU (thread-cpu.ts).
+ */
+export class HangWatch {
+  readonly #events: HangEvents;
+  readonly #silent = new Map<string, { turns: number; beats: number; cpuMs: number }>();
+  #guilty: string | undefined;
+  #suspect: string | undefined;
+  #timer: NodeJS.Timeout | undefined;
+  #ticks = 0;
+
+  constructor(events: HangEvents) {
+    this.#events = events;
+  }
+
+  start(): void {
+    this.#timer ??= setInterval(() => {
+      if (++this.#ticks * TICK_MS > MAIN_BOX_MS + SILENCE_MS) this.#hang("the main thread");
+    }, TICK_MS);
+  }
+
+  stop(): void {
+    clearInterval(this.#timer);
+  }
+
+  /** The sandboxed package that a silent thread was inside at the last beat. Undefined: none. */
+  get guilty(): string | undefined {
+    return this.#guilty;
+  }
+
+  /** From now on to its next beat, the main thread may be silent for `ms` longer than usual. */
+  onBusy(ms: number): void {
+    this.#ticks = -ms / TICK_MS;
+  }
+
+  /** Called with each beat of the main thread, every 100 ms. */
+  onBeat(threads: readonly ThreadBeat[]): void {
+    this.#ticks = 0;
+    this.#guilty = undefined;
+    for (const beat of threads) {
+      const isWorker = ({ name }: ThreadBeat) => name !== beat.name && name !== "control";
+      this.#onBeatOf(beat, threads.some(isWorker));
+    }
+  }
+
+  #onBeatOf({ name, turns, cpuMs = 0, boxMs, inside }: ThreadBeat, hasOthers: boolean): void {
+    const known = this.#silent.get(name);
+    if (known?.turns !== turns) {
+      this.#silent.set(name, { turns, beats: 0, cpuMs });
+      if (this.#suspect !== name) return;
+      this.#suspect = undefined;
+      this.#events.onRelief();
+      return;
+    }
+    if (inside !== undefined) this.#guilty = inside;
+    const wallMs = ++known.beats * TICK_MS;
+    const silentMs = cpuMs === 0 ? wallMs : silence(wallMs, cpuMs - known.cpuMs);
+    const standbyMs = hasOthers && this.#suspect === name ? STANDBY_MS : 0;
+    if (silentMs > boxMs + SILENCE_MS + standbyMs) this.#hang(name);
+    else if (
+      inside !== undefined &&
+      this.#suspect === undefined &&
+      silentMs >= boxMs * SUSPICIOUS
+    ) {
+      this.#suspect = name;
+      this.#events.onSuspicion(name, inside);
+    }
+  }
+
+  #hang(who: string): void {
+    this.stop();
+    this.#events.onHang(who);
+  }
+}

@@ -1,0 +1,350 @@
+import type { DevEvent } from "../dev-events.ts";
+import type { Log } from "../logs/log.ts";
+import type { LogOptions } from "../logs/log-options.ts";
+import type { RunOptions, Runtime, ToProxy } from "../options.ts";
+import { ProxyProcess, type ProxyProgram } from "./proxy-process.ts";
+import { ControlSocket, keepsConnections, Predecessor } from "./takeover.ts";
+
+const BACK_OFF_MS = { first: 1_000, most: 60_000 } as const;
+const CRASHES = { most: 5, withinMs: 60_000 } as const;
+/** A proxy that is told to end drains for 5 s and gives its threads 2 s more; after this long it is killed. */
+const END_MS = 10_000;
+/** How often to try to bind the control socket: the predecessor frees it at once, but a file system may be slow. */
+const LISTEN_TIMES = 20;
+const LISTEN_AGAIN_MS = 100;
+/** How often to look whether the parent process, npx, is still there. */
+const LOOK_MS = 500;
+
+export interface SupervisorOptions extends Omit<ProxyProgram, "args"> {
+  /** `quarantined`: sandboxed packages that a process has hung or ended in. `standby`: the process waits to be told to serve. */
+  readonly args: (quarantined: readonly string[], standby: boolean) => readonly string[];
+  readonly log: (message: string) => void;
+  /** Called when a proxy serves for the first time. */
+  readonly onFirstReady?: () => void;
+  readonly onDev?: (event: DevEvent) => void;
+  /** Milliseconds. Only tests set it. */
+  readonly backOffMs?: { readonly first: number; readonly most: number };
+  /** How long a process that has recovered may take to finish its connections once a standby serves in its place. */
+  readonly drainTimeMs: number;
+}
+
+/** Runs the proxy under a supervisor, in the place of a predecessor if `takeover` is set. Answers the exit code. */
+export async function superviseProxy(
+  options: RunOptions,
+  { node, flags, early }: Runtime,
+): Promise<number> {
+  const log = new LateLog(options.log);
+  const { controlSocket: place, parentShutdownMs } = options;
+  const predecessor = options.takeover ? await Predecessor.find(place) : undefined;
+  if (options.takeover && predecessor === undefined)
+    log.info("no proxy serves this config, so there is none to take over");
+  const supervisor = new Supervisor({
+    early,
+    args: (quarantined, standby) => [
+      JSON.stringify({ ...options, takeover: predecessor !== undefined, quarantined, standby }),
+    ],
+    execPath: node,
+    execArgv: flags,
+    drainTimeMs: options.drainTimeMs,
+    log: (message) => log.error(message),
+    onFirstReady: () => void replace(),
+  });
+  let control: ControlSocket | undefined;
+  const onRetire = (ms: number): void => {
+    control?.leave();
+    supervisor.send({ type: "retire", ms });
+  };
+  const listen = async (): Promise<void> => {
+    for (let n = 0; n < LISTEN_TIMES && control === undefined; n++) {
+      if (n > 0) await new Promise((resolve) => setTimeout(resolve, LISTEN_AGAIN_MS).unref());
+      control = await ControlSocket.listen(place, onRetire);
+    }
+    if (control === undefined)
+      log.debug(`no proxy can take this one over: ${place} is taken, or cannot be made`);
+  };
+  const replace = async (): Promise<void> => {
+    if (predecessor === undefined) return;
+    log.info("serving; the proxy before drains");
+    if (!keepsConnections())
+      log.warn(
+        "a connection that is being made while the proxy before closes its sockets can be reset; to keep it: sysctl -w net.ipv4.tcp_migrate_req=1",
+      );
+    // The predecessor frees the control socket as soon as it gets this.
+    void predecessor.retire(parentShutdownMs).then(() => log.info("the proxy before has ended"));
+    if (place !== "") await listen();
+  };
+  if (predecessor === undefined && place !== "") void listen();
+  process.on("exit", () => control?.leave());
+  for (const signal of ["SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1"] as const)
+    process.on(signal, () => supervisor.signal(signal));
+  process.on("disconnect", () => supervisor.signal("SIGTERM"));
+  if (isUnderNpx()) onOrphaned(() => supervisor.signal("SIGTERM"));
+  const code = await supervisor.run();
+  await log.written;
+  return code;
+}
+
+/** True if this process was started by `npx tsproxy`. */
+function isUnderNpx(): boolean {
+  const { npm_lifecycle_event: event, npm_lifecycle_script: script = "" } = process.env;
+  return event === "npx" && /^\W*tsproxy\W*$/.test(script);
+}
+
+/**
+ * Calls `end` once the parent process is gone. npx passes a SIGTERM on only to the shell in which it runs this process, and that
+ * shell ends without passing it on.
+ */
+function onOrphaned(end: () => void): void {
+  const parent = process.ppid;
+  const timer = setInterval(() => {
+    if (process.ppid === parent) return;
+    clearInterval(timer);
+    end();
+  }, LOOK_MS);
+  timer.unref();
+}
+
+/** A log that is opened with its first line. Most starts write none, and save 6 MiB and 15 ms. */
+class LateLog {
+  readonly #options: LogOptions;
+  #log: Log | undefined;
+  /** Settles when all lines have been passed to the log, which writes them when the process ends, at the latest. */
+  written: Promise<void> = Promise.resolve();
+
+  constructor(options: LogOptions) {
+    this.#options = options;
+  }
+
+  info(message: string): void {
+    this.#say("info", message);
+  }
+  debug(message: string): void {
+    this.#say("debug", message);
+  }
+  warn(message: string): void {
+    this.#say("warn", message);
+  }
+  error(message: string): void {
+    this.#say("error", message);
+  }
+
+  #say(level: "info" | "debug" | "warn" | "error", message: string): void {
+    this.written = this.written.then(async () => {
+      const { openLog } = await import("../logs/log.ts");
+      this.#log ??= (await openLog(this.#options)).log;
+      this.#log[level](message);
+    });
+  }
+}
+
+/** A process that is started while the one that serves seems to hang. */
+interface Standby {
+  readonly proxy: ProxyProcess;
+  /** The package that the other process seems to hang in: the standby does not enter it. */
+  readonly guilty: string;
+  /** The standby was told to serve: it takes the other process's place even if that one recovers. */
+  isToServe: boolean;
+  /** The other process has recovered since: it need not be killed, and may finish its connections. */
+  isRelieved: boolean;
+}
+
+/**
+ * Keeps one proxy process alive.
+ *
+ *   start ──ready──> serving ──crash, hang──> back off 1-60 s ──> start
+ *     └─exit before its first ready: end      └─exit 0: end       five crashes in a minute: end
+ *
+ * A process that seems to hang inside a sandboxed package gets a standby, which sets up all but this package. Meanwhile the
+ * process may recover, and its other threads may serve. The standby binds beside it before it is killed, so that no client is
+ * refused.
+ *
+ *   serving ──suspicion──> standby is started ──prepared──> is told to serve ──ready──> the hanging process is killed
+ *                             │                                │                          (or it was killed before, as it hung)
+ *                             └─the thread goes on:            └─the thread goes on ──ready──> the process drains
+ *                               the standby is killed
+ */
+export class Supervisor {
+  readonly #options: SupervisorOptions;
+  readonly #crashes: number[] = [];
+  #proxy: ProxyProcess | undefined;
+  #standby: Standby | undefined;
+  /** Processes that finish their connections while another one serves. */
+  readonly #retired = new Set<ProxyProcess>();
+  #stopAsked = false;
+  #wakeUp: (() => void) | undefined;
+  #wasReady = false;
+  /** The first process, if it was started early. Undefined once `#start` has used it. */
+  #startedEarly: ProxyProgram["early"];
+  readonly #quarantined = new Set<string>();
+
+  constructor(options: SupervisorOptions) {
+    this.#options = options;
+    this.#startedEarly = options.early;
+  }
+
+  /** True once a proxy has served. */
+  get ready(): boolean {
+    return this.#wasReady;
+  }
+
+  /** Runs proxies until one ends for good. Answers the exit code for this process. */
+  async run(): Promise<number> {
+    let backOffMs: number = this.#backOff.first;
+    for (;;) {
+      const started = performance.now();
+      this.#proxy ??= this.#start();
+      const end = await this.#proxy.over;
+      this.#proxy = undefined;
+      if (end === "retired") {
+        this.#proxy = this.#succeed();
+        continue;
+      }
+      const { code, reason, guilty } = end;
+      if (code === 0 || this.#stopAsked || !this.#wasReady) {
+        this.#dropStandby();
+        return code ?? (this.#stopAsked ? 0 : 1);
+      }
+      const now = performance.now();
+      if (now - started > CRASHES.withinMs) backOffMs = this.#backOff.first;
+      this.#crashes.push(now);
+      if (this.#crashes.filter((at) => now - at < CRASHES.withinMs).length >= CRASHES.most) {
+        this.#options.log(`the proxy ${reason}; five times within a minute, so this is the end`);
+        this.#dropStandby();
+        return 1;
+      }
+      // A package that was quarantined before can only have hung again with other code, so no back-off is needed.
+      if (guilty !== undefined) {
+        this.#quarantined.add(guilty);
+        this.#options.log(
+          `the proxy ${reason} inside the filter ${guilty}; another one takes its place at once, and the filter's failure policy answers until its code is another one`,
+        );
+        this.#proxy = this.#takeStandby(guilty);
+        continue;
+      }
+      this.#dropStandby();
+      this.#options.log(`the proxy ${reason}; starting it again in ${backOffMs / 1000} s`);
+      await this.#sleep(backOffMs);
+      if (this.#stopAsked) return 0;
+      backOffMs = Math.min(backOffMs * 2, this.#backOff.most);
+    }
+  }
+
+  signal(signal: NodeJS.Signals): void {
+    if (signal === "SIGTERM" || signal === "SIGINT") {
+      this.#stopAsked = true;
+      this.#wakeUp?.();
+      this.#dropStandby();
+      setTimeout(() => this.#proxy?.signal("SIGKILL"), END_MS).unref();
+    }
+    this.#proxy?.signal(signal);
+    for (const proxy of this.#retired) proxy.signal(signal);
+  }
+
+  send(message: ToProxy): void {
+    this.#proxy?.send(message);
+  }
+
+  get #backOff() {
+    return this.#options.backOffMs ?? BACK_OFF_MS;
+  }
+
+  /** Starts a proxy. `without`: as a standby that does not enter this package. */
+  #start(without?: string): ProxyProcess {
+    const isStandby = without !== undefined;
+    const quarantined = new Set([...this.#quarantined, ...(isStandby ? [without] : [])]);
+    const args = this.#options.args([...quarantined], isStandby);
+    const early = this.#startedEarly;
+    this.#startedEarly = undefined;
+    const proxy: ProxyProcess = new ProxyProcess(
+      { ...this.#options, early, args },
+      {
+        onReady: () => this.#onReady(proxy),
+        onPrepared: () => this.#onPrepared(proxy),
+        onStopping: () => {
+          if (!this.#retired.has(proxy)) this.#stopAsked = true;
+        },
+        onDev: (event) => this.#options.onDev?.(event),
+        onSuspicion: (guilty) => this.#onSuspicion(proxy, guilty),
+        onRelief: () => this.#onRelief(proxy),
+      },
+    );
+    return proxy;
+  }
+
+  #onReady(proxy: ProxyProcess): void {
+    if (!this.#wasReady) this.#options.onFirstReady?.();
+    this.#wasReady = true;
+    if (proxy !== this.#standby?.proxy) return;
+    if (this.#standby.isRelieved) this.#retire();
+    else this.#proxy?.kill();
+  }
+
+  // ---- the standby
+
+  #onSuspicion(proxy: ProxyProcess, guilty: string): void {
+    if (proxy !== this.#proxy || this.#stopAsked) return;
+    if (this.#standby !== undefined) {
+      this.#standby.isRelieved = false;
+      return;
+    }
+    proxy.send({ type: "keep_builds" });
+    const standby = { proxy: this.#start(guilty), guilty, isToServe: false, isRelieved: false };
+    this.#standby = standby;
+    void standby.proxy.ended.then(() => {
+      if (this.#standby === standby) this.#standby = undefined;
+    });
+  }
+
+  #onPrepared(proxy: ProxyProcess): void {
+    if (proxy === this.#standby?.proxy) this.#standby.isToServe = true;
+    proxy.send({ type: "serve" });
+  }
+
+  #onRelief(proxy: ProxyProcess): void {
+    if (proxy !== this.#proxy || this.#standby === undefined) return;
+    if (this.#standby.isToServe) this.#standby.isRelieved = true;
+    else this.#dropStandby();
+  }
+
+  /** Called when the standby serves and the process that it replaces has recovered: that one may finish its connections. */
+  #retire(): void {
+    const proxy = this.#proxy;
+    if (proxy === undefined) return;
+    this.#retired.add(proxy);
+    void proxy.ended.then(() => this.#retired.delete(proxy));
+    proxy.retire(this.#options.drainTimeMs, END_MS);
+  }
+
+  /** Takes the standby that serves in the place of a retired process. Undefined: it has ended meanwhile. */
+  #succeed(): ProxyProcess | undefined {
+    const guilty = this.#standby?.guilty;
+    if (guilty === undefined) return undefined;
+    this.#quarantined.add(guilty);
+    this.#options.log(
+      `the proxy was silent for too long inside the filter ${guilty}; another one serves, and the filter's failure policy answers until its code is another one; the one before finishes its connections`,
+    );
+    return this.#takeStandby(guilty);
+  }
+
+  #takeStandby(guilty: string): ProxyProcess | undefined {
+    if (this.#standby?.guilty !== guilty) this.#dropStandby();
+    const proxy = this.#standby?.proxy;
+    this.#standby = undefined;
+    return proxy;
+  }
+
+  #dropStandby(): void {
+    this.#standby?.proxy.kill();
+    this.#standby = undefined;
+  }
+
+  #sleep(ms: number): Promise<void> {
+    return new Promise((resolve) => {
+      const timer = setTimeout(resolve, ms);
+      this.#wakeUp = () => {
+        clearTimeout(timer);
+        resolve();
+      };
+    });
+  }
+}

@@ -1,0 +1,671 @@
+import { readFileSync } from "node:fs";
+import path from "node:path";
+import { NamedFiles } from "../config/named-files.ts";
+import type { Overlay } from "../config/overlay.ts";
+import type { Change, Stage } from "../fleet.ts";
+import type { Log } from "../logs/log.ts";
+import { keepBundle, type SourcePositions } from "../packages/bundle.ts";
+import type { Describer } from "../packages/describe.ts";
+import { type PackageState, statesOf } from "../packages/package-state.ts";
+import { type Built, type PackageNames, PackageUnit } from "../packages/package-unit.ts";
+import { discoverDroppedIn, discoverShipped } from "../packages/packages.ts";
+import { formatProblem, type Problem, problem, shortPath } from "../problem.ts";
+import type { ListenerConfig, RuntimeConfig } from "../protocol.ts";
+import {
+  isRejected,
+  type RehearsalStage,
+  type Rehearsed,
+  type Rejected,
+  rehearse,
+} from "./rehearsal.ts";
+import { textHash } from "./text-hash.ts";
+import { type Interest, Looks, placesOf, Watch } from "./watch.ts";
+
+/** The threads that serve traffic, with their sockets. */
+export interface Serving extends RehearsalStage {
+  /** Of these listeners, those that are not bound yet and whose address cannot be had. */
+  check(listeners: readonly ListenerConfig[]): Promise<readonly Problem[]>;
+  /** Binds the listeners that are not bound yet. */
+  listen(listeners: readonly ListenerConfig[]): Promise<readonly Problem[]>;
+}
+
+export interface ReloadOptions {
+  readonly configFile: string;
+  /** In the place of that file. */
+  readonly configText?: string | undefined;
+  readonly overlays?: readonly Overlay[];
+  /** Directories of `kind/name` folders with the shipped packages. */
+  readonly shippedRoot: string;
+  readonly droppedIn: readonly string[];
+  readonly trusted: readonly string[];
+  readonly quarantined?: readonly string[];
+  readonly describer: Describer;
+  readonly canary: RehearsalStage;
+  readonly strict: boolean;
+  readonly allowUnknown?: boolean;
+  readonly node: { readonly id: string; readonly cluster: string };
+  /** The threads. The first configuration skips the canary: there is no traffic yet that it could harm. */
+  readonly serving: Serving;
+  readonly log: Log;
+  /** Called when a change was put into service or refused. */
+  readonly onReload?: (outcome: ReloadOutcome) => void;
+  /** Called when nothing has changed for a while. */
+  readonly onQuiet?: () => void;
+  /** Changes a config before it is set up. */
+  readonly adjust?: ((config: RuntimeConfig) => void) | undefined;
+}
+
+/** The outcome of a save. */
+export type ReloadOutcome =
+  | {
+      readonly type: "committed";
+      readonly generation: number;
+      /** Packages with new code, and those that are gone. */
+      readonly changed: readonly string[];
+      readonly removed: readonly string[];
+      readonly config: boolean;
+      /** Milliseconds of the slowest build. */
+      readonly buildMs: number;
+      /** Milliseconds from the first event of the save until all threads served it. */
+      readonly ms: number;
+    }
+  | {
+      readonly type: "refused";
+      /** A package, or "the config". */
+      readonly what: string;
+      readonly problems: readonly Problem[];
+      /** The generation that goes on serving. */
+      readonly rest: string;
+    }
+  /** The refused edit was undone: the file is again what serves. */
+  | { readonly type: "mended"; readonly what: string };
+
+/** The start was refused. */
+export class StartError extends Error {
+  readonly problems: readonly Problem[];
+
+  constructor(problems: readonly Problem[]) {
+    super(problems.map(formatProblem).join("\n"));
+    this.problems = problems;
+  }
+}
+
+/** An edit on disk that does not serve yet. */
+type Edit =
+  | { readonly type: "code"; readonly unit: PackageUnit }
+  | { readonly type: "removal"; readonly unit: PackageUnit }
+  | { readonly type: "config"; readonly text: string; readonly named: string };
+
+/** Why an attempt failed. `stale`: files changed during it; the next look sees them. */
+type Failure = "stale" | Omit<Rejected, "warnings" | "files">;
+
+/** A half-written config file looks like one whose listeners were removed, so it must have been unchanged for this long. */
+const CONFIG_SETTLES_MS = 50;
+/** After so long without a save, what only reloads need is given back. */
+const QUIET_MS = 10_000;
+
+/**
+ * Brings what is on disk into service: build -> describe -> config -> canary -> all threads prepare -> all commit.
+ *
+ *   look ──> stale units are built ──> attempt ──ok──> committed, one line in the log
+ *                                        └─refused──> the edits to blame are set aside; the rest is attempted again
+ *
+ * There is one attempt at a time; a change during it is found by the look after it. Whatever fails, the last good generation goes on
+ * serving, and the reason is reported once the files have been unchanged for 250 ms.
+ */
+export class Reload {
+  readonly #options: ReloadOptions;
+  readonly #units = new Map<string, PackageUnit>();
+  #shipped: readonly PackageUnit["source"][] = [];
+  readonly #names: PackageNames;
+  readonly #watch: Watch;
+  readonly #looks: Looks;
+  readonly #log: Log;
+  #live: Rehearsed | undefined;
+  #configText = "";
+  /** Files that the config names: those of the text that was attempted last. */
+  #named = new NamedFiles();
+  /** The config file with the files that it names: what they held at the last look, since when, and what was attempted last. */
+  #seen = { hash: "", since: 0 };
+  #tried = "";
+  #configProblems: readonly Problem[] = [];
+  /** The last look found a config that has not been unchanged long enough to be judged. */
+  #isSettling = false;
+  readonly #reported = new Map<string, string>();
+  readonly #toTakeBack = new Map<PackageUnit, string>();
+  #generation = 0;
+  #since: number | undefined;
+  #quiet: NodeJS.Timeout | undefined;
+  /** When the configuration that serves was put into service. */
+  loadedAt = new Date();
+
+  constructor(options: ReloadOptions) {
+    this.#options = options;
+    this.#log = options.log;
+    this.#names = {
+      shipped: new Set(),
+      trusted: new Set(options.trusted),
+      quarantined: new Set(options.quarantined),
+    };
+    this.#looks = new Looks((directories, last) => this.#look(directories, last));
+    this.#watch = new Watch(
+      (directory) => {
+        this.#since ??= performance.now();
+        this.#looks.event(directory);
+      },
+      (directory, code) => this.#onUnwatched(directory, code),
+    );
+  }
+
+  /** The configuration that serves. */
+  get live(): Rehearsed | undefined {
+    return this.#live;
+  }
+  get generation(): number {
+    return this.#generation;
+  }
+
+  /**
+   * Puts the first generation into service. Packages that cannot be built are left out and reported. Throws a StartError if the config
+   * needs one of them, or is refused.
+   */
+  async start(): Promise<void> {
+    this.#shipped = discoverShipped(this.#options.shippedRoot);
+    this.#discover(true);
+    const units = [...this.#units.values()];
+    await Promise.all(units.map((unit) => unit.build(this.#options.describer)));
+    this.#setAsideDoubles();
+    const text = this.#readConfigOrRefuse();
+    const edits: Edit[] = units.filter((unit) => unit.next).map((unit) => ({ type: "code", unit }));
+    const failure = await this.#attempt([...edits, { type: "config", text, named: "" }], false);
+    if (failure !== undefined) {
+      const own = units.flatMap((unit) => unit.problems);
+      throw new StartError([...own, ...(failure === "stale" ? [] : failure.problems)]);
+    }
+    this.#report();
+  }
+
+  /** Starts watching: from now on edits of packages and config are put into service. */
+  watch(): void {
+    this.#watch.set(this.#directories());
+    // Finds what was saved while the proxy started.
+    this.lookAtAll();
+  }
+
+  async close(): Promise<void> {
+    clearTimeout(this.#quiet);
+    this.#watch.close();
+    await this.#looks.close();
+  }
+
+  /** Looks at all files, as if all had just been saved. */
+  lookAtAll(): void {
+    for (const directory of this.#directories().keys()) this.#looks.event(directory);
+  }
+
+  /** Keeps the builds on disk, for a process that takes this one's place. */
+  keepBuilds(): void {
+    for (const { live, source } of this.#units.values())
+      if (live !== undefined && source.origin === "dropped-in")
+        void keepBundle(live.bundle, { entry: source.entry, filename: source.id });
+  }
+
+  /** These packages' code has brought a thread down: the code before serves again, on all threads, until their files change. */
+  takeBack(names: readonly string[], reason: string): void {
+    for (const unit of this.#units.values()) {
+      const isBlamed = unit.live?.infos.some((info) => names.includes(info.package));
+      if (!isBlamed || unit.before === undefined) continue;
+      this.#toTakeBack.set(unit, reason);
+      this.#looks.event(unit.source.folder);
+    }
+  }
+
+  /** Source positions of a module, by its file name, that serves or has served. */
+  sources(filename: string): SourcePositions | undefined {
+    // A module that is being set up may be debugged already.
+    for (const unit of this.#units.values())
+      for (const built of [unit.live, unit.before, unit.next])
+        if (built?.bundle.filename === filename) return built.bundle.sources;
+    return undefined;
+  }
+
+  /** The packages that serve from sandboxes. */
+  sandboxed(): { readonly package: string; readonly entry: string }[] {
+    return [...this.#units.values()].flatMap(({ live, source }) =>
+      live === undefined || live.group === "builtin"
+        ? []
+        : live.infos.map((info) => ({ package: info.package, entry: source.entry })),
+    );
+  }
+
+  packages(): PackageState[] {
+    return [...this.#units.values()].flatMap((unit) => statesOf(unit));
+  }
+
+  async #look(touched: ReadonlySet<string>, last: boolean): Promise<void> {
+    clearTimeout(this.#quiet);
+    const named = this.#named;
+    try {
+      await this.#takeBackAll();
+      if (last || this.#isAmongShipped(touched))
+        this.#shipped = discoverShipped(this.#options.shippedRoot);
+      this.#discover(last);
+      const edits = await this.#edits(touched, last);
+      if (edits.length > 0) await this.#settle(edits);
+      if (last) this.#report();
+    } catch (error) {
+      this.#log.error({ err: error }, "the reload failed");
+    }
+    if (last) {
+      this.#since = undefined;
+      const isDroppedIn = ({ source }: PackageUnit) => source.origin === "dropped-in";
+      if ([...this.#units.values()].some(isDroppedIn)) this.#options.describer.warm();
+      this.#quiet = setTimeout(() => this.#options.onQuiet?.(), QUIET_MS).unref();
+    }
+    this.#watch.set(this.#directories());
+    // A file that the config did not name before was not watched until now.
+    if (this.#named !== named && this.#named.now !== this.#named.asRead)
+      this.#looks.again(CONFIG_SETTLES_MS, last);
+  }
+
+  #onUnwatched(directory: string, code: string): void {
+    const key = `watch ${directory}`;
+    if (this.#reported.has(key)) return;
+    this.#reported.set(key, code);
+    const help = "raise fs.inotify.max_user_watches, or send SIGHUP after an edit";
+    this.#log.warn(
+      `cannot watch ${shortPath(directory)} (${code}): edits there go unseen; ${help}`,
+    );
+  }
+
+  async #takeBackAll(): Promise<void> {
+    for (const [unit, reason] of this.#toTakeBack) {
+      this.#toTakeBack.delete(unit);
+      unit.next = unit.before;
+      const failure = await this.#attempt([{ type: "code", unit }], true);
+      unit.next = undefined;
+      if (failure === "stale") continue;
+      unit.before = undefined;
+      unit.problems = [problem(`${shortPath(unit.source.entry)}: ${reason}`)];
+    }
+  }
+
+  /** The edits to attempt: what is new on disk, and what was refused before, since a new edit may be its missing half. */
+  async #edits(touched: ReadonlySet<string>, last: boolean): Promise<Edit[]> {
+    const edits: Edit[] = [];
+    let fresh = false;
+    const builds = [...this.#units.values()].map(async (unit) => {
+      if (unit.gone) return;
+      const isTouched =
+        unit.isNew || [...unit.directories()].some((directory) => touched.has(directory));
+      if (!isTouched || !unit.isStale()) return;
+      const before = unit.next;
+      await unit.build(this.#options.describer);
+      if (unit.next !== undefined && unit.next.bundle.hash !== before?.bundle.hash) fresh = true;
+    });
+    await Promise.all(builds);
+    this.#setAsideDoubles();
+    for (const unit of this.#units.values()) {
+      if (unit.gone && last) {
+        edits.push({ type: "removal", unit });
+        fresh = true;
+      } else if (unit.next !== undefined) edits.push({ type: "code", unit });
+    }
+    const config = this.#settledConfig(last);
+    if (config !== undefined) {
+      fresh ||= lookOf(config.text, config.named) !== this.#tried;
+      edits.push(config);
+    }
+    return fresh ? edits : [];
+  }
+
+  /** The config, if it or a file that it names differs from what serves and all have been unchanged long enough. */
+  #settledConfig(last: boolean): (Edit & { type: "config" }) | undefined {
+    const text = this.#readConfig();
+    this.#isSettling = false;
+    if (text === undefined || text.trim() === "") {
+      this.#configProblems = [
+        problem(
+          `${shortPath(this.#options.configFile)}: ${text === undefined ? "cannot be read" : "the file is empty"}`,
+        ),
+      ];
+      this.#seen.hash = "";
+      // A text that was refused before has to be refused again, or this problem would stay.
+      this.#tried = "";
+      return undefined;
+    }
+    const named = this.#named.now;
+    const hash = lookOf(text, named);
+    if (hash !== this.#seen.hash) this.#seen = { hash, since: performance.now() };
+    const files = this.#live?.loaded.files;
+    if (text === this.#configText && files?.now === files?.asRead) {
+      this.#configProblems = [];
+      this.#tried = hash;
+      return undefined;
+    }
+    if (performance.now() - this.#seen.since >= CONFIG_SETTLES_MS)
+      return { type: "config", text, named };
+    this.#isSettling = true;
+    // This look may have been the last one, so ask for another.
+    this.#looks.again(CONFIG_SETTLES_MS, last);
+    return undefined;
+  }
+
+  /** Attempts all edits together. Those that are refused are set aside and the rest is attempted again. */
+  async #settle(edits: readonly Edit[]): Promise<void> {
+    const failure = await this.#attempt(edits, true);
+    if (failure === undefined) return;
+    if (failure === "stale") {
+      // The event that changed the file has asked for another look already.
+      return;
+    }
+    const [only] = edits;
+    if (edits.length === 1 && only !== undefined) return this.#refuse(only, failure.problems);
+    const isBlamed = (edit: Edit) =>
+      edit.type === "code" &&
+      edit.unit.next!.infos.some((info) => failure.packages.has(info.package));
+    const blamed = edits.filter(isBlamed);
+    const others = edits.filter((edit) => !isBlamed(edit));
+    const parts =
+      blamed.length === 0 || others.length === 0
+        ? edits.map((edit) => [edit])
+        : [others, ...blamed.map((edit) => [edit])];
+    for (const part of parts) await this.#settle(part);
+  }
+
+  #refuse(edit: Edit, problems: readonly Problem[]): void {
+    if (edit.type === "config") {
+      this.#tried = lookOf(edit.text, this.#named.asRead);
+      this.#configProblems = problems;
+    } else if (edit.type === "code") edit.unit.problems = problems;
+    else {
+      const left = `the files of ${edit.unit.name} are gone, and the config still uses it; the last good generation goes on`;
+      edit.unit.problems = [problem(left)];
+    }
+  }
+
+  async #attempt(edits: readonly Edit[], running: boolean): Promise<Failure | undefined> {
+    const started = this.#since ?? performance.now();
+    const packages = [...this.#draft(edits).values()];
+    const configEdit = edits.find((edit) => edit.type === "config");
+    const generation = ++this.#generation;
+    const {
+      serving,
+      configFile,
+      strict,
+      node,
+      overlays = [],
+      allowUnknown = false,
+    } = this.#options;
+    const isFirst = this.#live === undefined;
+    const canary = isFirst ? serving : this.#options.canary;
+    const change = changeOf(edits, generation);
+    const rehearsed = await rehearse({
+      file: configFile === "" ? "--config-yaml" : configFile,
+      text: configEdit?.text ?? this.#configText,
+      named: configEdit?.named ?? this.#live?.loaded.files.asRead ?? "",
+      packages: packages.flatMap((built) => built.infos),
+      said: packages.map((built) => built.said).join(),
+      overlays,
+      strict,
+      allowUnknown,
+      node,
+      adjust: this.#options.adjust,
+      canary,
+      change,
+      live: this.#live,
+      find: (name) => packages.find(({ bundle }) => bundle.filename === name)?.bundle.sources,
+    });
+    if (configEdit !== undefined)
+      this.#named = isRejected(rehearsed) ? rehearsed.files : rehearsed.loaded.files;
+    const stages: ReadonlySet<Stage> = new Set([canary, serving]);
+    const drop = async (failure: Failure): Promise<Failure> => {
+      await Promise.all([...stages].map((stage) => stage.abort(generation)));
+      return failure;
+    };
+    if (isRejected(rehearsed)) return drop(rehearsed);
+    const { config, unchanged } = rehearsed;
+    const taken = unchanged ? [] : await serving.check(config.listeners);
+    if (taken.length > 0) return drop({ problems: taken, packages: new Set() });
+    const refusals = isFirst
+      ? []
+      : await serving.prepare({ ...change, config: unchanged ? undefined : config });
+    if (refusals.length > 0) {
+      const blamed = new Set(refusals.map((refusal) => refusal.package));
+      return drop({ problems: rehearsed.explain(refusals), packages: blamed });
+    }
+    if (running && this.#changedMeanwhile(edits)) return drop("stale");
+    await Promise.all([...stages].map((stage) => stage.commit(generation)));
+    this.#accept(edits, generation);
+    this.#live = rehearsed;
+    if (!unchanged) this.loadedAt = new Date();
+    const unbound = unchanged ? [] : await serving.listen(config.listeners);
+    if (!running && unbound.length > 0) return { problems: unbound, packages: new Set() };
+    const warnings = configEdit === undefined ? [] : rehearsed.warnings;
+    const ofCode = edits.flatMap((edit) =>
+      edit.type === "code" ? (edit.unit.live?.warnings ?? []) : [],
+    );
+    for (const found of [...ofCode, ...warnings, ...unbound]) this.#log.warn(formatProblem(found));
+    if (running) this.#announce(edits, generation, performance.now() - started);
+    return undefined;
+  }
+
+  /** The packages that would serve after the attempt, by unit. */
+  #draft(edits: readonly Edit[]): Map<PackageUnit, Built> {
+    const packages = new Map<PackageUnit, Built>();
+    for (const unit of this.#units.values())
+      if (unit.live !== undefined) packages.set(unit, unit.live);
+    for (const edit of edits) {
+      if (edit.type === "code") packages.set(edit.unit, edit.unit.next!);
+      else if (edit.type === "removal") packages.delete(edit.unit);
+    }
+    return packages;
+  }
+
+  #changedMeanwhile(edits: readonly Edit[]): boolean {
+    return edits.some(
+      (edit) =>
+        (edit.type === "code" && edit.unit.isStale()) ||
+        (edit.type === "config" &&
+          (this.#readConfig() !== edit.text || this.#named.now !== this.#named.asRead)),
+    );
+  }
+
+  #accept(edits: readonly Edit[], generation: number): void {
+    for (const edit of edits) {
+      if (edit.type === "config") {
+        this.#configText = edit.text;
+        this.#tried = lookOf(edit.text, this.#named.asRead);
+        this.#configProblems = [];
+        this.#reported.delete("config");
+        continue;
+      }
+      const { unit } = edit;
+      this.#reported.delete(unit.source.id);
+      if (edit.type === "removal") this.#units.delete(unit.source.id);
+      else {
+        unit.before = unit.live;
+        unit.live = unit.next;
+        unit.next = undefined;
+        unit.generation = generation;
+      }
+      unit.problems = [];
+    }
+  }
+
+  #announce(edits: readonly Edit[], generation: number, ms: number): void {
+    const names = (type: Edit["type"]) =>
+      edits
+        .filter((edit) => edit.type === type)
+        .map((edit) =>
+          edit.type === "config" ? shortPath(this.#options.configFile) : edit.unit.name,
+        );
+    const builds = edits.map((edit) => (edit.type === "code" ? edit.unit.live!.buildMs : 0));
+    this.#options.onReload?.({
+      type: "committed",
+      generation,
+      changed: names("code"),
+      removed: names("removal"),
+      config: names("config").length > 0,
+      buildMs: Math.max(0, ...builds),
+      ms,
+    });
+    const done = [...names("code"), ...names("config")];
+    const took = `(generation ${generation}) in ${Math.round(ms)} ms`;
+    if (done.length > 0) this.#log.info(`reloaded ${listed(done)} ${took}`);
+    if (names("removal").length > 0) this.#log.info(`removed ${listed(names("removal"))} ${took}`);
+    for (const edit of edits) if (edit.type === "code") this.#announceHiding(edit.unit);
+  }
+
+  #announceHiding(unit: PackageUnit): void {
+    for (const info of unit.live?.infos ?? []) {
+      const shipped = info.package.replace(/@dropped-in$/, "");
+      if (shipped !== info.package)
+        this.#log.info(
+          `"${info.name}" now means ${shortPath(unit.source.entry)}; the shipped one is still ${shipped}`,
+        );
+    }
+  }
+
+  /** Reports refusals, each once. */
+  #report(): void {
+    const tell = (key: string, name: string, problems: readonly Problem[], rest: string) => {
+      const text = problems.map(formatProblem).join("\n");
+      if (text === (this.#reported.get(key) ?? "")) return;
+      if (text === "") {
+        this.#reported.delete(key);
+        this.#options.onReload?.({ type: "mended", what: name });
+        this.#log.info(`${name} is again what serves`);
+      } else {
+        this.#reported.set(key, text);
+        this.#options.onReload?.({ type: "refused", what: name, problems, rest });
+        this.#log.error(`${text}\n${rest}`);
+      }
+    };
+    for (const unit of this.#units.values()) {
+      const rest =
+        unit.live === undefined
+          ? `${unit.name} cannot be used`
+          : `${unit.name} stays at generation ${unit.generation}`;
+      tell(unit.source.id, unit.name, unit.problems, rest);
+    }
+    if (!this.#isSettling)
+      tell("config", "the config", this.#configProblems, "the config of before goes on");
+  }
+
+  /** Of two dropped-in packages with one name the later one is refused. */
+  #setAsideDoubles(): void {
+    const taken = new Map<string, PackageUnit>();
+    for (const unit of this.#units.values())
+      for (const info of unit.live?.infos ?? []) taken.set(info.package, unit);
+    for (const unit of this.#units.values()) {
+      for (const { package: name, kind } of unit.next?.infos ?? []) {
+        const other = taken.get(name);
+        if (other === undefined || other === unit) {
+          taken.set(name, unit);
+          continue;
+        }
+        unit.next = undefined;
+        unit.problems = [
+          problem(
+            `${shortPath(unit.source.entry)}: ${shortPath(other.source.entry)} already is ${kind} filter "${name}"; give one of them another name`,
+          ),
+        ];
+      }
+    }
+  }
+
+  /** The file's text. Undefined: it cannot be read. */
+  #readConfig(): string | undefined {
+    try {
+      return this.#readConfigOrRefuse();
+    } catch {
+      return undefined;
+    }
+  }
+
+  #readConfigOrRefuse(): string {
+    const { configFile, configText } = this.#options;
+    try {
+      return configText ?? readFileSync(configFile, "utf8");
+    } catch (error) {
+      throw new StartError([problem(`cannot read ${configFile}: ${(error as Error).message}`)]);
+    }
+  }
+
+  /** A directory above the packages has changed: packages may have come or gone. */
+  #isAmongShipped(touched: ReadonlySet<string>): boolean {
+    const root = path.resolve(this.#options.shippedRoot);
+    return [...touched].some((directory) => directory === root || path.dirname(directory) === root);
+  }
+
+  #discover(last: boolean): void {
+    const { droppedIn } = this.#options;
+    const sources = [
+      ...this.#shipped,
+      ...droppedIn.flatMap((directory) => discoverDroppedIn(directory)),
+    ];
+    const shipped = this.#names.shipped as Set<string>;
+    for (const source of sources) if (source.origin === "shipped") shipped.add(source.id);
+    const found = new Set(sources.map((source) => source.id));
+    for (const source of sources) {
+      const unit = this.#units.get(source.id);
+      // Another entry file (filter.ts instead of filter.js) is another unit, which takes over what serves.
+      if (unit !== undefined && unit.source.entry === source.entry) unit.gone = false;
+      else this.#units.set(source.id, this.#unit(source, unit));
+    }
+    for (const [id, unit] of this.#units) {
+      if (found.has(id)) continue;
+      unit.gone = true;
+      if (last && unit.live === undefined) this.#units.delete(id);
+    }
+  }
+
+  #unit(source: PackageUnit["source"], before: PackageUnit | undefined): PackageUnit {
+    const unit = new PackageUnit(source, this.#names);
+    unit.live = before?.live;
+    unit.generation = before?.generation ?? 0;
+    return unit;
+  }
+
+  #directories(): Map<string, Interest> {
+    const { configFile, configText, shippedRoot, droppedIn } = this.#options;
+    const all = new Map<string, Interest>();
+    const files = [...this.#named.names, ...(this.#live?.loaded.files.names ?? [])];
+    for (const file of configText === undefined ? [configFile, ...files] : files)
+      for (const [directory, names] of placesOf(file))
+        all.set(directory, new Set([...(all.get(directory) ?? []), ...names]));
+    for (const root of [shippedRoot, ...droppedIn]) {
+      all.set(path.resolve(root), undefined);
+      for (const directory of placesOf(path.join(root, "any")).keys())
+        all.set(directory, undefined);
+    }
+    for (const unit of this.#units.values())
+      for (const directory of unit.directories()) all.set(directory, undefined);
+    return all;
+  }
+}
+
+function changeOf(edits: readonly Edit[], generation: number): Omit<Change, "config"> {
+  const modules = edits.flatMap((edit) => (edit.type === "code" ? edit.unit.next!.modules : []));
+  const kept = new Set(
+    edits.flatMap((edit) =>
+      edit.type === "code" ? edit.unit.next!.infos.map((info) => info.package) : [],
+    ),
+  );
+  const before = edits.flatMap((edit) =>
+    edit.type === "config" ? [] : (edit.unit.live?.infos ?? []),
+  );
+  const removed = before.map((info) => info.package).filter((name) => !kept.has(name));
+  return { generation, modules, removed };
+}
+
+function listed(names: readonly string[]): string {
+  if (names.length > 6) return `${names.slice(0, 5).join(", ")} and ${names.length - 5} more`;
+  return names.length < 2 ? names.join("") : `${names.slice(0, -1).join(", ")} and ${names.at(-1)}`;
+}
+
+/** One text for a config and what the files that it names hold. */
+function lookOf(text: string, named: string): string {
+  return textHash(`${named}\n${text}`);
+}
