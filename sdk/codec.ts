@@ -193,7 +193,10 @@ export interface ResponseDecoder {
   onDecodeError(error: DecodeError): void;
   /** The exchange ended early. Called at most once, never after the end of the response. */
   onUpstreamReset(reason: ResetReason, event: CloseEvent | undefined): void;
-  /** The upstream does not take what was encoded for now (true), or takes it again (false). */
+  /**
+   * The upstream does not take what was encoded for now (true), or takes it again (false). An exchange that finds its
+   * connection blocked is told so with its head, or, if exchanges share the connection, once it has bytes that wait.
+   */
   onUpstreamBlocked(blocked: boolean): void;
 }
 

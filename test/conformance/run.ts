@@ -37,6 +37,7 @@ const SUITES: Readonly<Record<string, () => Promise<Outcome>>> = {
   "cross-bytes": () => forwarded("conformance/cross-bytes.mjs", {}),
   "cross-bytes-tiny": () => forwarded("conformance/cross-bytes.mjs", TINY_RING),
   "foreign-bytes": () => foreignBytes({}),
+  "foreign-bytes-tiny": () => foreignBytes(TINY_RING),
   verdicts: () =>
     script("corpus/verdicts.mjs", [...verbose, "--", process.execPath, CLI, "validate", "--json"]),
   replay: async () => {

@@ -551,6 +551,13 @@ describe("the connection", () => {
     expect(events.take()).toEqual(["blocked", "drained"]);
   });
 
+  it("tells an exchange with a body at once if the connection was blocked before it", () => {
+    const { connection, events, ask } = open();
+    connection.blocked = true;
+    ask(requestHeaders("POST", "/", "host", "a"), false);
+    expect(events.take()).toEqual(["blocked"]);
+  });
+
   it("takes no second exchange while one is running", () => {
     const { connection, ask } = open();
     ask();

@@ -410,8 +410,10 @@ class ClientStream implements RequestEncoder {
     }
     this.#writer.wireSent += out.at - from;
     connection.commit(out);
-    if (!endStream) return;
-    if (this.#waiting) this.#earlyEnd = true;
+    if (!endStream) {
+      // The connection tells of a change only, and it may have been blocked before this exchange.
+      if (connection.blocked) this.decoder.onUpstreamBlocked(true);
+    } else if (this.#waiting) this.#earlyEnd = true;
     else this.#finish();
   }
 

@@ -25,6 +25,23 @@ function proxy(config: object = {}) {
   return Object.assign(p.start({ access_log, ...config }), { lines });
 }
 
+describe("a request whose upstream connection takes no bytes when it gets it", () => {
+  it("waits only if its codec says so: the socket of an HTTP/2 connection is not its own", () => {
+    const p = proxy();
+    p.up.answer = "pending";
+    const c = p.connect().send("POST / HTTP/1.1\r\nhost: h\r\ncontent-length: 9\r\n\r\nabc");
+    expect(c.connection.pauses).toBe(1);
+    p.up.last.connection.blocked = true;
+    p.up.last.connect();
+    expect(c.connection.pauses).toBe(0);
+    p.up.last.block(true);
+    expect(c.connection.pauses).toBe(1);
+    p.up.last.block(false);
+    c.send("defghi");
+    expect(p.up.last.body).toBe("abcdefghi");
+  });
+});
+
 describe("an upstream that fails before it answers", () => {
   const pool = (failure: Partial<PoolFailure>, config: object = {}) => {
     const p = proxy(config);

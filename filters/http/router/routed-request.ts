@@ -459,7 +459,7 @@ export class RoutedRequest implements HttpFilter, AttemptOwner {
     encoder.encodeHeaders(headers, headOnly, this.#upgrade);
     if (ended) info.upstreamTxEnd = info.upstreamTxBegin;
     if (kept !== undefined && !headOnly) kept.send(encoder, ended);
-    if (!headOnly) responder.pauseRequest(this.#full || connection.blocked);
+    if (!headOnly) responder.pauseRequest(this.#full);
   }
 
   onNoConnection(attempt: Attempt, failure: PoolFailure): void {

@@ -105,6 +105,7 @@ export class TcpStream implements ConnectionHandler, RequestEncoder, PoolHandle 
     decoder.responseHeaders.status = 200;
     decoder.onResponseHeaders(false);
     if (endStream) this.#end();
+    else if (this.#connection.blocked) decoder.onUpstreamBlocked(true);
   }
 
   encodeBody(memory: Uint8Array, at: number, end: number, endStream: boolean): void {
