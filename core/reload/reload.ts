@@ -187,9 +187,8 @@ export class Reload {
 
   /** Starts watching: from now on edits of packages and config are put into service. */
   watch(): void {
+    // The first watch of a directory is an event, so this finds what was saved while the proxy started.
     this.#watch.set(this.#directories());
-    // Finds what was saved while the proxy started.
-    this.lookAtAll();
   }
 
   async close(): Promise<void> {

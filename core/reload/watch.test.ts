@@ -138,3 +138,37 @@ test("one look at a time: events during a look make one more, with all directori
   await vi.advanceTimersByTimeAsync(400);
   expect(looks.at(-1)).toBe("c final");
 });
+
+test("a directory among files that do not matter is seen when it comes back, with what came with it", async () => {
+  const seen: string[] = [];
+  const site = path.join(root, "site");
+  const page = path.join(site, "page");
+  const make = () => {
+    fs.mkdirSync(page, { recursive: true });
+    fs.writeFileSync(path.join(page, "a.txt"), "");
+  };
+  make();
+  const watch = new Watch((directory) => {
+    seen.push(directory);
+    watch.refresh();
+  });
+  watch.set(
+    new Map([
+      [root, new Set(["front.yaml"])],
+      [page, new Set(["a.txt"])],
+    ]),
+  );
+  expect(seen).toEqual([root, page]);
+  for (let round = 0; round < 20; round++) {
+    fs.rmSync(site, { recursive: true });
+    await vi.waitFor(() => expect(seen).toContain(root), PATIENT);
+    seen.length = 0;
+    make();
+    await vi.waitFor(() => expect(seen).toContain(page), PATIENT);
+    seen.length = 0;
+    fs.writeFileSync(path.join(page, "a.txt"), `${round}`);
+    await vi.waitFor(() => expect(seen).toContain(page), PATIENT);
+    seen.length = 0;
+  }
+  watch.close();
+});

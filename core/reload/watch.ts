@@ -13,6 +13,8 @@ export class Watch {
   readonly #onTrouble: (directory: string, code: string) => void;
   readonly #watching = new Map<string, { readonly watcher: FSWatcher; readonly inode: number }>();
   #wanted: ReadonlyMap<string, Interest> = new Map();
+  /** The same for directories that are there: the parent of a missing one counts its name. */
+  #interests: ReadonlyMap<string, Interest> = new Map();
 
   /** `onTrouble`: the system has no more watches (ENOSPC, EMFILE), and changes in that directory are not seen. */
   constructor(
@@ -23,7 +25,7 @@ export class Watch {
     this.#onTrouble = onTrouble;
   }
 
-  /** Watches exactly these directories from now on. */
+  /** Watches exactly these directories from now on. One that was not watched until now counts as changed. */
   set(directories: ReadonlyMap<string, Interest>): void {
     this.#wanted = directories;
     this.refresh();
@@ -31,43 +33,66 @@ export class Watch {
 
   /** Watches a directory by its path: if it was moved away or deleted, its parent is watched until it is back. */
   refresh(): void {
-    const directories = new Set([...this.#wanted.keys()].map(nearestDirectory));
+    this.#interests = interestsOf(this.#wanted);
     for (const [directory, { watcher, inode }] of this.#watching) {
-      if (directories.has(directory) && inodeOf(directory) === inode) continue;
+      if (this.#interests.has(directory) && inodeOf(directory) === inode) continue;
       watcher.close();
       this.#watching.delete(directory);
     }
-    for (const directory of directories) if (!this.#watching.has(directory)) this.#open(directory);
+    const opened = [...this.#interests.keys()].filter(
+      (directory) => !this.#watching.has(directory) && this.#open(directory),
+    );
+    if (opened.length === 0) return;
+    // A missing directory may have come back before its parent was watched.
+    this.refresh();
+    for (const directory of opened) this.#onEvent(directory);
   }
 
   close(): void {
     for (const { watcher } of this.#watching.values()) watcher.close();
     this.#watching.clear();
-    this.#wanted = new Map();
+    this.#wanted = this.#interests = new Map();
   }
 
-  #open(directory: string): void {
+  #open(directory: string): boolean {
     try {
-      const watcher = watch(directory, (_event, name) => {
-        const interest = this.#wanted.get(directory);
-        // An event with the directory's own name means that the directory itself is gone.
+      const watcher = watch(directory, (event, name) => {
+        // The directory itself was moved or deleted: this watch ends, even if another one gets its path and inode.
+        if (event === "rename" && name === path.basename(directory))
+          return this.#lost(directory, watcher);
+        const interest = this.#interests.get(directory);
         const counts = interest?.has(name ?? "") ?? !isNoise(name ?? "");
-        if (counts || name === null || name === path.basename(directory)) this.#onEvent(directory);
+        if (counts || name === null) this.#onEvent(directory);
       });
       watcher.on("error", () => this.#lost(directory, watcher));
       this.#watching.set(directory, { watcher, inode: inodeOf(directory) });
+      return true;
     } catch (error) {
       // The directory has gone, or there are no watches left: the next refresh tries again.
       const { code = "" } = error as NodeJS.ErrnoException;
       if (code !== "ENOENT") this.#onTrouble(directory, code);
+      return false;
     }
   }
 
   #lost(directory: string, watcher: FSWatcher): void {
     watcher.close();
-    if (this.#watching.get(directory)?.watcher === watcher) this.#watching.delete(directory);
+    if (this.#watching.get(directory)?.watcher !== watcher) return;
+    this.#watching.delete(directory);
     this.#onEvent(directory);
   }
+}
+
+function interestsOf(wanted: ReadonlyMap<string, Interest>): Map<string, Interest> {
+  const interests = new Map<string, Interest>();
+  for (const [directory, interest] of wanted) {
+    const at = nearestDirectory(directory);
+    const [missing] = path.relative(at, directory).split(path.sep);
+    const names = missing ? new Set([missing]) : interest;
+    const others = interests.has(at) ? interests.get(at) : new Set<string>();
+    interests.set(at, names && others && new Set([...names, ...others]));
+  }
+  return interests;
 }
 
 /**
