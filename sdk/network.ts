@@ -180,6 +180,11 @@ export interface Drain {
   readonly immediate: boolean;
   /** Asked for each response: true if it is to be its connection's last. */
   closes(): boolean;
+  /**
+   * In how many milliseconds a connection that has had no such response should begin to leave. `graceMs`: how long that takes it.
+   * Undefined: never, for there is no time for it.
+   */
+  leavesIn?(graceMs: number): number | undefined;
 }
 
 /**

@@ -260,22 +260,19 @@ interface DrainHow {
   readonly skipExit: boolean;
 }
 
-/** Gracefully: asks clients to close now, and closes the listeners once the drain time is over (`skipExit`: never). */
+/** Asks clients to leave, and closes the listeners: gracefully once the drain time is over, else now (`skipExit`: never). */
 function drainListeners({ fleet, reload, options, server }: OperationParts, how: DrainHow): void {
   const names = (reload.live?.config.listeners ?? [])
     .filter((l) => l.thread !== "control" && (!how.inboundOnly || l.direction === "INBOUND"))
     .map((l) => l.name);
+  fleet()?.drainListeners(names, { ask: true, stop: false });
+  if (how.skipExit) return;
   const stop = () => {
     server.onStopped(names);
     fleet()?.drainListeners(names, { ask: false, stop: true });
   };
-  if (!how.graceful) {
-    stop();
-    return;
-  }
-  fleet()?.drainListeners(names, { ask: true, stop: false });
-  if (how.skipExit) return;
-  setTimeout(stop, options.drainTimeMs).unref();
+  if (how.graceful) setTimeout(stop, options.drainTimeMs).unref();
+  else stop();
 }
 
 function memory(): unknown {

@@ -1,8 +1,14 @@
 import type { Drain } from "@tsproxy/sdk";
 
+/** Within this share of the drain time each response comes to be its connection's last. */
+const RAMP = 1 / 2;
+/** After this share of the drain time connections leave without a response. */
+const LEAVING_BEGINS = 2 / 3;
+
 /**
- * Envoy's two drain strategies. Gradual: the probability that a connection is closed after a response rises from 0 to 1 over the
- * drain time `ms`, so that clients do not all reconnect at the same moment. Immediate: every response closes its connection.
+ * Envoy's two drain strategies. Gradual: the probability that a connection is closed after a response rises from 0 to 1, second by
+ * second, over the first half of the drain time `ms`, so that clients do not all reconnect at the same moment. Immediate: every
+ * response closes its connection. With both, connections that have no response leave in the last third.
  */
 export class DrainWindow implements Drain {
   /** True if the drain time is 0: connections begin to close at once, not after their next response. */
@@ -22,6 +28,15 @@ export class DrainWindow implements Drain {
   }
 
   closes(): boolean {
-    return this.#always || Math.random() * this.#ms < this.#now() - this.#since;
+    if (this.#always) return true;
+    const seconds = Math.floor((this.#now() - this.#since) / 1000);
+    return Math.random() * Math.ceil((this.#ms * RAMP) / 1000) < seconds;
+  }
+
+  leavesIn(graceMs: number): number | undefined {
+    const begin = this.#ms * LEAVING_BEGINS;
+    const span = this.#ms - graceMs - begin;
+    const passed = this.#now() - this.#since;
+    return span <= 0 || passed >= begin ? undefined : begin + Math.random() * span - passed;
   }
 }

@@ -736,12 +736,12 @@ export class Engine {
       for (const chain of listener.chains) this.#drainRuns(chain, drain);
   }
 
-  /** Drains the connections that these listeners have and those that they will accept. */
+  /** Drains the connections that these listeners have and those that they will accept. A drain that has begun goes on. */
   drainListeners(names: readonly string[], how: DrainOptions): void {
     const drain = this.#drainWindow(how);
     for (const name of names) {
       const listener = this.#world.listeners.get(name)?.listener;
-      if (listener === undefined) continue;
+      if (listener === undefined || listener.draining !== undefined) continue;
       listener.draining = drain;
       for (const chain of listener.chains) this.#drainRuns(chain, drain);
     }

@@ -6,6 +6,7 @@ describe("commands that change something", () => {
     ["/healthcheck/fail", "core.healthcheck"],
     ["/healthcheck/ok", "core.healthcheck"],
     ["/drain_listeners?graceful&inboundonly", "core.drain_listeners"],
+    ["/drain_listeners?skip_exit", "core.drain_listeners"],
     ["/reopen_logs", "core.reopen_logs"],
     ["/stats/recentlookups/enable", "core.change_lookups"],
     ["/runtime_modify?a=1", "core.runtime_modify"],

@@ -1,4 +1,4 @@
-import { type Answer, Refused, text } from "./answer.ts";
+import { type Answer, text } from "./answer.ts";
 import type { CoreData } from "./core-data.ts";
 import type { Query } from "./query.ts";
 
@@ -14,12 +14,10 @@ export const healthcheck =
 
 /** `/drain_listeners` */
 export async function drainListeners(query: Query, core: CoreData): Promise<Answer> {
-  const skipExit = query.has("skip_exit");
-  if (skipExit && !query.has("graceful")) throw new Refused(400, "skip_exit requires graceful\n");
   await core.drainListeners({
     graceful: query.has("graceful"),
     inboundOnly: query.has("inboundonly"),
-    skipExit,
+    skipExit: query.has("skip_exit"),
   });
   return ok();
 }

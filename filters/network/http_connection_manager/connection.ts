@@ -52,6 +52,8 @@ export class HcmConnection implements NetworkFilter, ServerEvents {
   #durationTimer: Timer | undefined = undefined;
   /** Runs from when the client is asked to leave; until it fires the client may still send requests. */
   #drainTimer: Timer | undefined = undefined;
+  /** Armed while the listener drains. */
+  #leaveTimer: Timer | undefined = undefined;
   /** Details of the error for which the codec has given up the connection; "": none. */
   errorDetails = "";
   #codes: CodeCounters;
@@ -200,10 +202,14 @@ export class HcmConnection implements NetworkFilter, ServerEvents {
     this.#endTurn();
   }
 
-  /** The listener drains: responses ask the client to leave. The listener itself closes idle connections. */
+  /** The listener drains: responses ask the client to leave, and late in the drain time idle connections leave as well. */
   onDrain(drain: Drain): void {
     if (!drain.immediate) {
       this.#listenerDrain = drain;
+      const ms = drain.leavesIn?.(this.#runtime.config.drain_timeout);
+      if (ms === undefined) return;
+      this.#leaveTimer ??= this.#manager.cx.timer(() => this.#onDrainEnding());
+      this.#leaveTimer.arm(ms);
       return;
     }
     this.#toldToDrain = true;
@@ -222,6 +228,7 @@ export class HcmConnection implements NetworkFilter, ServerEvents {
     this.#idle.cancel();
     this.#durationTimer?.cancel();
     this.#drainTimer?.cancel();
+    this.#leaveTimer?.cancel();
     const { stats } = this.#runtime;
     // As in Envoy, a close that follows the client's own counts as the client's.
     const remote = event.by === "remote" || this.#clientLeft;
@@ -434,6 +441,13 @@ export class HcmConnection implements NetworkFilter, ServerEvents {
     this.#runtime.stats.cxMaxDurationReached.inc();
     if (this.#codec === undefined) this.close();
     else this.#leave(false);
+  }
+
+  /** The listener's drain comes to its end, and no response has made the client leave. */
+  #onDrainEnding(): void {
+    if (this.#closing) return;
+    if (this.#codec === undefined) this.close();
+    else this.#leave(true);
   }
 
   /** A filter asks for it (`WISH.DRAIN_CONNECTION`): the next response is the last. */

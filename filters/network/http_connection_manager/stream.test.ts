@@ -272,6 +272,22 @@ describe("connections", () => {
     expect(c.connection.closed).toBe("flush");
   });
 
+  it("leave by themselves late in a drain, also without a response", () => {
+    const p = proxy().start({ drain_timeout: 500 });
+    const drain = { immediate: false, closes: () => false, leavesIn: () => 1_000 };
+    const silent = p.connect();
+    const idle = p.connect().get("/");
+    p.up.last.respond(200, {}, "");
+    for (const { filter } of [silent, idle]) filter.onDrain?.(drain);
+    p.cx.clock.advance(999);
+    expect([silent.connection.open, idle.connection.open]).toEqual([true, true]);
+    p.cx.clock.advance(2);
+    expect([silent.connection.open, idle.connection.open]).toEqual([false, true]);
+    p.cx.clock.advance(501);
+    expect(idle.connection.closed).toBe("delayed");
+    expect(p.cx.clock.armed).toBe(0);
+  });
+
   it("close at once when the client wanted that, later when its message was bad", () => {
     const p = proxy().start();
     const c = p.connect().get("/", "connection: close");
