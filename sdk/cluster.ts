@@ -271,6 +271,8 @@ export interface SpreadOptions {
 /** The cluster manager, reached as `cx.clusters`. */
 export interface Clusters {
   get(name: string): Cluster | undefined;
+  /** What /clusters and /config_dump show besides figures. Undefined anywhere but on the control thread. */
+  status?(): ClusterManagerStatus | undefined;
 }
 
 export interface ClusterStats {
@@ -382,7 +384,7 @@ export interface Cluster {
   ): { readonly connection: Connection; readonly host: Host } | "no_host" | "overflow";
 }
 
-/** Published by the control thread under `cluster_manager/status`: what /clusters and /config_dump show besides figures. */
+/** Answered by `Clusters.status`. */
 export interface ClusterManagerStatus {
   readonly clusters: readonly ClusterStatus[];
 }

@@ -173,7 +173,10 @@ export class Engine {
     );
     this.#chunk = new Chunk(this.#io.memory, 0, 0);
     this.#wheel.advance(this.#io.now);
-    const clusters: Clusters = { get: (name) => this.#clusters()?.get(name) };
+    const clusters: Clusters = {
+      get: (name) => this.#clusters()?.get(name),
+      status: () => this.#clusters()?.status?.(),
+    };
     const holder = { worker: options.worker, isolate: options.isolate ?? 1 };
     this.#around = {
       role: options.role,

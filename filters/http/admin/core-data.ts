@@ -104,7 +104,6 @@ interface MemorySnapshot {
 /** What admin's pages are made of. Most of it is asked of core for each page; some is published and kept here. */
 export class CoreData {
   readonly #cx: SetupContext;
-  #clusters: ClusterManagerStatus = { clusters: [] };
   #certificates: readonly ContextSnapshot[] = [];
 
   constructor(cx: SetupContext) {
@@ -112,20 +111,17 @@ export class CoreData {
     cx.subscribe("core.certificates", (certificates) => {
       this.#certificates = certificates as readonly ContextSnapshot[];
     });
-    cx.subscribe("cluster_manager/status", (status) => {
-      this.#clusters = status as ClusterManagerStatus;
-    });
   }
 
   get certificates(): readonly ContextSnapshot[] {
     return this.#certificates;
   }
   get clusters(): ClusterManagerStatus {
-    return this.#clusters;
+    return this.#cx.clusters.status?.() ?? { clusters: [] };
   }
   async stats(): Promise<StatsSnapshot> {
     const snapshot = await this.#ask<StatsSnapshot>("core.stats");
-    return withEndpoints(snapshot, this.#clusters);
+    return withEndpoints(snapshot, this.clusters);
   }
   listeners(): Promise<readonly ListenerSnapshot[]> {
     return this.#ask("core.listeners");

@@ -99,7 +99,7 @@ function playCore(cx: TestContext, world: World): string[] {
 export function start(world: World = {}) {
   const cx = new TestContext();
   const ran = playCore(cx, world);
-  cx.publish("cluster_manager/status", world.clusters ?? { clusters: [] });
+  cx.clusters.status = () => world.clusters ?? { clusters: [] };
   const factory = cx.setup(admin, {});
 
   function open(method: string, path: string) {

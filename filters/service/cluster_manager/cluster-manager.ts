@@ -84,7 +84,10 @@ export class ClusterManager implements Service {
         : undefined;
     this.#estate = this.#makeEstate(config);
     this.#ownLocality = localityKey(cx.node.locality);
-    this.clusters = { get: (name) => this.#entries.get(name)?.cluster };
+    this.clusters = {
+      get: (name) => this.#entries.get(name)?.cluster,
+      status: () => this.#membership?.status(),
+    };
     this.#look = cx.timer(() => this.#onLook());
     this.#heir = this.#asHeir();
     // Registered before clusters are added: if one is refused below, those before it must be released.

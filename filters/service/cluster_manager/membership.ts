@@ -8,7 +8,6 @@ import {
   type HostStatus,
   type SetupContext,
   type Stats,
-  type Timer,
 } from "@tsproxy/sdk";
 import { BreakerDisplay, thresholdsOf } from "./circuit-breaker.ts";
 import type { ClusterHealth } from "./cluster-health.ts";
@@ -16,8 +15,6 @@ import { type ClusterConfig, type Config, policyOf } from "./config.ts";
 import { type Estate, fingerprintOf } from "./handover.ts";
 import { excludedBy, flagsText, healthBy } from "./health-flags.ts";
 import { addressOf, isCanary } from "./host.ts";
-
-const PUBLISH_MS = 50; // minimum interval between two publications of the status
 
 interface Hosts {
   /** Hosts by id. */
@@ -43,24 +40,18 @@ interface Cells {
 export class Membership {
   /** Priority of each host by id, for each cluster. */
   readonly members = new Map<string, ReadonlyMap<string, number>>();
-  readonly #cx: SetupContext;
   readonly #stats: Stats;
   #previous: Estate | undefined;
   readonly #configs = new Map<string, ClusterConfig>();
   readonly #cells = new Map<string, Cells>();
   readonly #hosts = new Map<string, Hosts>();
-  /** Delays the status, as many clusters change at once when a proxy starts. */
-  readonly #soon: Timer;
   readonly #breakers: BreakerDisplay;
-  #publishedMs = -PUBLISH_MS;
   #active = false;
 
   constructor(cx: SetupContext, config: Config, previous: Estate | undefined) {
-    this.#cx = cx;
     this.#stats = cx.stats.scope("cluster_manager.");
     this.#previous = previous;
     this.#breakers = new BreakerDisplay(config, cx);
-    this.#soon = cx.timer(() => this.#publish());
     for (const cluster of config) {
       this.#configs.set(cluster.name, cluster);
       const stats = cx.stats.scope(`cluster.${cluster.alt_stat_name || cluster.name}.`);
@@ -85,17 +76,7 @@ export class Membership {
     const uncounted = this.#active ? 1 : (this.#hosts.get(cluster)?.changes ?? 1);
     const hosts = { specs, health, changes: Math.max(changes, uncounted) };
     this.#hosts.set(cluster, hosts);
-    if (!this.#active) return;
-    this.#count(cluster, hosts);
-    this.#publishSoon();
-  }
-
-  /** Publishes the first change at once, and those that follow within PUBLISH_MS together. */
-  #publishSoon(): void {
-    if (this.#soon.armed) return;
-    const next = this.#publishedMs + PUBLISH_MS - this.#cx.now();
-    if (next <= 0) this.#publish();
-    else this.#soon.arm(next);
+    if (this.#active) this.#count(cluster, hosts);
   }
 
   /** Called when this generation takes over service. */
@@ -118,13 +99,11 @@ export class Membership {
     this.#stats.gauge("warming_clusters").set(0);
     for (const [cluster, hosts] of this.#hosts) this.#count(cluster, hosts);
     this.#breakers.begin();
-    this.#publish();
   }
 
   /** Called when another generation takes over; clears the gauges, as it may not have all these clusters. */
   end(): void {
     this.#active = false;
-    this.#soon.cancel();
     this.#breakers.end();
     this.#stats.gauge("active_clusters").set(0);
     for (const cells of this.#cells.values()) {
@@ -157,8 +136,8 @@ export class Membership {
     this.members.set(cluster, now);
   }
 
-  #publish(): void {
-    this.#publishedMs = this.#cx.now();
+  /** Made when admin asks: it is long, and seldom read. */
+  status(): ClusterManagerStatus {
     const clusters: ClusterStatus[] = [];
     for (const [name, config] of this.#configs) {
       clusters.push({
@@ -172,8 +151,7 @@ export class Membership {
         hosts: statusesOf(this.#hosts.get(name)),
       });
     }
-    const status: ClusterManagerStatus = { clusters };
-    this.#cx.publish("cluster_manager/status", status);
+    return { clusters };
   }
 }
 
