@@ -13,6 +13,7 @@ import { SandboxProfile } from "./sandbox/profile.ts";
 import { Sandbox } from "./sandbox/sandbox.ts";
 import type { StatsSink } from "./sandbox/stats.ts";
 import type { Supply } from "./sandbox/supply.ts";
+import type { Crossing } from "./sockets/crossing.ts";
 import type { Sockets } from "./sockets/sockets.ts";
 import { steadyNow } from "./steady-clock.ts";
 
@@ -25,6 +26,7 @@ export interface BoxesOptions {
   readonly worker: number;
   readonly node: { readonly id: string; readonly cluster: string; readonly address?: string };
   readonly sockets: Sockets;
+  readonly crossing: Crossing;
   readonly stats: StatsSink;
   readonly post: (message: FromWorker) => void;
   /** The thread's words for the supervisor (BEAT): among them the box that the thread is inside now. */
@@ -96,10 +98,10 @@ export class Boxes {
     this.#options = options;
     this.node = options.node;
     this.#debugging = new Debugging(options.post, (name) => this.#serving(name)?.isolate);
-    const { sockets } = options;
+    const { sockets, crossing } = options;
     sockets.onPark = (box, token, at, size) => {
       const found = this.#boxes.get(box);
-      if (found === undefined) sockets.push(EVENT.VERDICT, token, 0, -1);
+      if (found === undefined) crossing.push(EVENT.VERDICT, token, 0, -1);
       else if (found.fallback === undefined) found.sandbox.park(token, at, size);
       else this.#parkWithFallback(found, found.fallback, token, at, size);
     };
@@ -123,7 +125,7 @@ export class Boxes {
       sandbox.park(token, at, size);
       return;
     }
-    const { memory } = this.#options.sockets;
+    const { memory } = this.#options.crossing;
     const useAt = at + RECORD.USE * 4;
     const use = uses.get(memory.readInt32LE(useAt));
     if (use !== undefined) memory.writeInt32LE(use, useAt);
@@ -132,7 +134,7 @@ export class Boxes {
 
   /** Makes a box for new code of a package. Answers its number and the hooks that the source names (a mask of HOOK bits). */
   add(module: ModuleSource): { readonly box: number; readonly hooks: number } {
-    const { supply, watchdog, worker, sockets, stats, post, beats } = this.#options;
+    const { supply, watchdog, worker, crossing, stats, post, beats } = this.#options;
     const { manifest = {}, quarantined = false } = module;
     const box = this.#next++;
     post({ type: "box", box, package: module.package });
@@ -148,13 +150,13 @@ export class Boxes {
       limits: limitsOf(manifest),
       quarantined,
       mark: { words: beats, box },
-      memory: sockets.memory,
-      place: (size) => sockets.place(size),
+      memory: crossing.memory,
+      place: (size) => crossing.place(size),
       onVerdict: (token, at, size) => {
-        sockets.push(EVENT.VERDICT, token, at, size);
-        sockets.schedule();
+        crossing.push(EVENT.VERDICT, token, at, size);
+        crossing.schedule();
       },
-      onWork: () => sockets.schedule(),
+      onWork: () => crossing.schedule(),
       onReads: (use, mask) => this.#options.onReads(use, mask),
       onPolicy: (use, told) => this.#options.onPolicy(use, told),
       onFetch: (text, bytes) => this.#options.onFetch(box, text, bytes),
@@ -189,7 +191,7 @@ export class Boxes {
       superseded: false,
       isEnding: false,
     });
-    sockets.visit(sandbox);
+    crossing.visit(sandbox);
     return { box, hooks: sandbox.hooks };
   }
 
@@ -368,7 +370,7 @@ export class Boxes {
     if (found === undefined) return;
     this.#boxes.delete(box);
     this.#letGo(found);
-    this.#options.sockets.leave(found.sandbox);
+    this.#options.crossing.leave(found.sandbox);
     found.sandbox.dispose();
     this.#options.onGate(box, undefined);
   }

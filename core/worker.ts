@@ -37,9 +37,11 @@ import { SandboxImage } from "./sandbox/image.ts";
 import type { SandboxIsolate } from "./sandbox/isolate.ts";
 import { Supply } from "./sandbox/supply.ts";
 import { readText } from "./shared-text.ts";
+import { Crossing } from "./sockets/crossing.ts";
 import { type Family, resolveName } from "./sockets/dns.ts";
 import { Gathering } from "./sockets/gathering.ts";
-import { type Listening, Sockets } from "./sockets/sockets.ts";
+import type { Listening } from "./sockets/listening-sockets.ts";
+import { Sockets } from "./sockets/sockets.ts";
 import type { StreamHandle } from "./sockets/stream-handle.ts";
 import { Contexts } from "./sockets/tls.ts";
 import { steadyAt, steadyNow } from "./steady-clock.ts";
@@ -79,6 +81,7 @@ class Worker {
   #tellsCertificates = false;
   #services: LocalServices | undefined;
   #builtin: Builtin;
+  #crossing: Crossing;
   #sockets: Sockets;
   #boxes: Boxes;
   readonly #cells: SandboxCells;
@@ -108,7 +111,7 @@ class Worker {
       if (builtin !== this.#builtin || builtin.disposed) return;
       this.#guarded(() => builtin.fetch(box, text, bytes.toString("latin1")));
     },
-    () => this.#sockets.poke(),
+    () => this.#crossing.poke(),
   );
   readonly #ownProfile = new ThreadProfile();
   readonly #beats: Int32Array;
@@ -123,14 +126,14 @@ class Worker {
     this.#cells = new SandboxCells(start.stats, post);
     const image = new SandboxImage(start.prelude.sandbox, () => post({ type: "image_wanted" }));
     this.#supply = new Supply(image);
-    [this.#builtin, this.#sockets, this.#boxes] = this.#build();
+    [this.#builtin, this.#crossing, this.#sockets, this.#boxes] = this.#build();
     setInterval(() => {
       this.#beats[0]!++;
       if (this.#isFirst) this.#gathering.tick();
     }, 100).unref();
     setInterval(() => {
       this.#boxes.expire(performance.now());
-      this.#resting.tick(this.#sockets.counts.crossings);
+      this.#resting.tick(this.#crossing.counts.crossings);
     }, 1000).unref();
   }
 
@@ -139,7 +142,7 @@ class Worker {
     return this.#start.role === "worker" && this.#start.index === 0;
   }
 
-  #build(): [Builtin, Sockets, Boxes] {
+  #build(): [Builtin, Crossing, Sockets, Boxes] {
     const ring = createRing(this.#start.sizes);
     const contexts = new Contexts(this.#start.secret);
     contexts.onKeyLog = (path, text) =>
@@ -168,13 +171,15 @@ class Worker {
     const onDead = (error: unknown) => this.#onDead(builtin, error);
     const { index, node, role } = this.#start;
     const gathering = role === "worker" ? this.#gathering : undefined;
-    const sockets = new Sockets(ring, builtin.run, onDead, contexts, gathering);
+    const crossing = new Crossing(ring, builtin.run);
+    const sockets = new Sockets(crossing, onDead, contexts, gathering);
     const boxes = new Boxes({
       supply: this.#supply,
       watchdog: this.#watchdog,
       worker: index,
       node,
       sockets,
+      crossing,
       stats: this.#cells,
       post: this.#post,
       beats: this.#beats,
@@ -191,7 +196,7 @@ class Worker {
       if (topic === RUNTIME_TOPIC) boxes.setRuntime(text);
       else if (topic === NODE_TOPIC) boxes.node = JSON.parse(text);
     }
-    return [builtin, sockets, boxes];
+    return [builtin, crossing, sockets, boxes];
   }
 
   #tellGate(builtin: Builtin, box: number, isolate: SandboxIsolate | undefined): void {
@@ -290,7 +295,7 @@ class Worker {
 
   #onFileChanged(path: string): void {
     this.#guarded(() => this.#builtin.publish(`core.file:${path}`, `${performance.now()}`));
-    this.#sockets.poke();
+    this.#crossing.poke();
   }
 
   /** Lines for a file: its path, when they were written, the lines. Main writes them, in order with those of other threads. */
@@ -338,7 +343,7 @@ class Worker {
 
   #reply(call: number, value: unknown, error: string | undefined): void {
     this.#guarded(() => this.#builtin.reply(call, value, error));
-    this.#sockets.poke();
+    this.#crossing.poke();
   }
 
   /** Enters the builtin isolate outside a flush; `poke` runs the commands that this leaves. If it throws, the isolate is lost. */
@@ -389,11 +394,12 @@ class Worker {
         break;
       case "drain_listeners":
         if (message.stop)
-          for (const name of this.#sockets.listening)
-            if (message.names.includes(listenerOf(name))) void this.#sockets.unlisten(name);
+          for (const name of this.#sockets.listening.names)
+            if (message.names.includes(listenerOf(name)))
+              void this.#sockets.listening.unlisten(name);
         if (message.ask)
           this.#guarded(() => this.#builtin.drainListeners(message.names, this.#start.drain));
-        this.#sockets.poke();
+        this.#crossing.poke();
         break;
       case "profile":
         void this.#profile(message.enable, message.of);
@@ -422,7 +428,7 @@ class Worker {
     this.#guarded(() => this.#builtin.publish(topic, text));
     if (topic === RUNTIME_TOPIC) this.#boxes.setRuntime(text);
     else if (topic === NODE_TOPIC) this.#boxes.node = JSON.parse(text);
-    this.#sockets.poke();
+    this.#crossing.poke();
   }
 
   /** Starts or ends a profile of a sandboxed filter, or of this thread. */
@@ -469,7 +475,7 @@ class Worker {
       this.#post({ type: "staged", generation, brought });
       void this.#prepareBoxes(pending);
     }
-    this.#sockets.poke();
+    this.#crossing.poke();
   }
 
   #extend({ generation, config, listeners, nth }: Extract<ToWorker, { type: "extend" }>): void {
@@ -480,7 +486,7 @@ class Worker {
     const refusals = this.#tried(() => this.#builtin.extend(listeners, nth));
     if (refusals.length > 0) this.#refuse(pending, refusals);
     else void this.#prepareBoxes(pending);
-    this.#sockets.poke();
+    this.#crossing.poke();
   }
 
   /** Loads the changed modules and runs their setups beside what serves now. */
@@ -562,7 +568,7 @@ class Worker {
     this.#pending = undefined;
     this.#guarded(() => this.#builtin.abort());
     for (const box of pending.boxes.values()) this.#boxes.drop(box);
-    this.#sockets.poke();
+    this.#crossing.poke();
   }
 
   #onReady(generation: number, who: "builtin" | "boxes"): void {
@@ -586,14 +592,14 @@ class Worker {
     this.#live = pending.live;
     this.#generation = generation;
     this.#committedAt = performance.now();
-    for (const name of this.#sockets.listening) {
+    for (const name of this.#sockets.listening.names) {
       const config = this.#live.config?.listeners.find(
         (known) => known.name === listenerOf(name) && socketNumber(name) < known.sockets,
       );
-      if (config === undefined) void this.#sockets.unlisten(name);
-      else this.#sockets.configure(name, config);
+      if (config === undefined) void this.#sockets.listening.unlisten(name);
+      else this.#sockets.listening.configure(name, config);
     }
-    this.#sockets.poke();
+    this.#crossing.poke();
     this.#post({ type: "committed", generation });
     if (generation > 1) this.#garbage.onCommit();
     else this.#awaitRest();
@@ -601,10 +607,10 @@ class Worker {
 
   /** Collects what the start has left. */
   #awaitRest(): void {
-    const { events } = this.#sockets.counts;
+    const { events } = this.#crossing.counts;
     const wait = COLLECT_AFTER_MS + COLLECT_APART_MS * (1 + this.#start.index);
     setTimeout(() => {
-      if (this.#start.role === "worker" && this.#sockets.counts.events !== events) {
+      if (this.#start.role === "worker" && this.#crossing.counts.events !== events) {
         // A worker that has traffic by now must not stop for long: compiled code stays until it comes to rest.
         this.#collectGarbage();
         this.#resting.postpone();
@@ -634,7 +640,7 @@ class Worker {
     for (const { name, address } of listeners) {
       const listener = listenerOf(name);
       const config = this.#live.config?.listeners.find((known) => known.name === listener);
-      void this.#sockets.unlisten(name);
+      void this.#sockets.listening.unlisten(name);
       try {
         const options = {
           backlog: config?.backlog ?? 0,
@@ -644,8 +650,8 @@ class Worker {
         };
         const at =
           address.udp === true
-            ? await this.#sockets.listenUdp(name, address, options)
-            : await this.#sockets.listen(name, address, options);
+            ? await this.#sockets.listening.listenUdp(name, address, options)
+            : await this.#sockets.listening.listen(name, address, options);
         bound.push({ name, address: at });
       } catch (error) {
         const e = error as NodeJS.ErrnoException;
@@ -682,7 +688,7 @@ class Worker {
       this.#before = undefined;
     }
     // Its successor may die as well, before it has taken the listening sockets.
-    if (!this.#isDead) this.#listeners = this.#sockets.giveListeners();
+    if (!this.#isDead) this.#listeners = this.#sockets.listening.giveAll();
     this.#isDead = true;
     if (this.#isFirst) this.#gathering.takes = false;
     this.#post({ type: "stats_lost" });
@@ -699,17 +705,17 @@ class Worker {
   /** Builds the isolates again with what is live. The listening sockets have stayed open meanwhile. */
   #rebuild(): void {
     if (this.#stopping) return;
-    [this.#builtin, this.#sockets, this.#boxes] = this.#build();
+    [this.#builtin, this.#crossing, this.#sockets, this.#boxes] = this.#build();
     const live = this.#live;
     const serve = (): void => {
       this.#pending = undefined;
       this.#boxes.commit(pending.boxes);
       this.#guarded(() => this.#builtin.commit(this.#start.drain));
-      this.#sockets.takeListeners(this.#listeners);
+      this.#sockets.listening.takeAll(this.#listeners);
       this.#isDead = false;
       if (this.#isFirst) this.#gathering.takes = true;
       for (const { name, handle } of this.#given.splice(0)) this.#sockets.take(name, handle);
-      this.#sockets.poke();
+      this.#crossing.poke();
     };
     const pending: Pending = {
       generation: this.#generation,
@@ -725,14 +731,16 @@ class Worker {
     for (const { message, package: name } of refusals)
       this.#log("error", `cannot be set up again: ${message}`, { filter: name });
     void this.#prepareBoxes(pending);
-    this.#sockets.poke();
+    this.#crossing.poke();
   }
 
   async #drain(ms: number): Promise<void> {
     if (this.#isFirst) this.#gathering.takes = false;
-    await Promise.all(this.#sockets.listening.map((name) => this.#sockets.unlisten(name)));
+    await Promise.all(
+      this.#sockets.listening.names.map((name) => this.#sockets.listening.unlisten(name)),
+    );
     this.#guarded(() => this.#builtin.drain());
-    this.#sockets.poke();
+    this.#crossing.poke();
     const until = performance.now() + ms;
     while (performance.now() < until && this.#builtin.activeConnections > 0) {
       await new Promise((resolve) => setTimeout(resolve, 20));
@@ -749,7 +757,7 @@ class Worker {
         waiting = this.#builtin.flushFiles();
       });
       if (waiting === 0 || performance.now() >= until) return;
-      this.#sockets.poke();
+      this.#crossing.poke();
       await new Promise((resolve) => setTimeout(resolve, 5));
     }
   }

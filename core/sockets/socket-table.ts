@@ -48,8 +48,13 @@ export class Entry {
 /** Ids have 16 bits of index. */
 const INDEX_MAX = 0xffff;
 
+/** Open at once: offered and closing connections need some of the ids. */
+export const MAX_CONNECTIONS = 60_000;
+
 /** The connections of a worker by their ids. An index is issued again only after the isolate's release, and then makes another id. */
 export class SocketTable {
+  /** Connections and UDP sockets that are not closed. */
+  open = 0;
   readonly #entries: (Entry | undefined)[] = [];
   readonly #generations: number[] = [];
   readonly #freeIndexes: number[] = [];

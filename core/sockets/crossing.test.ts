@@ -1,12 +1,9 @@
-import { afterEach, expect, it } from "vitest";
+import { expect, it } from "vitest";
 import { createRing, EVENT, WORD } from "../inside/ring.ts";
-import { Sockets } from "./sockets.ts";
-
-let sockets: Sockets | undefined;
-afterEach(() => sockets?.destroy());
+import { Crossing } from "./crossing.ts";
 
 /**
- * Sockets whose isolate notes the kinds of the events that it is told, crossing by crossing (`told`), and the word of memory that
+ * A crossing whose isolate notes the kinds of the events that it is told, crossing by crossing (`told`), and the word of memory that
  * each event names (`named`).
  */
 function start() {
@@ -14,31 +11,27 @@ function start() {
   const words = new Int32Array(ring);
   const told: number[][] = [];
   const named: number[] = [];
-  const made = new Sockets(
-    ring,
-    (count) => {
-      const at = words[WORD.EVENTS]! >> 2;
-      told.push(Array.from({ length: count }, (_, k) => words[at + 4 * k]!));
-      for (let k = 0; k < count; k++) named.push(words[words[at + 4 * k + 2]! >> 2]!);
-      words[WORD.CONSUMED] = count;
-      words[WORD.AGAIN] = 0;
-      words[WORD.WAKE_IN] = -1;
-      return 0;
-    },
-    (error) => {
-      throw error;
-    },
-  );
-  sockets = made;
-  return { sockets: made, told, named, words };
+  const crossing = new Crossing(ring, (count) => {
+    const at = words[WORD.EVENTS]! >> 2;
+    told.push(Array.from({ length: count }, (_, k) => words[at + 4 * k]!));
+    for (let k = 0; k < count; k++) named.push(words[words[at + 4 * k + 2]! >> 2]!);
+    words[WORD.CONSUMED] = count;
+    words[WORD.AGAIN] = 0;
+    words[WORD.WAKE_IN] = -1;
+    return 0;
+  });
+  crossing.onLost = (error) => {
+    throw error;
+  };
+  return { crossing, told, named, words };
 }
 
 it("what a sandbox finds for the chain when it is asked goes to it in the same flush, though nobody enters the sandbox", () => {
-  const { sockets, told } = start();
+  const { crossing, told } = start();
   let found = true;
-  sockets.visit({
+  crossing.visit({
     wantsEntry: () => {
-      if (found) sockets.push(EVENT.VERDICT, 1, 0, 0);
+      if (found) crossing.push(EVENT.VERDICT, 1, 0, 0);
       found = false;
       return false;
     },
@@ -46,32 +39,32 @@ it("what a sandbox finds for the chain when it is asked goes to it in the same f
       throw new Error("nobody has asked for an entry");
     },
   });
-  sockets.poke();
+  crossing.poke();
   expect(told).toEqual([[], [EVENT.VERDICT]]);
 });
 
 it("more events than the ring holds take several crossings of one flush", () => {
-  const { sockets, told } = start();
-  for (let k = 0; k < 20; k++) sockets.push(EVENT.VERDICT, k, 0, 0);
-  sockets.flush();
+  const { crossing, told } = start();
+  for (let k = 0; k < 20; k++) crossing.push(EVENT.VERDICT, k, 0, 0);
+  crossing.flush();
   expect(told.map((kinds) => kinds.length)).toEqual([8, 8, 4]);
 });
 
 it("answers of a sandbox that is entered again and again lie in memory that nothing else is written to before they are told", async () => {
-  const { sockets, named, words } = start();
+  const { crossing, named, words } = start();
   const count = 60;
   let entries = 0;
-  sockets.visit({
+  crossing.visit({
     wantsEntry: () => entries < count,
     enter: () => {
-      const at = sockets.place(8);
+      const at = crossing.place(8);
       words[at >> 2] = ++entries;
-      sockets.push(EVENT.VERDICT, 1, at, 8);
+      crossing.push(EVENT.VERDICT, 1, at, 8);
     },
   });
-  sockets.poke();
+  crossing.poke();
   // What a socket reads before the next flush.
-  const read = sockets.place(count * 8);
+  const read = crossing.place(count * 8);
   words.fill(-1, read >> 2, (read >> 2) + count * 2);
   while (named.length < count) await new Promise((resolve) => setImmediate(resolve));
   expect(named).toEqual(Array.from({ length: count }, (_, k) => k + 1));
