@@ -2,6 +2,7 @@
 
 export * from "./access-log.ts";
 export * from "./access-log-filter.ts";
+export * from "./byte-queue.ts";
 export * from "./bytes.ts";
 export * from "./cells.ts";
 export * from "./client-hello.ts";

@@ -1,4 +1,5 @@
 // Hot path: both directions of every stream.
+import { ByteQueue } from "./byte-queue.ts";
 import { Chunk, copyBytes } from "./bytes.ts";
 import type { HeaderMap, RequestHeaders, ResponseHeaders } from "./headers.ts";
 import {
@@ -83,7 +84,7 @@ export class Walk {
   /** The position that keeps the head back, or -1. */
   #holdingAt = -1;
   #hold: Hold | undefined = undefined;
-  #held: Uint8Array[] = [];
+  #held = new ByteQueue();
   #heldSize = 0;
   /** Position of the chunk under way, or -1. */
   #bodyAt = -1;
@@ -150,7 +151,7 @@ export class Walk {
     this.#prompt = false;
     this.#isWhole = false;
     this.#lentMemory = undefined;
-    if (this.#held.length > 0) this.#held = [];
+    if (this.#held.size > 0) this.#held = new ByteQueue();
     if (this.#kept.length > KEPT_FOR_NEXT) this.#kept = EMPTY;
     if (this.#underWay.length > KEPT_FOR_NEXT) this.#underWay = EMPTY;
   }
@@ -337,7 +338,7 @@ export class Walk {
   #gather(): boolean {
     const chunk = this.#chunk;
     this.#heldSize += chunk.length;
-    const isOnly = this.#chunkEnd && this.#held.length === 0 && !this.#isWhole;
+    const isOnly = this.#chunkEnd && this.#held.size === 0 && !this.#isWhole;
     const isFree = isOnly && this.#hold!.exceptLast;
     const max = this.#hold!.max === 0 ? (this.#owner.bodyLimit ?? KEPT_LIMIT) : this.#hold!.max;
     if (!isFree && this.#heldSize > max) {
@@ -345,25 +346,20 @@ export class Walk {
       return false;
     }
     if (!this.#chunkEnd && this.#trailersAt < 0) {
-      if (chunk.length > 0) this.#held.push(chunk.copy());
+      this.#held.push(chunk.memory, chunk.at, chunk.end);
       this.#bodyAt = -1;
       return false;
     }
     if (!isFree) this.#isWhole = true;
-    if (this.#held.length > 0) this.#joinHeld();
+    if (this.#held.size > 0) this.#joinHeld();
     return true;
   }
 
   #joinHeld(): void {
-    const all = new Uint8Array(this.#heldSize);
-    let at = 0;
-    for (const bytes of this.#held) {
-      all.set(bytes, at);
-      at += bytes.length;
-    }
-    all.set(this.#chunk.memory.subarray(this.#chunk.at, this.#chunk.end), at);
-    this.#held = [];
-    this.#chunk.replace(all);
+    const held = this.#held;
+    held.push(this.#chunk.memory, this.#chunk.at, this.#chunk.end);
+    this.#held = new ByteQueue();
+    this.#chunk.replace(held.join());
     this.#lent = false;
   }
 
