@@ -1,27 +1,28 @@
-import type { Chunk, HeaderMap, RequestEncoder } from "@tsproxy/sdk";
+import { ByteQueue, type Chunk, type HeaderMap, type RequestEncoder } from "@tsproxy/sdk";
 
 const EMPTY = new Uint8Array(0);
 
 /** A copy of a request's body and trailers: for a connection that is not there yet, and for retries, mirrors and redirects. */
 export class KeptBody {
-  size = 0;
   trailers: HeaderMap | undefined = undefined;
-  #pieces: Uint8Array[] = [];
+  readonly #body = new ByteQueue();
+
+  get size(): number {
+    return this.#body.size;
+  }
 
   get empty(): boolean {
     return this.size === 0 && this.trailers === undefined;
   }
 
   add(chunk: Chunk): void {
-    if (chunk.length === 0) return;
-    this.size += chunk.length;
-    this.#pieces.push(chunk.copy());
+    this.#body.push(chunk.memory, chunk.at, chunk.end);
   }
 
   /** Sends body and trailers. `ended`: the request has nothing beyond them. */
   send(encoder: RequestEncoder, ended: boolean): void {
     const { trailers } = this;
-    const pieces = this.#pieces;
+    const { pieces } = this.#body;
     const ends = ended && trailers === undefined;
     for (let k = 0; k < pieces.length; k++) {
       const bytes = pieces[k]!;
@@ -32,12 +33,6 @@ export class KeptBody {
   }
 
   bytes(): Uint8Array {
-    const all = new Uint8Array(this.size);
-    let at = 0;
-    for (const piece of this.#pieces) {
-      all.set(piece, at);
-      at += piece.length;
-    }
-    return all;
+    return this.#body.join();
   }
 }
