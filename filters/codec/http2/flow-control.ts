@@ -104,21 +104,34 @@ export class FlowControl {
     this.#waiting.push(stream);
   }
 
+  /** A closed stream waits no more. */
+  forget(stream: Stream): void {
+    if (!stream.waiting) return;
+    stream.waiting = false;
+    this.#waiting.splice(this.#waiting.indexOf(stream), 1);
+  }
+
+  /** Lets a stream send what its own window, just widened, allows. The others still wait for theirs, or for the connection's. */
+  sendOf(stream: Stream): void {
+    while (stream.proceed());
+  }
+
   /** Lets the waiting streams send one frame each in turn, until none can send. */
   sendWaiting(): void {
     const waiting = this.#waiting;
     let moved = true;
-    while (moved && waiting.length > 0) {
+    while (moved && waiting.length > 0 && this.#sendWindow > 0) {
+      if (this.#session.connection.blocked) return;
       moved = false;
       for (let n = waiting.length; n > 0; n--) {
-        const stream = waiting.shift()!;
+        const stream = waiting.shift();
+        if (stream === undefined) break; // What was sent has led to the end of others.
         stream.waiting = false;
         const before = this.dataFramesSent;
         const more = stream.proceed();
         if (this.dataFramesSent !== before) moved = true;
         if (more || stream.hasPending) this.wait(stream);
       }
-      if (this.#sendWindow <= 0 || this.#session.connection.blocked) break;
     }
   }
 }

@@ -205,8 +205,18 @@ export class Receiver {
       return;
     }
     this.#settingsSeen = true;
+    // Applied once: each change moves the windows of all streams, and a frame has room for 2,730 of them.
+    let window = session.peerWindow;
     for (let at = from; at < end && !session.dead; at += 6) {
-      this.#onSetting((memory[at]! << 8) | memory[at + 1]!, uint32(memory, at + 2));
+      const setting = (memory[at]! << 8) | memory[at + 1]!;
+      const value = uint32(memory, at + 2);
+      if (setting !== SETTING.INITIAL_WINDOW_SIZE) this.#onSetting(setting, value);
+      else if (value <= LARGEST_WINDOW) window = value;
+      else session.fail(CODE.FLOW_CONTROL_ERROR);
+    }
+    if (!session.dead && window !== session.peerWindow) {
+      session.flow.moveStreams(window - session.peerWindow);
+      session.peerWindow = window;
     }
     if (session.dead) return;
     session.out.head(TYPE.SETTINGS, FLAG.ACK, 0, 0);
@@ -225,14 +235,6 @@ export class Receiver {
         break;
       case SETTING.MAX_CONCURRENT_STREAMS:
         session.peerMaxStreams = value;
-        break;
-      case SETTING.INITIAL_WINDOW_SIZE:
-        if (value > LARGEST_WINDOW) {
-          session.fail(CODE.FLOW_CONTROL_ERROR);
-          return;
-        }
-        session.flow.moveStreams(value - session.peerWindow);
-        session.peerWindow = value;
         break;
       case SETTING.MAX_FRAME_SIZE:
         if (value < MAX_FRAME_SIZE || value > LARGEST_FRAME_SIZE) session.failProtocol();
@@ -277,6 +279,7 @@ export class Receiver {
         session.fail(CODE.FLOW_CONTROL_ERROR);
         return;
       }
+      session.flow.sendWaiting();
     } else {
       const stream = session.streams.get(id);
       if (stream === undefined) return;
@@ -285,7 +288,7 @@ export class Receiver {
         session.resetStream(stream, CODE.FLOW_CONTROL_ERROR);
         return;
       }
+      session.flow.sendOf(stream);
     }
-    session.flow.sendWaiting();
   }
 }

@@ -294,6 +294,36 @@ describe("windows", () => {
     expect(framesText(take())).toEqual(["DATA 1  end"]);
   });
 
+  it("need no further room for an end that comes after the bytes", () => {
+    const { events, send, take, body } = open();
+    send(frame(TYPE.SETTINGS, 0, 0, setting(SETTING.INITIAL_WINDOW_SIZE, 0)), request(1));
+    events.last.encoder.encodeHeaders(responseHeaders(200), false);
+    // As much as the connection's window takes, which nobody widens.
+    body("x".repeat(65_535), false);
+    body("", true);
+    take();
+    send(frame(TYPE.WINDOW_UPDATE, 0, 1, uint32(65_535)));
+    expect(take().map((f) => [f.payload.length, f.flags & FLAG.END_STREAM])).toEqual([
+      [16_384, 0],
+      [16_384, 0],
+      [16_384, 0],
+      [16_383, 1],
+    ]);
+  });
+
+  it("move once for all the values of one SETTINGS frame", () => {
+    const { events, send, take, body, failures } = open();
+    send(request(1));
+    events.last.encoder.encodeHeaders(responseHeaders(200), false);
+    const window = (size: number) => setting(SETTING.INITIAL_WINDOW_SIZE, size);
+    send(frame(TYPE.SETTINGS, 0, 0, window(0) + window(70_000) + window(3)));
+    take();
+    body("hello", false);
+    expect(framesText(take())).toEqual(["DATA 1 hel"]);
+    send(frame(TYPE.SETTINGS, 0, 0, window(2 ** 31) + window(3)));
+    expect(failures).toHaveLength(1);
+  });
+
   it("let streams take turns", () => {
     const { events, send, take, body } = open();
     send(

@@ -1,5 +1,5 @@
 // Hot path: one object per stream; all its body bytes pass through it.
-import { Chunk, HeaderMap, type Timer } from "@tsproxy/sdk";
+import { ByteQueue, Chunk, HeaderMap, type Timer } from "@tsproxy/sdk";
 import { CODE } from "./frame.ts";
 import type { Session } from "./session.ts";
 
@@ -41,11 +41,11 @@ export abstract class Stream {
   /** One of DETAILS once the peer has broken the protocol, else "". */
   lostDetails = "";
   readonly #chunk = new Chunk(NOTHING, 0, 0);
-  #pending: Uint8Array[] | undefined = undefined;
+  #pending: ByteQueue | undefined = undefined;
   #pendingAt = 0;
   #pendingTrailers: HeaderMap | undefined = undefined;
   #toldBlocked = false;
-  #held: Uint8Array[] | undefined = undefined;
+  #held: ByteQueue | undefined = undefined;
   #heldEnd = false;
   #heldTrailers: HeaderMap | undefined = undefined;
   #flushTimer: Timer | undefined = undefined;
@@ -68,8 +68,8 @@ export abstract class Stream {
   /** Takes a piece of a DATA frame. */
   receive(memory: Uint8Array, at: number, end: number, endStream: boolean): void {
     if (this.paused || this.#held !== undefined) {
-      this.#held ??= [];
-      if (end > at) this.#held.push(memory.slice(at, end));
+      this.#held ??= new ByteQueue();
+      this.#held.push(memory, at, end);
       this.#heldEnd = endStream;
       return;
     }
@@ -78,7 +78,7 @@ export abstract class Stream {
 
   receiveTrailers(trailers: HeaderMap): void {
     if (this.paused || this.#held !== undefined) {
-      this.#held ??= [];
+      this.#held ??= new ByteQueue();
       trailers.detach();
       this.#heldTrailers = trailers;
       return;
@@ -109,7 +109,7 @@ export abstract class Stream {
   resume(): void {
     while (!this.paused && !this.closed && this.#held !== undefined) {
       const bytes = this.#held.shift();
-      const last = this.#held.length === 0;
+      const last = this.#held.size === 0;
       const ends = last && this.#heldEnd;
       const trailers = last ? this.#heldTrailers : undefined;
       if (last) this.#held = undefined;
@@ -129,13 +129,18 @@ export abstract class Stream {
     if (this.closed || !this.headSent || this.sendEnded) return;
     if (endStream) this.sendEnded = true;
     if (end === at && !endStream) return;
+    if (end === at && this.#pending !== undefined) {
+      // The last pending byte takes END_STREAM along.
+      this.#wait();
+      return;
+    }
     const sent = this.#pending === undefined ? this.#send(memory, at, end, endStream) : at;
     if (sent < 0) {
       this.session.settle(this);
       return;
     }
-    this.#pending ??= [];
-    this.#pending.push(memory.slice(sent, end));
+    this.#pending ??= new ByteQueue();
+    this.#pending.push(memory, sent, end);
     this.session.stats.pendingSendBytes.add(end - sent);
     this.#wait();
   }
@@ -196,22 +201,19 @@ export abstract class Stream {
     const { session } = this;
     const pending = this.#pending;
     if (pending === undefined || this.closed) return false;
-    const bytes = pending[0];
-    if (bytes !== undefined) {
-      const left = bytes.length - this.#pendingAt;
-      const room = session.flow.roomFor(this, left);
-      if (room <= 0 && left > 0) return false;
-      const last = pending.length === 1 && room === left;
-      const ends = last && this.sendEnded && this.#pendingTrailers === undefined;
-      if (room > 0 || ends)
-        session.flow.send(this, bytes, this.#pendingAt, this.#pendingAt + room, ends);
-      session.stats.pendingSendBytes.add(-room);
-      this.#pendingAt += room;
-      if (room < left) return true;
-      pending.shift();
-      this.#pendingAt = 0;
-      if (pending.length > 0) return true;
-    }
+    const bytes = pending.pieces[0]!;
+    const at = this.#pendingAt;
+    const room = session.flow.roomFor(this, bytes.length - at);
+    if (room <= 0) return false;
+    const last = at + room === pending.size;
+    const ends = last && this.sendEnded && this.#pendingTrailers === undefined;
+    session.flow.send(this, bytes, at, at + room, ends);
+    session.stats.pendingSendBytes.add(-room);
+    this.#pendingAt += room;
+    if (this.#pendingAt < bytes.length) return true;
+    pending.shift();
+    this.#pendingAt = 0;
+    if (!last) return true;
     this.#pending = undefined;
     this.#flushTimer?.cancel();
     if (this.#pendingTrailers !== undefined) session.sendTrailers(this, this.#pendingTrailers);
@@ -227,16 +229,14 @@ export abstract class Stream {
   onClosed(): void {
     this.closed = true;
     this.#flushTimer?.cancel();
+    this.session.flow.forget(this);
     if (this.#pending !== undefined) {
-      let size = -this.#pendingAt;
-      for (const bytes of this.#pending) size += bytes.length;
-      this.session.stats.pendingSendBytes.add(-size);
+      this.session.stats.pendingSendBytes.add(this.#pendingAt - this.#pending.size);
       this.#pending = undefined;
     }
     // Held data is discarded, but must be returned to the connection's window.
     if (this.#held !== undefined) {
-      let size = 0;
-      for (const bytes of this.#held) size += bytes.length;
+      const { size } = this.#held;
       this.#held = undefined;
       this.session.flow.onTaken(undefined, size);
     }
