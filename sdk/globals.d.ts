@@ -26,13 +26,15 @@ declare class URLSearchParams implements Iterable<[string, string]> {
   constructor(
     init?: string | Iterable<readonly [string, string]> | Readonly<Record<string, string>>,
   );
+  readonly size: number;
   append(name: string, value: string): void;
-  delete(name: string): void;
+  delete(name: string, value?: string): void;
   get(name: string): string | null;
   getAll(name: string): string[];
-  has(name: string): boolean;
+  has(name: string, value?: string): boolean;
   set(name: string, value: string): void;
   sort(): void;
+  forEach(call: (value: string, name: string) => void): void;
   keys(): IterableIterator<string>;
   values(): IterableIterator<string>;
   entries(): IterableIterator<[string, string]>;
@@ -40,6 +42,7 @@ declare class URLSearchParams implements Iterable<[string, string]> {
   toString(): string;
 }
 
+/** Of http, https, ws and wss, with hosts in ASCII (`xn--…` for others); what else it is given is no URL. */
 declare class URL {
   constructor(url: string, base?: string | URL);
   static canParse(url: string, base?: string | URL): boolean;

@@ -1,7 +1,8 @@
 import { TestClock } from "@tsproxy/sdk/testing";
 import { describe, expect, it } from "vitest";
 import { type GlobalsHost, installGlobals } from "./globals.ts";
-import { Url, UrlSearchParams } from "./url.ts";
+import { Url } from "./url.ts";
+import { UrlSearchParams } from "./url-search-params.ts";
 
 /** The globals of isolates. They stand in the place of Node's only while they are installed, so tests can compare the two. */
 function own(host: Partial<GlobalsHost> = {}): typeof globalThis {

@@ -1,7 +1,8 @@
 import { latin1Decode, latin1Encode, type Timer, utf8Decode, utf8Encode } from "@tsproxy/sdk";
 import { type ConsoleLog, makeConsole } from "./console.ts";
 import { type CryptoHost, makeCrypto } from "./crypto.ts";
-import { Url, UrlSearchParams } from "./url.ts";
+import { Url } from "./url.ts";
+import { UrlSearchParams } from "./url-search-params.ts";
 
 /** What the globals need from the isolate that they are installed in. */
 export interface GlobalsHost {
@@ -65,6 +66,8 @@ class Utf8Decoder {
   readonly fatal: boolean;
   readonly ignoreBOM: boolean;
   #kept = new Uint8Array(0);
+  /** No text has come out since the beginning, so that a byte order mark may. */
+  #isFirst = true;
 
   constructor(label = "utf-8", options: { fatal?: boolean; ignoreBOM?: boolean } = {}) {
     if (!/^\s*(utf-?8|unicode-1-1-utf-8)\s*$/i.test(label))
@@ -80,7 +83,9 @@ class Utf8Decoder {
     const text = utf8Decode(bytes, 0, end);
     if (this.fatal && text.includes("\ufffd") && !utf8Matches(text, bytes.subarray(0, end)))
       throw new TypeError("the bytes are not UTF-8");
-    return !this.ignoreBOM && text.charCodeAt(0) === 0xfeff ? text.slice(1) : text;
+    const isMarked = this.#isFirst && !this.ignoreBOM && text.charCodeAt(0) === 0xfeff;
+    this.#isFirst = options.stream !== true || (this.#isFirst && text === "");
+    return isMarked ? text.slice(1) : text;
   }
 }
 
@@ -152,6 +157,9 @@ function decodeBase64(text: string): string {
   return latin1Decode(Uint8Array.from(bytes), 0, bytes.length);
 }
 
+/** An error of another name is cloned as an Error, as in browsers. */
+const ERRORS = [EvalError, RangeError, ReferenceError, SyntaxError, TypeError, URIError];
+
 /** Plain objects, arrays, Map, Set, Date, RegExp, errors, buffers and their views, with cycles. Functions and symbols throw. */
 function clone<T>(value: T, seen = new Map<unknown, unknown>()): T {
   return cloneValue(value, seen instanceof Map ? seen : new Map()) as T;
@@ -182,8 +190,8 @@ function cloneValue(value: unknown, seen: Map<unknown, unknown>): unknown {
     return made;
   }
   if (value instanceof Error) {
-    const made = keep(new Error(value.message));
-    made.name = value.name;
+    const Kind = ERRORS.find(({ name }) => name === value.name) ?? Error;
+    const made = keep(new Kind(value.message));
     if (value.stack !== undefined) made.stack = value.stack;
     return made;
   }

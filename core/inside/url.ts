@@ -1,110 +1,5 @@
-import { utf8Decode, utf8Encode } from "@tsproxy/sdk";
-
-/** application/x-www-form-urlencoded (WHATWG URL §5). */
-export class UrlSearchParams {
-  readonly #pairs: [string, string][] = [];
-  readonly #onChange: (() => void) | undefined;
-
-  constructor(
-    init: string | Readonly<Record<string, string>> | Iterable<readonly [string, string]> = "",
-    onChange?: () => void,
-  ) {
-    this.#onChange = onChange;
-    if (typeof init === "string") {
-      for (const part of init.replace(/^\?/, "").split("&")) {
-        if (part === "") continue;
-        const at = part.indexOf("=");
-        const name = at < 0 ? part : part.slice(0, at);
-        this.#pairs.push([decodeForm(name), at < 0 ? "" : decodeForm(part.slice(at + 1))]);
-      }
-    } else {
-      const pairs = Symbol.iterator in init ? [...init] : Object.entries(init);
-      for (const [name, value] of pairs) this.#pairs.push([String(name), String(value)]);
-    }
-  }
-
-  get size(): number {
-    return this.#pairs.length;
-  }
-  get(name: string): string | null {
-    return this.#pairs.find(([n]) => n === name)?.[1] ?? null;
-  }
-  getAll(name: string): string[] {
-    return this.#pairs.filter(([n]) => n === name).map(([, value]) => value);
-  }
-  has(name: string): boolean {
-    return this.#pairs.some(([n]) => n === name);
-  }
-  append(name: string, value: string): void {
-    this.#pairs.push([String(name), String(value)]);
-    this.#onChange?.();
-  }
-  set(name: string, value: string): void {
-    const at = this.#pairs.findIndex(([n]) => n === name);
-    if (at < 0) this.#pairs.push([String(name), String(value)]);
-    else {
-      this.#pairs[at] = [String(name), String(value)];
-      for (let k = this.#pairs.length - 1; k > at; k--)
-        if (this.#pairs[k]![0] === name) this.#pairs.splice(k, 1);
-    }
-    this.#onChange?.();
-  }
-  delete(name: string): void {
-    for (let k = this.#pairs.length - 1; k >= 0; k--)
-      if (this.#pairs[k]![0] === name) this.#pairs.splice(k, 1);
-    this.#onChange?.();
-  }
-  sort(): void {
-    this.#pairs.sort(([a], [b]) => (a < b ? -1 : a > b ? 1 : 0));
-    this.#onChange?.();
-  }
-  forEach(call: (value: string, name: string) => void): void {
-    for (const [name, value] of this.#pairs) call(value, name);
-  }
-  *entries(): IterableIterator<[string, string]> {
-    for (const [name, value] of this.#pairs) yield [name, value];
-  }
-  *keys(): IterableIterator<string> {
-    for (const [name] of this.#pairs) yield name;
-  }
-  *values(): IterableIterator<string> {
-    for (const [, value] of this.#pairs) yield value;
-  }
-  [Symbol.iterator](): IterableIterator<[string, string]> {
-    return this.entries();
-  }
-  toString(): string {
-    return this.#pairs.map(([name, value]) => `${encodeForm(name)}=${encodeForm(value)}`).join("&");
-  }
-}
-
-function decodeForm(text: string): string {
-  const bytes: number[] = [];
-  const plain = utf8Encode(text.replaceAll("+", " "));
-  for (let k = 0; k < plain.length; k++) {
-    const hex = plain[k] === 37 ? String.fromCharCode(plain[k + 1] ?? 0, plain[k + 2] ?? 0) : "";
-    if (/^[0-9A-Fa-f]{2}$/.test(hex)) {
-      bytes.push(Number.parseInt(hex, 16));
-      k += 2;
-    } else bytes.push(plain[k]!);
-  }
-  return utf8Decode(Uint8Array.from(bytes), 0, bytes.length);
-}
-
-const encodeForm = (text: string): string =>
-  percentEncode(text, /[A-Za-z0-9*\-._]/).replaceAll("%20", "+");
-
-/** Percent-encodes the UTF-8 bytes of every character that `kept` does not match. */
-function percentEncode(text: string, kept: RegExp): string {
-  let out = "";
-  for (const char of text) {
-    if (kept.test(char)) out += char;
-    else
-      for (const byte of utf8Encode(char))
-        out += `%${byte.toString(16).toUpperCase().padStart(2, "0")}`;
-  }
-  return out;
-}
+import { parseHost } from "./url-host.ts";
+import { percentEncode, refill, UrlSearchParams } from "./url-search-params.ts";
 
 const PORTS: Readonly<Record<string, string>> = {
   "http:": "80",
@@ -112,87 +7,129 @@ const PORTS: Readonly<Record<string, string>> = {
   "ws:": "80",
   "wss:": "443",
 };
-const PATH = /[!$&'()*+,\-./0-9:;=@A-Z[\]_a-z|~%^\\]/;
-const QUERY = /[!$&()*+,\-./0-9:;=?@A-Z[\]_a-z|~%^\\`{}]/;
+// WHATWG URL §1.3: what is percent-encoded in each part.
+const IN_FRAGMENT = /[^!#-;=?-_a-~]/;
+const IN_QUERY = /[^!$-&(-;=?-~]/;
+const IN_PATH = /[^!$-;=@-\]_a-z|~]/;
+const IN_USERINFO = /[^!$-.0-9A-Z_a-z~]/;
 
-/** The global `URL` for http, https, ws and wss URLs, absolute or relative to a base. Host names become lower case; no IDNA. */
-export class Url {
-  readonly protocol: string;
-  username = "";
-  password = "";
+interface Parts {
+  protocol: string;
+  username: string;
+  password: string;
   hostname: string;
+  /** "": the default one. */
   port: string;
-  pathname: string;
-  hash: string;
-  readonly searchParams: UrlSearchParams;
-  #search: string;
+  path: readonly string[];
+  /** Undefined: no `?`. */
+  query: string | undefined;
+  /** Undefined: no `#`. */
+  fragment: string | undefined;
+}
+
+/** The global `URL` for http, https, ws and wss URLs, absolute or relative to a base (WHATWG URL §4 and §6.1). No IDNA. */
+export class Url {
+  #parts: Parts;
+  #searchParams: UrlSearchParams | undefined = undefined;
 
   constructor(input: string, base?: string | Url) {
-    const text = String(input)
-      .trim()
-      .replace(/[\t\n\r]/g, "");
-    const absolute = /^(https?:|wss?:)[\\/]{2,}([^\\/?#]*)([^?#]*)(\?[^#]*)?(#.*)?$/i.exec(text);
-    if (absolute === null && base === undefined) throw new TypeError(`"${input}" is no URL`);
-    const from = absolute === null ? new Url(String(base)) : undefined;
-    const relative =
-      absolute === null && /^[\\/]{2}/.test(text) ? new Url(`${from!.protocol}${text}`) : undefined;
-    const parts = /^([^?#]*)(\?[^#]*)?(#.*)?$/.exec(text)!;
-    const path = absolute?.[3] ?? relative?.pathname ?? parts[1]!;
-    const query = (absolute === null ? (relative?.search ?? parts[2]) : absolute[4]) ?? "";
-    this.protocol = (absolute?.[1] ?? from!.protocol).toLowerCase();
-    [this.hostname, this.port] = [from?.hostname ?? "", from?.port ?? ""];
-    if (relative !== undefined) [this.hostname, this.port] = [relative.hostname, relative.port];
-    if (absolute !== null) this.#authority(absolute[2]!);
-    const keepsPath = absolute === null && relative === undefined && path === "";
-    this.pathname = keepsPath
-      ? from!.pathname
-      : normalised(percentEncode(path.replaceAll("\\", "/"), PATH), from?.pathname ?? "/");
-    const search = keepsPath && query === "" && parts[2] === undefined ? from!.search : query;
-    this.#search = search === "?" ? "" : percentEncode(search, QUERY);
-    this.hash = percentEncode((absolute === null ? parts[3] : absolute[5]) ?? "", /[!-~]/);
-    if (this.hash === "#") this.hash = "";
-    this.searchParams = new UrlSearchParams(this.#search, () => {
-      const query = this.searchParams.toString();
-      this.#search = query === "" ? "" : `?${query}`;
-    });
+    const parts = parse(String(input), base === undefined ? undefined : String(base));
+    if (parts === undefined) throw new TypeError(`"${input}" is no URL`);
+    this.#parts = parts;
   }
 
-  #authority(text: string): void {
-    const at = text.lastIndexOf("@");
-    if (at >= 0) {
-      const [user = "", ...password] = text.slice(0, at).split(":");
-      this.username = percentEncode(user, /[!$&'()*+,\-.0-9A-Z_a-z~%]/);
-      this.password = percentEncode(password.join(":"), /[!$&'()*+,\-.0-9A-Z_a-z~%]/);
-    }
-    const host = /^(\[[0-9A-Fa-f:.]+\]|[^:[\]\s<>^|%@/\\]+)(?::(\d{0,5}))?$/.exec(
-      text.slice(at + 1),
-    );
-    if (host === null || Number(host[2] ?? 0) > 65_535)
-      throw new TypeError(`"${text}" is no host of a URL`);
-    this.hostname = host[1]!.toLowerCase();
-    const port = host[2] === undefined || host[2] === "" ? "" : String(Number(host[2]));
-    this.port = port === PORTS[this.protocol] ? "" : port;
+  get protocol(): string {
+    return this.#parts.protocol;
   }
-
+  set protocol(value: string) {
+    const protocol = /^([A-Za-z][A-Za-z0-9+.-]*)(:|$)/.exec(plain(value))?.[1]?.toLowerCase();
+    if (protocol === undefined || PORTS[`${protocol}:`] === undefined) return;
+    this.#parts.protocol = `${protocol}:`;
+    if (this.port === PORTS[this.protocol]) this.#parts.port = "";
+  }
+  get username(): string {
+    return this.#parts.username;
+  }
+  set username(value: string) {
+    this.#parts.username = percentEncode(String(value), IN_USERINFO);
+  }
+  get password(): string {
+    return this.#parts.password;
+  }
+  set password(value: string) {
+    this.#parts.password = percentEncode(String(value), IN_USERINFO);
+  }
+  get hostname(): string {
+    return this.#parts.hostname;
+  }
+  set hostname(value: string) {
+    const [host, port] = hostAndPort(/^[^/\\?#]*/.exec(plain(value))![0]);
+    const parsed = port === undefined ? parseHost(host) : undefined;
+    if (parsed !== undefined) this.#parts.hostname = parsed;
+  }
+  get port(): string {
+    return this.#parts.port;
+  }
+  set port(value: string) {
+    if (String(value) === "") this.#parts.port = "";
+    else this.#setPort(plain(value));
+  }
   get host(): string {
     return this.port === "" ? this.hostname : `${this.hostname}:${this.port}`;
+  }
+  set host(value: string) {
+    const [host, port] = hostAndPort(/^[^/\\?#]*/.exec(plain(value))![0]);
+    const parsed = parseHost(host);
+    if (parsed === undefined) return;
+    this.#parts.hostname = parsed;
+    if (port !== undefined) this.#setPort(port);
   }
   get origin(): string {
     return `${this.protocol}//${this.host}`;
   }
+  get pathname(): string {
+    return `/${this.#parts.path.join("/")}`;
+  }
+  set pathname(value: string) {
+    this.#parts.path = pathOf(plain(value).replace(/^[/\\]/, ""), []);
+  }
   get search(): string {
-    return this.#search;
+    const { query = "" } = this.#parts;
+    return query === "" ? "" : `?${query}`;
   }
   set search(value: string) {
-    const text = value === "" || value.startsWith("?") ? value : `?${value}`;
-    for (const name of [...this.searchParams.keys()]) this.searchParams.delete(name);
-    for (const [name, v] of new UrlSearchParams(text)) this.searchParams.append(name, v);
-    this.#search = text === "?" ? "" : percentEncode(text, QUERY);
+    const query = percentEncode(plain(String(value).replace(/^\?/, "")), IN_QUERY);
+    this.#parts.query = String(value) === "" ? undefined : query;
+    if (this.#searchParams !== undefined) refill(this.#searchParams, query);
+  }
+  get searchParams(): UrlSearchParams {
+    this.#searchParams ??= new UrlSearchParams(`?${this.#parts.query ?? ""}`, () => {
+      const query = String(this.#searchParams);
+      this.#parts.query = query === "" ? undefined : query;
+    });
+    return this.#searchParams;
+  }
+  get hash(): string {
+    const { fragment = "" } = this.#parts;
+    return fragment === "" ? "" : `#${fragment}`;
+  }
+  set hash(value: string) {
+    const fragment = percentEncode(plain(String(value).replace(/^#/, "")), IN_FRAGMENT);
+    this.#parts.fragment = String(value) === "" ? undefined : fragment;
   }
   get href(): string {
-    const password = this.password === "" ? "" : `:${this.password}`;
-    const user = this.username === "" && password === "" ? "" : `${this.username}${password}@`;
-    return `${this.protocol}//${user}${this.host}${this.pathname}${this.search}${this.hash}`;
+    const { protocol, username, password, query, fragment } = this.#parts;
+    const secret = password === "" ? "" : `:${password}`;
+    const user = username === "" && secret === "" ? "" : `${username}${secret}@`;
+    const search = query === undefined ? "" : `?${query}`;
+    const hash = fragment === undefined ? "" : `#${fragment}`;
+    return `${protocol}//${user}${this.host}${this.pathname}${search}${hash}`;
+  }
+  set href(value: string) {
+    const parts = parse(String(value), undefined);
+    if (parts === undefined) throw new TypeError(`"${value}" is no URL`);
+    this.#parts = parts;
+    if (this.#searchParams !== undefined) refill(this.#searchParams, parts.query ?? "");
   }
   toString(): string {
     return this.href;
@@ -200,29 +137,99 @@ export class Url {
   toJSON(): string {
     return this.href;
   }
-  static canParse(input: string, base?: string): boolean {
-    try {
-      new Url(input, base);
-      return true;
-    } catch {
-      return false;
-    }
+  static canParse(input: string, base?: string | Url): boolean {
+    return parse(String(input), base === undefined ? undefined : String(base)) !== undefined;
+  }
+
+  /** Takes the digits that the text begins with, if they are a port. */
+  #setPort(text: string): void {
+    const port = portOf(/^\d*/.exec(text)![0], this.protocol);
+    if (port !== undefined && /^\d/.test(text)) this.#parts.port = port;
   }
 }
 
-/** Resolves a path against `base` and removes dot segments (RFC 3986 §5.2.4). */
-function normalised(path: string, base: string): string {
-  const whole = path.startsWith("/") ? path : `${base.slice(0, base.lastIndexOf("/") + 1)}${path}`;
-  const out: string[] = [];
-  const segments = whole.split("/").slice(1);
+/** Undefined: it is no URL, or one of another scheme. */
+function parse(input: string, base: string | undefined): Parts | undefined {
+  const from = base === undefined ? undefined : parse(base, undefined);
+  if (base !== undefined && from === undefined) return undefined;
+  const text = plain(input.replace(/^[\0- ]+|[\0- ]+$/g, ""));
+  const scheme = /^([A-Za-z][A-Za-z0-9+.-]*):/.exec(text);
+  if (scheme === null) return from && relative(text, from);
+  const protocol = scheme[0].toLowerCase();
+  const rest = text.slice(scheme[0].length);
+  if (PORTS[protocol] === undefined) return undefined;
+  if (from?.protocol === protocol && !rest.startsWith("//")) return relative(rest, from);
+  return absolute(protocol, rest.replace(/^[/\\]*/, ""));
+}
+
+/** Texts of URLs are read without tabs and line ends. */
+function plain(text: string): string {
+  return String(text).replace(/[\t\n\r]/g, "");
+}
+
+function absolute(protocol: string, text: string): Parts | undefined {
+  const authority = /^[^/\\?#]*/.exec(text)![0];
+  const at = authority.lastIndexOf("@");
+  const user = authority.slice(0, Math.max(0, at));
+  const colon = user.indexOf(":");
+  const [host, digits = ""] = hostAndPort(authority.slice(at + 1));
+  const hostname = parseHost(host);
+  const port = portOf(digits, protocol);
+  if (hostname === undefined || port === undefined) return undefined;
+  return {
+    protocol,
+    username: percentEncode(colon < 0 ? user : user.slice(0, colon), IN_USERINFO),
+    password: colon < 0 ? "" : percentEncode(user.slice(colon + 1), IN_USERINFO),
+    hostname,
+    port,
+    ...rest(text.slice(authority.length).replace(/^[/\\]/, ""), []),
+  };
+}
+
+function relative(text: string, from: Parts): Parts | undefined {
+  if (/^[/\\]{2}/.test(text)) return absolute(from.protocol, text.replace(/^[/\\]+/, ""));
+  if (/^[/\\]/.test(text)) return { ...from, ...rest(text.slice(1), []) };
+  if (/^[^?#]/.test(text)) return { ...from, ...rest(text, from.path.slice(0, -1)) };
+  const { query, fragment } = rest(text, []);
+  return { ...from, query: text.startsWith("?") ? query : from.query, fragment };
+}
+
+/** What follows the authority. `before`: the segments that the path is relative to. */
+function rest(text: string, before: readonly string[]): Pick<Parts, "path" | "query" | "fragment"> {
+  const [, path, query, fragment] = /^([^?#]*)(?:\?([^#]*))?(?:#(.*))?$/s.exec(text)!;
+  return {
+    path: pathOf(path!, before),
+    query: query === undefined ? undefined : percentEncode(query, IN_QUERY),
+    fragment: fragment === undefined ? undefined : percentEncode(fragment, IN_FRAGMENT),
+  };
+}
+
+/** Segments of a path, without those that are `.` or `..`, which may be written with `%2e`. */
+function pathOf(text: string, before: readonly string[]): string[] {
+  const out = [...before];
+  const segments = text.split(/[/\\]/);
   segments.forEach((segment, k) => {
-    const plain = segment.toLowerCase().replaceAll("%2e", ".");
-    if (plain === "..") out.pop();
-    else if (plain !== ".") {
-      out.push(segment);
+    const dots = segment.replace(/%2e/gi, ".");
+    if (dots === "..") out.pop();
+    else if (dots !== ".") {
+      out.push(percentEncode(segment, IN_PATH));
       return;
     }
     if (k === segments.length - 1) out.push("");
   });
-  return `/${out.join("/")}`;
+  return out;
+}
+
+/** Cut at the first colon that is not within brackets; a second part of undefined: there is none. */
+function hostAndPort(text: string): readonly [host: string, port: string | undefined] {
+  const host = /^(?:\[[^\]]*(?:\]|$)|[^:[])*/.exec(text)![0];
+  return [host, text[host.length] === ":" ? text.slice(host.length + 1) : undefined];
+}
+
+/** A port as URLs write it: "" for the default one. Undefined: it is none. */
+function portOf(digits: string, protocol: string): string | undefined {
+  if (digits === "") return "";
+  if (!/^\d+$/.test(digits) || Number(digits) > 65_535) return undefined;
+  const port = String(Number(digits));
+  return port === PORTS[protocol] ? "" : port;
 }
