@@ -20,6 +20,7 @@ export type LoggedConnection = Pick<
   | "filterChainName"
   | "filterChainMetadata"
   | "metadata"
+  | "filterState"
   | "tls"
   | "tlsVersion"
 >;

@@ -38,7 +38,10 @@ export interface BalancerContext {
   readonly head?: RequestHeaders | undefined;
   /** The request itself, for clusters that choose by it (`Cluster.choosesByStream`). */
   readonly stream?:
-    | Pick<HttpStream, "request" | "info" | "metadata" | "filterState" | "downstreamConnection">
+    | Pick<
+        HttpStream,
+        "request" | "info" | "metadata" | "filterState" | "hasFilterState" | "downstreamConnection"
+      >
     | undefined;
   /** The host that a filter wants (`WISH.UPSTREAM_HOST`), before any balancer is asked. */
   readonly overrideHost?: OverrideHost | undefined;
@@ -48,6 +51,15 @@ export interface BalancerContext {
   readonly downstreamProtocol?: "HTTP/1.0" | "HTTP/1.1" | "HTTP/2" | undefined;
   /** `Cluster.connect`: the client whose bytes the connection will carry, for a PROXY header and the like. */
   readonly downstream?: DownstreamConnection | undefined;
+}
+
+/** The filter state that a choice goes by: the request's, or that of the connection whose bytes are carried. */
+export function contextState({
+  stream,
+  downstream,
+}: BalancerContext): ReadonlyMap<string, unknown> | undefined {
+  if (stream === undefined) return downstream?.filterState;
+  return stream.hasFilterState === false ? undefined : stream.filterState;
 }
 
 /** An endpoint that is alive in a cluster. */

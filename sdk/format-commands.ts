@@ -4,6 +4,7 @@ import { logTypeOf } from "./access-log-filter.ts";
 import { compileCel } from "./cel/compile.ts";
 import { celJson, celText } from "./cel/print.ts";
 import { compileDateFormat, isoTime } from "./date-format.ts";
+import { filterStateText } from "./filter-state.ts";
 import type { Command, FormatSource, FormatValue } from "./format.ts";
 import { cut, type Make, nonEmpty, plain } from "./format-make.ts";
 import { tlsCommands } from "./format-tls.ts";
@@ -254,9 +255,13 @@ const filterState: Make = (parameter, length, text) => {
   if (key === "") throw new TypeError("takes a key");
   if (form !== "PLAIN" && form !== "TYPED" && !(form === "FIELD" && field !== ""))
     throw new TypeError(`"${form}" is not PLAIN, TYPED or FIELD:name`);
-  return ({ filterState }) => {
-    const value = filterState?.get(key);
+  return ({ filterState, downstream }) => {
+    const value = (filterState ?? downstream?.filterState)?.get(key);
     if (value === undefined) return undefined;
+    if (form === "PLAIN") {
+      const said = filterStateText(value);
+      if (said !== undefined) return cut(text.write(said), length);
+    }
     if (form === "FIELD") return printValue(own(value, field), length, text.write);
     // JSON of a text, also where it stands in a line.
     if (typeof value === "string" && form === "TYPED")
@@ -264,14 +269,12 @@ const filterState: Make = (parameter, length, text) => {
         ? Object(text.write(value))
         : cut(JSON.stringify(text.write(value)), length);
     if (!isWritable(value)) return printValue(value, length, text.write);
-    if (form === "PLAIN") return cut(text.write(value.toString()), length);
     return printValue(value.toJSON(), length, text.write);
   };
 };
 
-/** An object that says itself how it is written, as text and as JSON. */
+/** An object that says itself what it is in JSON. */
 interface Writable {
-  toString(): string;
   toJSON(): unknown;
 }
 

@@ -309,6 +309,7 @@ export type DownstreamFacts = Pick<
   | "filterChainName"
   | "filterChainMetadata"
   | "metadata"
+  | "filterState"
   | "secure"
   | "tls"
 >;

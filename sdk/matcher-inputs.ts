@@ -1,5 +1,6 @@
 import { celCondition } from "./cel/condition.ts";
 import { ConfigError, type SetupContext } from "./extension.ts";
+import { filterStateText } from "./filter-state.ts";
 import { nameOf, queryParameter } from "./header-match.ts";
 import type { HeaderMap, RequestHeaders, ResponseHeaders } from "./headers.ts";
 import type { StreamInfo } from "./http.ts";
@@ -203,7 +204,7 @@ export function compileInput(config: MatchInput, path: string): ReadInput {
     case "SubjectInput":
       return (subject) => certificateOf(subject)?.subject;
     case "FilterStateInput":
-      return ({ filterState }) => filterState?.get(typed.key as string);
+      return ({ filterState }) => filterStateText(filterState?.get(typed.key as string));
     case "Config": {
       const { environment } = surroundings;
       const name = typed.name as string;

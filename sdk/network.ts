@@ -159,6 +159,12 @@ export interface DownstreamConnection extends Connection {
   readonly metadata?: ReadonlyMap<string, Record<string, unknown>> | undefined;
   /** Puts these values into a namespace of `metadata`. */
   setMetadata?(namespace: string, values: Record<string, unknown>): void;
+  /**
+   * Objects that network filters keep for as long as the connection (`%FILTER_STATE(key)%`), by key. The connection's requests see
+   * them too. Absent: there are none.
+   */
+  readonly filterState?: ReadonlyMap<string, unknown> | undefined;
+  setFilterState?(key: string, value: unknown): void;
   /** Why a filter closes the connection, for access logs (`%CONNECTION_TERMINATION_DETAILS%`). */
   terminationDetails?: string | undefined;
   /** `name` of the filter chain. */

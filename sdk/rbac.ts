@@ -1,5 +1,6 @@
 import { celCondition } from "./cel/condition.ts";
 import { ConfigError, type SetupContext } from "./extension.ts";
+import { compileFilterStateMatch, FilterStateMatcher } from "./filter-state-match.ts";
 import { compileHeaderMatch, HeaderMatcher } from "./header-match.ts";
 import { CidrRange, CidrRanges, parseIp } from "./ip.ts";
 import { type CompiledMatcher, compileMatcher, MatcherOf } from "./matcher.ts";
@@ -66,6 +67,7 @@ export interface RbacPrincipal extends Common {
   readonly remote_ip?: CidrRange;
   readonly source_ip?: CidrRange;
   readonly authenticated?: { readonly principal_name?: StringMatcher };
+  readonly filter_state?: FilterStateMatcher;
 }
 export const RbacPrincipal = Type.Unsafe<RbacPrincipal>(
   Type.Recursive(
@@ -80,6 +82,7 @@ export const RbacPrincipal = Type.Unsafe<RbacPrincipal>(
         remote_ip: Type.Optional(CidrRange),
         source_ip: Type.Optional(CidrRange),
         authenticated: Type.Optional(Type.Object({ principal_name: Type.Optional(StringMatcher) })),
+        filter_state: Type.Optional(FilterStateMatcher),
       });
     },
     { $id: "Principal" },
@@ -316,6 +319,10 @@ function compileCondition(rule: Rule, field: keyof Rule, at: string, cx: SetupCo
       });
     case "remote_ip":
       return compileIp(rule.remote_ip!, at, ({ info }) => info.downstreamRemoteAddress.ip);
+    case "filter_state": {
+      const matches = compileFilterStateMatch(rule.filter_state!, at, cx);
+      return ({ filterState }) => matches(filterState);
+    }
     case "authenticated":
       return compileAuthenticated(rule.authenticated!, at, cx);
     default:

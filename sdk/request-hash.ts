@@ -1,5 +1,6 @@
 import { requestCookie, setCookieLine, wireCookie } from "./cookies.ts";
 import { ConfigError, type SetupContext } from "./extension.ts";
+import { filterStateText } from "./filter-state.ts";
 import { headerReader, queryParameter } from "./header-match.ts";
 import type { HttpStream, StreamInfo } from "./http.ts";
 import { type Address, formatAddress } from "./network.ts";
@@ -132,8 +133,8 @@ function hashBy(
       return xxHash64(made);
     }
     case "filter_state": {
-      const value = stream.filterState?.get(policy.key);
-      return typeof value === "string" ? xxHash64(value) : undefined;
+      const value = filterStateText(stream.filterState?.get(policy.key));
+      return value === undefined ? undefined : xxHash64(value);
     }
     case "query_parameter": {
       const value = queryParameter(stream.request.path, policy.name);

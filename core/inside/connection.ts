@@ -68,6 +68,7 @@ export class SocketConnection implements DownstreamConnection {
   directAddress: Address = NO_ADDRESS;
   directLocalAddress: Address | undefined = undefined;
   metadata: Map<string, Record<string, unknown>> | undefined = undefined;
+  filterState: Map<string, unknown> | undefined = undefined;
   terminationDetails: string | undefined = undefined;
   filterChainName = "";
   filterChainMetadata: unknown = undefined;
@@ -220,6 +221,11 @@ export class SocketConnection implements DownstreamConnection {
   setMetadata(namespace: string, values: Record<string, unknown>): void {
     this.metadata ??= new Map();
     this.metadata.set(namespace, values);
+  }
+
+  setFilterState(key: string, value: unknown): void {
+    this.filterState ??= new Map();
+    this.filterState.set(key, value);
   }
 
   end(): void {

@@ -1,3 +1,4 @@
+import { filterStateText } from "../filter-state.ts";
 import type { FormatSource } from "../format.ts";
 import { grpcStatusOf } from "../grpc-status.ts";
 import { requestSize, responseSize, trailersSize } from "../head-size.ts";
@@ -321,7 +322,7 @@ class FilterState extends CelMap {
   }
   get(key: CelValue): CelValue | undefined {
     const value = typeof key === "string" ? this.#state.get(key) : undefined;
-    return value === undefined ? undefined : wireOf(String(value));
+    return value === undefined ? undefined : wireOf(filterStateText(value) ?? "");
   }
   keys(): Iterable<CelValue> {
     return this.#state.keys();

@@ -13,6 +13,7 @@ export class TestConnection implements DownstreamConnection {
   transportProtocol = "raw_buffer";
   serverName = "";
   applicationProtocols: readonly string[] = [];
+  filterState: Map<string, unknown> | undefined = undefined;
   secure = false;
   tls: TlsInfo | undefined = undefined;
   draining = false;
@@ -54,6 +55,11 @@ export class TestConnection implements DownstreamConnection {
     const text = this.#written;
     this.#written = "";
     return text;
+  }
+
+  setFilterState(key: string, value: unknown): void {
+    this.filterState ??= new Map();
+    this.filterState.set(key, value);
   }
 
   reserve(size: number): Output {

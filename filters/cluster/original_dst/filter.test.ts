@@ -70,6 +70,16 @@ describe("original destination", () => {
     expect(asked).toEqual(["10.0.0.1:8080", "10.9.9.9:443", "[::1]:80"]);
   });
 
+  it("is what filter state says, before all else", () => {
+    const state = new Map([["envoy.network.transport_socket.original_dst_address", "10.1.1.1:81"]]);
+    const header = ["x-envoy-original-dst-host", "10.0.0.1:8080"];
+    const { stream: request } = stream(header, { restored: true });
+    const cluster = make({ use_http_header: true });
+    cluster.choose({ stream: { ...request!, filterState: state } });
+    cluster.choose({ downstream: Object.assign(tcp(true), { filterState: state }) });
+    expect(asked).toEqual(["10.1.1.1:81", "10.1.1.1:81"]);
+  });
+
   it("is nowhere for a header that holds no address", () => {
     const cluster = make({ use_http_header: true });
     for (const bad of ["name.test:80", "10.0.0.1", "10.0.0.1:99999", "999.0.0.1:1", "::1:80", ""])

@@ -3,15 +3,19 @@ import {
   type BalancerContext,
   ConfigError,
   type Counter,
+  contextState,
   Duration,
   defineCluster,
+  filterStateText,
   formatAddress,
   type HeaderName,
   headerName,
   isIp,
   type ProvidedBalancer,
   type ProvidedHosts,
+  parseIpPort,
   type SetupContext,
+  STATE,
   type Static,
   type Timer,
   Type,
@@ -89,6 +93,8 @@ class OriginalDestination implements ProvidedBalancer {
 
   #addressOf(context: BalancerContext): Address | undefined {
     const { stream } = context;
+    const set = contextState(context)?.get(STATE.ORIGINAL_DST_ADDRESS);
+    if (set !== undefined) return parseIpPort(filterStateText(set) ?? "");
     if (this.#metadata !== undefined && stream !== undefined) {
       const said = valueAt(stream.metadata.get(this.#metadata.key), this.#metadata.path);
       if (typeof said === "string") return this.#parsed(said);

@@ -1,4 +1,13 @@
-import { formatAddress, type HttpStream, type Log, typedMetadataOf, WISH } from "@tsproxy/sdk";
+import {
+  filterStateFactory,
+  filterStateText,
+  formatAddress,
+  type HttpStream,
+  type Log,
+  setStreamState,
+  typedMetadataOf,
+  WISH,
+} from "@tsproxy/sdk";
 import {
   kind,
   type LuaTable,
@@ -8,7 +17,6 @@ import {
   textArgument,
   Userdata,
 } from "@tsproxy/sdk/lua";
-import { FACTORIES, WITHOUT_TEXT } from "./filter-state.ts";
 import { certificateKind, TlsData, tlsKind } from "./tls.ts";
 import { fromLua, fromUtf8, iterate, StructData, structKind, toLua, toUtf8 } from "./values.ts";
 
@@ -140,8 +148,8 @@ export function infoKinds(log: Log, configName: string): InfoKinds {
     filterState: kind(log, "HttpFilters.Lua.FilterStateWrapper", FilterStateData, {
       get: ({ stream }, args) => {
         const key = fromUtf8(textArgument(args, 1, "get"));
-        const value = key === WITHOUT_TEXT ? undefined : stream.filterState.get(key);
-        if (args[1] === undefined) return toLua(value) ?? NONE;
+        const value = stream.filterState.get(key);
+        if (args[1] === undefined) return toLua(filterStateText(value) ?? plain(value)) ?? NONE;
         const field = fromUtf8(textArgument(args, 2, "get"));
         const isObject = typeof value === "object" && value !== null;
         return isObject && Object.hasOwn(value, field)
@@ -152,12 +160,12 @@ export function infoKinds(log: Log, configName: string): InfoKinds {
         const key = fromUtf8(textArgument(args, 1, "set"));
         const factory = textArgument(args, 2, "set");
         const value = fromUtf8(textArgument(args, 3, "set"));
-        const make = FACTORIES.get(factory);
+        const make = filterStateFactory(factory);
         if (make === undefined) throw libraryError(`'${factory}' does not have an object factory`);
         const made = make(value);
         if (made === undefined)
           throw libraryError(`failed to create an object '${toUtf8(key)}' from value '${args[2]}'`);
-        stream.filterState.set(key, made);
+        setStreamState(stream, key, made);
         return NONE;
       },
     }),
@@ -201,4 +209,10 @@ function* entries(
 function tlsOf({ lender }: StreamData): TlsData | undefined {
   const tls = lender.stream.downstreamConnection?.tls;
   return tls && lender.kept("tls", () => new TlsData(lender, tls));
+}
+
+/** What filters in a sandbox keep is JSON; an object of Envoy's that has no text is none for scripts. */
+function plain(value: unknown): unknown {
+  const isObject = typeof value === "object" && value !== null;
+  return isObject && "toJSON" in value ? undefined : value;
 }

@@ -3,6 +3,7 @@ import {
   Duration,
   Enum,
   Extension,
+  FilterStateMatcher,
   HeaderMatcher,
   headerRules,
   LateList,
@@ -57,10 +58,7 @@ const RouteMatch = Type.Object({
     }),
     { default: [] },
   ),
-  filter_state: Type.Array(
-    Type.Object({ key: Type.String({ minLength: 1 }), string_match: StringMatcher }),
-    { default: [] },
-  ),
+  filter_state: Type.Array(FilterStateMatcher, { default: [] }),
 });
 export type RouteMatch = Static<typeof RouteMatch>;
 

@@ -1,6 +1,7 @@
 // Hot path: every request walks the matchers of its virtual host. A prefix costs a few byte compares.
 import {
   ConfigError,
+  compileFilterStateMatch,
   compileHeaderMatch,
   compileMetadataMatch,
   compileQueryMatch,
@@ -219,12 +220,8 @@ function compileConditions(
     });
   }
   for (const [k, state] of config.filter_state.entries()) {
-    const at = `${path}.filter_state[${k}].string_match`;
-    const matches = compileStringMatch(state.string_match, at, cx);
-    add(`filter_state[${k}] (${state.key}) does not match`, ({ filterState }) => {
-      const value = filterState?.get(state.key);
-      return typeof value === "string" && matches(value);
-    });
+    const matches = compileFilterStateMatch(state, `${path}.filter_state[${k}]`, cx);
+    add(`filter_state[${k}] (${state.key}) does not match`, (s) => matches(s.filterState));
   }
   return conditions;
 }

@@ -373,11 +373,11 @@ export class HcmStream implements RequestDecoder, WalkOwner, TimersOwner, LogEnt
     return this.#metadata;
   }
   get filterState(): Map<string, unknown> {
-    this.#filterState ??= new Map();
+    this.#filterState ??= new Map(this.#connection.connection.filterState);
     return this.#filterState;
   }
   get hasFilterState(): boolean {
-    return this.#filterState !== undefined;
+    return this.#filterState !== undefined || this.downstream.filterState !== undefined;
   }
   get routeMetadata(): Readonly<Record<string, unknown>> | undefined {
     return this.#route?.routeMetadata;

@@ -70,7 +70,7 @@ const dotted = (prefix: string): string =>
   prefix === "" || prefix.endsWith(".") ? prefix : `${prefix}.`;
 
 function subjectOf(connection: DownstreamConnection): RbacSubject {
-  const { metadata, serverName, transportProtocol, applicationProtocols } = connection;
+  const { metadata, filterState, serverName, transportProtocol, applicationProtocols } = connection;
   return {
     info: {
       downstreamRemoteAddress: connection.remoteAddress,
@@ -79,6 +79,7 @@ function subjectOf(connection: DownstreamConnection): RbacSubject {
     },
     downstream: connection,
     metadata,
+    filterState,
     serverName,
     transportProtocol,
     applicationProtocols,

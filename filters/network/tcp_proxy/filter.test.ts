@@ -48,7 +48,11 @@ const bytes = (text: string) => {
   return new Chunk(memory, 1, memory.length - 1);
 };
 
-function start(config: Record<string, unknown> = {}, refusal?: "no_host" | "overflow") {
+function start(
+  config: Record<string, unknown> = {},
+  refusal?: "no_host" | "overflow",
+  state: Record<string, unknown> = {},
+) {
   const cx = new TestContext();
   const upstreams: { handler: ConnectionHandler; connection: TestConnection }[] = [];
   const chosen: string[] = [];
@@ -74,6 +78,7 @@ function start(config: Record<string, unknown> = {}, refusal?: "no_host" | "over
     defineAccessLogger({ name: "test", config: Type.Object({}), setup: () => logger }),
   );
   const downstream = new TestConnection();
+  for (const [key, value] of Object.entries(state)) downstream.setFilterState(key, value);
   const full = {
     stat_prefix: "t",
     cluster: "e",
@@ -403,4 +408,29 @@ it("logs when the client is there, when the upstream is, and again and again, wh
     ["TcpConnectionEnd", 1000],
   ]);
   expect(t.logged[3]!.downstream).toBe(t.downstream);
+});
+
+describe("filter state of the connection", () => {
+  it("names the cluster, whatever the config says", () => {
+    expect(start({}, undefined, { "envoy.tcp_proxy.cluster": "f" }).chosen).toEqual(["f"]);
+    expect(
+      start({}, undefined, { "envoy.tcp_proxy.cluster": "none" }).stat("downstream_cx_no_route"),
+    ).toBe(1);
+  });
+
+  it("has the idle timeout", () => {
+    const idle = { "envoy.tcp_proxy.per_connection_idle_timeout_ms": "50" };
+    const t = start({}, undefined, idle);
+    t.handler.onConnected!();
+    t.cx.clock.advance(49);
+    expect(t.downstream.closed).toBeUndefined();
+    t.cx.clock.advance(1);
+    expect([t.downstream.closed !== undefined, t.stat("idle_timeout")]).toEqual([true, 1]);
+  });
+
+  it("switches tunnels off", () => {
+    const tunneling_config = { hostname: "a.test:443", post_path: "", headers_to_add: [] };
+    const off = { "envoy.tcp_proxy.disable_tunneling": true };
+    expect(start({ tunneling_config }, undefined, off).upstreams).toHaveLength(1);
+  });
 });

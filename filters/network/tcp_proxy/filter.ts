@@ -15,13 +15,11 @@ import {
   type CloseEvent,
   type CloseType,
   type Cluster,
-  ConfigError,
   type Connection,
   type DownstreamConnection,
   defineNetworkFilter,
   type Host,
   type LogEntry,
-  type MetadataCriterion,
   type NetworkFilter,
   type NetworkFilterFactory,
   newStreamInfo,
@@ -31,6 +29,8 @@ import {
   xxHash64,
 } from "@tsproxy/sdk";
 import { Config } from "./config.ts";
+import { Destinations } from "./destinations.ts";
+import { idleTimeoutOf, tunnels } from "./overrides.ts";
 import { type TunnelHandler, Tunneling, type UpstreamPipe } from "./tunnel.ts";
 
 /** Limit for bytes received before the upstream is connected: only those that listener filters had already read. */
@@ -66,7 +66,10 @@ class TcpProxy implements NetworkFilter {
   #lastByteMs = 0;
   #idle: Timer | undefined = undefined;
   #maxDuration: Timer | undefined = undefined;
+  #idleMs = 0;
   #logTimer: Timer | undefined = undefined;
+  /** Undefined: a plain TCP upstream connection. */
+  #tunneling: Tunneling | undefined = undefined;
   /** Kept after the connection is closed, for access logs. */
   #upstreamConnection: Pick<Connection, "id" | "tls" | "remoteAddress"> | undefined = undefined;
   #downstreamFailure = "";
@@ -107,8 +110,9 @@ class TcpProxy implements NetworkFilter {
     }
     // Connects to the upstream before the client has sent anything, since in some protocols the server speaks first.
     this.#downstream.pause();
-    const destination = this.#shared.chooseDestination();
+    const destination = this.#shared.destinations.choose(this.#downstream);
     this.#clusterName = destination.name;
+    if (tunnels(this.#downstream)) this.#tunneling = this.#shared.tunneling;
     this.#context = {
       downstream: this.#downstream,
       metadataMatch: destination.metadataMatch,
@@ -163,7 +167,7 @@ class TcpProxy implements NetworkFilter {
   onClose(event: CloseEvent): void {
     this.#idle?.cancel();
     this.#maxDuration?.cancel();
-    const flush = this.#connected && event.by === "remote" && this.#shared.tunneling === undefined;
+    const flush = this.#connected && event.by === "remote" && this.#tunneling === undefined;
     this.#upstream?.leave(flush, this.#shared.stats);
     this.#upstream = undefined;
     this.#connected = false;
@@ -181,7 +185,7 @@ class TcpProxy implements NetworkFilter {
     this.#attempts++;
     const upstream = new Upstream(this);
     this.#upstream = upstream;
-    const { tunneling } = this.#shared;
+    const tunneling = this.#tunneling;
     if (tunneling !== undefined) {
       const source = this.#entry("TcpUpstreamConnected");
       upstream.connection = tunneling.open(cluster, upstream, source, this.#context);
@@ -221,9 +225,10 @@ class TcpProxy implements NetworkFilter {
     const { cx, config } = this.#shared;
     this.#connected = true;
     this.#lastByteMs = cx.now();
-    if (config.idle_timeout > 0) {
+    this.#idleMs = idleTimeoutOf(this.#downstream) ?? config.idle_timeout;
+    if (this.#idleMs > 0) {
       this.#idle = cx.timer(() => this.#onIdle());
-      this.#idle.arm(config.idle_timeout);
+      this.#idle.arm(this.#idleMs);
     }
     const upstream = this.#upstream!.connection!;
     this.#upstreamConnection = upstream;
@@ -331,8 +336,8 @@ class TcpProxy implements NetworkFilter {
 
   // Reads only store the time, and the timer is armed again for the remainder: arming it on every read would cost a command each.
   #onIdle(): void {
-    const { cx, config, stats } = this.#shared;
-    const rest = this.#lastByteMs + config.idle_timeout - cx.now();
+    const { cx, stats } = this.#shared;
+    const rest = this.#lastByteMs + this.#idleMs - cx.now();
     if (rest > 0) {
       this.#idle!.arm(rest);
       return;
@@ -484,8 +489,7 @@ class Shared implements NetworkFilterFactory {
   readonly logEveryMs: number;
   readonly logsStart: boolean;
   readonly logsConnected: boolean;
-  readonly #clusters: readonly Destination[];
-  readonly #totalWeight: number;
+  readonly destinations: Destinations;
 
   constructor(config: Config, cx: SetupContext) {
     this.config = config;
@@ -499,23 +503,11 @@ class Shared implements NetworkFilterFactory {
     this.logsStart = options?.flush_access_log_on_start ?? false;
     this.logsConnected =
       options?.flush_access_log_on_connected ?? config.flush_access_log_on_connected;
-    this.#clusters = clustersOf(config);
-    this.#totalWeight = this.#clusters.reduce((sum, cluster) => sum + cluster.weight, 0);
+    this.destinations = new Destinations(config);
   }
 
   create(connection: DownstreamConnection): NetworkFilter {
     return new TcpProxy(this, connection);
-  }
-
-  chooseDestination(): Destination {
-    const clusters = this.#clusters;
-    if (clusters.length === 1) return clusters[0]!;
-    let ticket = Math.random() * this.#totalWeight;
-    for (const cluster of clusters) {
-      ticket -= cluster.weight;
-      if (ticket < 0) return cluster;
-    }
-    return clusters[clusters.length - 1]!;
   }
 
   /** Hash of the client's address; undefined without a hash policy or address. */
@@ -532,37 +524,6 @@ export default defineNetworkFilter({
   config: Config,
   setup: (config, cx) => new Shared(config, cx),
 });
-
-/** A cluster that connections may go to. */
-interface Destination {
-  readonly name: string;
-  readonly weight: number;
-  readonly metadataMatch: readonly MetadataCriterion[] | undefined;
-}
-
-function clustersOf(config: Config): readonly Destination[] {
-  const { cluster, weighted_clusters, metadata_match: match } = config;
-  if (cluster !== undefined && weighted_clusters !== undefined) {
-    throw new ConfigError("weighted_clusters", 'stands beside "cluster"; keep one of the two');
-  }
-  if (weighted_clusters !== undefined)
-    return weighted_clusters.clusters.map(({ name, weight, metadata_match: own }) => ({
-      name,
-      weight,
-      metadataMatch: criteria(match, own),
-    }));
-  if (cluster !== undefined) return [{ name: cluster, weight: 1, metadataMatch: criteria(match) }];
-  throw new ConfigError("cluster", "is missing; name a cluster, or weighted_clusters");
-}
-
-/** Merges metadata criteria for subset selection, sorted by key; those of a weighted cluster take precedence. */
-function criteria(
-  ...sources: readonly Config["metadata_match"][]
-): readonly MetadataCriterion[] | undefined {
-  const merged = Object.assign({}, ...sources.map((s) => s?.filter_metadata["envoy.lb"]));
-  const keys = Object.keys(merged).sort();
-  return keys.length === 0 ? undefined : keys.map((key) => ({ key, value: merged[key] }));
-}
 
 /** Registers the stats of the router that Envoy uses for tunnels; they stay at 0, as in Envoy. */
 function listTunnelStats(cx: SetupContext, prefix: string): void {

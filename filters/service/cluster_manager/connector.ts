@@ -11,8 +11,6 @@ import type { ClusterConfig, ClusterOptions } from "./config.ts";
 import { familyOf, interleave, Race } from "./happy-eyeballs.ts";
 import type { HealthCheck } from "./health-config.ts";
 import type { UpstreamHost } from "./host.ts";
-import type { Pool } from "./pool.ts";
-import { ALPN } from "./protocols.ts";
 import type { ClusterCells } from "./stats.ts";
 import { Transports, throughTransport } from "./transports.ts";
 
@@ -47,19 +45,20 @@ export class Connector {
     };
   }
 
-  /** Opens a connection to the host; if it has several addresses, to the first that connects. */
+  /**
+   * Opens a connection to the host; if it has several addresses, to the first that connects. `chosen`: what its transport has to know
+   * of the pool or the client.
+   */
   connect(
     host: UpstreamHost,
     handler: ConnectionHandler,
-    pool?: Pool,
-    downstream?: TransportOptions["downstream"],
+    chosen: TransportOptions,
   ): Connection | Race {
     const options = throughTransport(this.#base, host.transport, {
       hostname: host.hostname,
       hostMetadata: filterMetadata(host.metadata),
       clusterMetadata: filterMetadata(this.#metadata),
-      ...(pool !== undefined && { alpn: ALPN[pool.protocol.name], ...pool.peer?.options }),
-      ...(downstream !== undefined && { downstream }),
+      ...chosen,
     });
     const optionsFor = (address: Address) => this.#bound(options, address);
     const { address } = host;

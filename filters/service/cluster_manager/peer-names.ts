@@ -1,7 +1,11 @@
 import {
+  type BalancerContext,
+  contextState,
+  filterStateText,
   type HeaderName,
   headerName,
   type RequestHeaders,
+  STATE,
   type Static,
   type TransportOptions,
   Type,
@@ -22,6 +26,31 @@ export interface PeerNames {
   /** Limit for keys with pools at one host; absent: 256. */
   readonly most?: number;
   readonly options: Pick<TransportOptions, "serverName" | "subjectAltNames" | "downstream">;
+}
+
+/**
+ * The peer names of a request or connection: what a filter has put into filter state, else what the cluster's config derives from
+ * the request. Undefined: the transport's config applies.
+ */
+export function peerNamesOf(
+  naming: PeerNaming | undefined,
+  context: BalancerContext,
+): PeerNames | undefined {
+  const derived = naming?.of(context.head ?? context.stream?.request);
+  const state = contextState(context);
+  if (state === undefined || state.size === 0) return derived;
+  const name = filterStateText(state.get(STATE.UPSTREAM_SERVER_NAME));
+  const names = filterStateText(state.get(STATE.UPSTREAM_SUBJECT_ALT_NAMES));
+  if (name === undefined && names === undefined) return derived;
+  const serverName = name !== undefined && NAME.test(name) ? name : undefined;
+  return {
+    key: `${derived?.key ?? ""} ${serverName ?? ""} ${names ?? ""}`,
+    options: {
+      ...derived?.options,
+      ...(serverName !== undefined && { serverName }),
+      ...(names !== undefined && { subjectAltNames: names.split(",") }),
+    },
+  };
 }
 
 /** IP addresses and invalid host names are not sent as server name (RFC 6066 §3). */

@@ -1,7 +1,7 @@
 // Hot path: a pool is chosen for every request.
 import { type BalancerContext, formatAddress, type TransportOptions } from "@tsproxy/sdk";
 import type { UpstreamHost } from "./host.ts";
-import type { PeerNames, PeerNaming } from "./peer-names.ts";
+import { type PeerNames, type PeerNaming, peerNamesOf } from "./peer-names.ts";
 import type { Pool } from "./pool.ts";
 
 /** Limit for clients with their own pools at a host (`connection_pool_per_downstream_connection`, PROXY protocol). */
@@ -21,10 +21,9 @@ export class PoolChoice {
   /** The pool for a request to a host; undefined if the host has too many pools. */
   poolFor(host: UpstreamHost, context: BalancerContext): Pool | undefined {
     const { downstreamProtocol, priority } = context;
-    const naming = this.#naming;
     const peer =
-      naming !== undefined && host.transport?.current.value.secure === true
-        ? naming.of(context.head ?? context.stream?.request)
+      host.transport?.current.value.secure === true
+        ? peerNamesOf(this.#naming, context)
         : undefined;
     const own = this.#ownOf(host, context, peer) ?? peer;
     if (own === undefined) return host.poolFor(downstreamProtocol, priority);
@@ -51,8 +50,17 @@ export class PoolChoice {
   }
 }
 
+/** What the transport of a connection for this client alone has to know. */
+export function clientOptions(context: BalancerContext): TransportOptions {
+  const downstream = context.downstream ?? clientOf(context);
+  return {
+    ...peerNamesOf(undefined, context)?.options,
+    ...(downstream !== undefined && { downstream }),
+  };
+}
+
 /** The client of a request, for transports that name it to the upstream (PROXY protocol); undefined if there is none. */
-export function clientOf({ stream }: BalancerContext): TransportOptions["downstream"] {
+function clientOf({ stream }: BalancerContext): TransportOptions["downstream"] {
   const { remoteAddress, localAddress, metadata } = stream?.downstreamConnection ?? {};
   if (remoteAddress === undefined || localAddress === undefined) return undefined;
   return { remoteAddress, localAddress, metadata };

@@ -16,6 +16,7 @@ import type {
 import { Race } from "./happy-eyeballs.ts";
 import type { PeerNames } from "./peer-names.ts";
 import type { Pool } from "./pool.ts";
+import { ALPN } from "./protocols.ts";
 
 const STATE = { CONNECTING: 0, OPEN: 1, CLOSING: 2, CLOSED: 3, GIVEN_AWAY: 4 } as const;
 type State = (typeof STATE)[keyof typeof STATE];
@@ -93,7 +94,10 @@ export class PooledConnection implements ConnectionHandler, ClientEvents {
     if (this.pool.protocol.name !== "ALPN") this.#countProtocol(this.pool.protocol.name);
     host.cells.cxTotal.inc();
     host.cells.cxActive.inc();
-    this.#connection = owner.connector.connect(host, this, this.pool);
+    this.#connection = owner.connector.connect(host, this, {
+      alpn: ALPN[this.pool.protocol.name],
+      ...this.pool.peer?.options,
+    });
     this.#recount();
   }
 

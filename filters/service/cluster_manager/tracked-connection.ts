@@ -36,8 +36,8 @@ export class TrackedConnection implements ConnectionHandler {
     this.#openedAt = owner.cx.now();
   }
 
-  /** `downstream`: the downstream connection whose bytes it carries, if there is exactly one. */
-  open(downstream?: TransportOptions["downstream"]): Connection {
+  /** `chosen`: what its transport has to know of the client whose bytes it carries. */
+  open(chosen: TransportOptions): Connection {
     const { cells } = this.#owner;
     cells.cxTotal.inc();
     cells.cxActive.inc();
@@ -46,7 +46,7 @@ export class TrackedConnection implements ConnectionHandler {
     cells.rqPendingTotal.inc();
     cells.rqPendingActive.inc();
     this.host.cells.rqPendingActive.inc();
-    const connection = this.#owner.connector.connect(this.host, this, undefined, downstream);
+    const connection = this.#owner.connector.connect(this.host, this, chosen);
     this.#connection = connection;
     return connection;
   }

@@ -41,7 +41,7 @@ import { IdleSweep } from "./idle-sweep.ts";
 import { levelHealths, localClusterOf } from "./levels.ts";
 import type { LocalCluster } from "./localities.ts";
 import { Pool, type PoolOwner, type PoolProtocol } from "./pool.ts";
-import { clientOf, PoolChoice } from "./pool-choice.ts";
+import { clientOptions, PoolChoice } from "./pool-choice.ts";
 import { type ConnectionFacts, PooledConnection } from "./pooled-connection.ts";
 import { type LevelHealth, levelLoads, panicThreshold } from "./priority-loads.ts";
 import { type Codecs, codecOptions, protocolsOf } from "./protocols.ts";
@@ -318,7 +318,7 @@ export class UpstreamCluster implements Cluster, PoolOwner {
     }
     const tracked = new TrackedConnection(this, host, handler, this.#onTrackedGone);
     this.#tracked.add(tracked);
-    return { connection: tracked.open(context.downstream ?? clientOf(context)), host };
+    return { connection: tracked.open(clientOptions(context)), host };
   }
 
   #choose(context: BalancerContext): UpstreamHost | undefined {
