@@ -3,8 +3,8 @@ import type http from "node:http";
 import type { Duplex } from "node:stream";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { echoWebSocket } from "../../examples/websocket.ts";
-import { deferred, RawClient } from "./client.ts";
-import { bootstrap, cluster, http as httpFilter, listener, route } from "./config.ts";
+import { deferred, eventually, RawClient } from "./client.ts";
+import { accessLog, bootstrap, cluster, http as httpFilter, listener, route } from "./config.ts";
 import { Proxy } from "./proxy.ts";
 import { httpUpstream, type Upstream } from "./upstream.ts";
 
@@ -13,6 +13,8 @@ let proxy: Proxy;
 let onUpgrade: (request: http.IncomingMessage, socket: Duplex, head: Buffer) => void =
   echoWebSocket;
 
+const LINE = "%REQ(:PATH)% %RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS%\n";
+
 beforeAll(async () => {
   upstream = await httpUpstream(
     (_, response) => void response.writeHead(404).end("no upgrade here"),
@@ -20,14 +22,15 @@ beforeAll(async () => {
   upstream.server.on("upgrade", (request, socket, head) => onUpgrade(request, socket, head));
   const upgrades = { upgrade_configs: [{ upgrade_type: "websocket" }] };
   proxy = await Proxy.start({
+    args: ["--file-flush-interval-msec", "50"],
     config: bootstrap(
       [
         listener(
           "main",
-          httpFilter([
-            route("/off", "origin"),
-            route("/", "origin", { ...upgrades, timeout: "0s" }),
-          ]),
+          httpFilter(
+            [route("/off", "origin"), route("/", "origin", { ...upgrades, timeout: "0s" })],
+            { access_log: [accessLog("/dev/stdout", LINE)] },
+          ),
         ),
       ],
       [cluster("origin", [upstream.port])],
@@ -118,6 +121,13 @@ test("a server's FIN delivers what it sent before and ends both connections", as
   await client.untilEnded();
   expect(client.text.endsWith(`${last} the last word`)).toBe(true);
   client.destroy();
+  // As in Envoy, this is a connection that was lost.
+  const line = "/last 101 UC upstream_reset_after_response_started{connection_termination}";
+  await eventually(
+    () => proxy.stdout,
+    (text) => text.includes(line),
+    "the log line",
+  );
 });
 
 test("the upstream's refusal of the handshake is an ordinary response", async () => {

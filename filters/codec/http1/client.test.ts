@@ -666,11 +666,11 @@ describe("a tunnel", () => {
     const { connection, events, codec, ask, send } = open();
     const encoder = ask(upgrade(), true, "websocket");
     send(SWITCH);
+    encoder.encodeBody(latin1Encode(""), 0, 0, true);
     expect(connection.ended).toBe(false);
     send("late");
     codec.onEof();
-    expect(events.take().slice(-2)).toEqual(["body late", "end"]);
-    encoder.reset();
+    expect(events.take().slice(-2)).toEqual(["body late", "reset connection_closed"]);
     expect(connection.open).toBe(false);
   });
 

@@ -120,7 +120,7 @@ export class Http1Client implements ClientCodec {
     const stream = this.#stream;
     if (this.#state === STATE.CLOSED) return;
     if (stream === undefined) this.#retireAndClose();
-    else if (this.#state === STATE.BODY && this.#body.isRaw) {
+    else if (this.#state === STATE.BODY && this.#body.isRaw && !stream.isUpgraded) {
       this.#retire();
       this.#endResponse(stream);
       this.#deliver(stream, NOTHING, 0, 0, true);
@@ -358,6 +358,11 @@ class ClientStream implements RequestEncoder {
 
   get wireSent(): number {
     return this.#writer.wireSent;
+  }
+
+  /** A tunnel after 101: its end is one of the connection, and as in Envoy never an end of the message. */
+  get isUpgraded(): boolean {
+    return this.isTunnel && !this.isConnect;
   }
 
   /** True if the request ended with fewer body bytes than its content-length. */

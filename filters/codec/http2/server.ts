@@ -281,7 +281,7 @@ class ServerStream extends Stream implements ResponseEncoder {
   }
 
   reset(): void {
-    this.session.abandon(this, CODE.INTERNAL_ERROR);
+    this.session.abandon(this, this.upgrade === "" ? CODE.INTERNAL_ERROR : CODE.CONNECT_ERROR);
   }
 
   /** Does nothing: in HTTP/2 a connection is ended by GOAWAY. */

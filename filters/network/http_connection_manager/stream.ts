@@ -294,7 +294,9 @@ export class HcmStream implements RequestDecoder, WalkOwner, TimersOwner, LogEnt
       // A reset with NO_ERROR comes without details, and as in Envoy gets no flag in logs.
       if (details !== "") this.info.flags.push("DR");
       this.info.responseCodeDetails = details;
-    } else if (!this.#tunnel || !this.#requestComplete) this.#noteDisconnect();
+    } else if (!this.#tunnel || !this.#requestComplete || this.#connection.isHttp2) {
+      this.#noteDisconnect();
+    }
     this.#runtime.stats.rqRxReset.inc();
     this.#stopTerminal();
     this.#finish();
