@@ -10,6 +10,7 @@ import type { AddressConfig, ProfiledFilter, RuntimeConfig } from "../protocol.t
 import type { Reload } from "../reload/reload.ts";
 import type { ContextCertificates } from "../sockets/tls.ts";
 import { VERSION } from "../version.ts";
+import { commandLineOptions } from "./command-line-options.ts";
 import type { HeapDumps } from "./heap-dump.ts";
 import type { ProfileAnswer, Profiler } from "./profiler.ts";
 import type { RuntimeLayers } from "./runtime.ts";
@@ -82,7 +83,7 @@ export function operations(
         version: VERSION,
         state: parts.state(),
         uptimeSeconds: server.uptimeSeconds,
-        options: shownOptions(options),
+        options: commandLineOptions(options),
         // The node as the config file has it, with the id and cluster that flags may have set.
         node: { ...nodeOf(reload.live?.loaded.bootstrap), ...reload.live?.config.node },
       }),
@@ -335,24 +336,4 @@ function shownListeners(fleet: Fleet | undefined, config: RuntimeConfig | undefi
     const [address, ...additional] = bound.get(name) ?? unbound;
     return address === undefined ? [] : [{ name, address, additional }];
   });
-}
-
-function shownOptions(options: RunOptions): Record<string, unknown> {
-  return {
-    concurrency: options.concurrency,
-    config_path: options.configFile,
-    config_yaml: options.overlays.find(({ name }) => name === "--config-yaml")?.text ?? "",
-    allow_unknown_static_fields: options.allowUnknown,
-    admin_address_path: options.adminAddressPath,
-    local_address_ip_version: options.addressFamily,
-    log_level: options.log.level,
-    log_format: options.log.format ?? "",
-    log_path: options.log.path ?? "",
-    service_cluster: options.serviceCluster,
-    service_node: options.serviceNode,
-    drain_time: `${options.drainTimeMs / 1000}s`,
-    parent_shutdown_time: `${options.parentShutdownMs / 1000}s`,
-    mode: "Serve",
-    file_flush_interval: `${(options.fileFlushIntervalMsec ?? 10_000) / 1000}s`,
-  };
 }
