@@ -33,7 +33,7 @@ export interface BuiltinOptions {
   readonly counts: SharedArrayBuffer;
   /** What this isolate has added to `counts`: taken off again when the isolate is lost (shared-counts.ts). */
   readonly ledger: SharedArrayBuffer;
-  readonly fileFlushMs?: number | undefined;
+  readonly fileFlush?: WorkerStart["fileFlush"];
   /** Number of stats cells that earlier isolates of this thread have used. */
   readonly statsFrom?: number;
   /** Ends the isolate when it hangs. Absent: nothing does. */
@@ -104,7 +104,7 @@ export class Builtin {
         node,
         hostname: hostname(),
         environment: process.env,
-        fileFlushMs: options.fileFlushMs,
+        fileFlush: options.fileFlush,
         statsFrom: options.statsFrom,
         isolate: randomBytes(4).readUInt32LE() >>> 1,
         seed: randomBytes(32).toString("latin1"),

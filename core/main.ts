@@ -184,7 +184,7 @@ function newFleet(): Fleet {
         prelude,
         node: ownNode(),
         drain: { ms: options.drainTimeMs, immediate: options.drainImmediately },
-        fileFlushMs: options.fileFlushIntervalMsec,
+        fileFlush: options.fileFlush,
       },
       started.promise,
     ),

@@ -2,6 +2,7 @@ import type { ChildProcess } from "node:child_process";
 import type { Overlay } from "./config/overlay.ts";
 import type { DevEvent } from "./dev-events.ts";
 import type { LogOptions } from "./logs/log-options.ts";
+import type { FileFlush } from "./protocol.ts";
 
 /** What `tsproxy run` was asked for; the supervisor hands it to the proxy as JSON. */
 export interface RunOptions {
@@ -21,8 +22,7 @@ export interface RunOptions {
   /** Sandboxed packages that an earlier process hung or ended in. */
   readonly quarantined?: readonly string[];
   readonly strict: boolean;
-  /** Milliseconds. Lines of access logs are written this long after the first of them, or when 64 KiB have gathered. */
-  readonly fileFlushIntervalMsec: number;
+  readonly fileFlush: FileFlush;
   readonly allowUnknown: boolean;
   /** How long connections may take to finish once their listener or filter chain is gone. */
   readonly drainTimeMs: number;
@@ -39,6 +39,8 @@ export interface RunOptions {
   readonly standby?: boolean;
   /** The socket file where a successor finds this proxy; "": none. */
   readonly controlSocket: string;
+  /** Permissions of that file. */
+  readonly controlSocketMode: number;
   /** Started by `tsproxy filter dev`: HTTP exchanges are recorded, and the proxy sends DevEvents. */
   readonly dev?: boolean;
   /** Debuggers attach at this port of 127.0.0.1 to the sandboxes of the first worker; 0: any. */

@@ -438,8 +438,15 @@ export interface WorkerStart {
     readonly segments: number;
     readonly slots: number;
   };
-  /** `--file-flush-interval-msec` */
-  readonly fileFlushMs?: number | undefined;
+  readonly fileFlush?: FileFlush | undefined;
   readonly node: NodeConfig & { readonly address?: string };
   readonly drain: DrainOptions;
+}
+
+/** When the lines that wait for a file are written. */
+export interface FileFlush {
+  /** Milliseconds after the first of them: `--file-flush-interval-msec`. */
+  readonly ms: number;
+  /** When so many have gathered: `--file-flush-min-size-kb`. */
+  readonly bytes: number;
 }

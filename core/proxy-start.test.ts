@@ -18,10 +18,11 @@ const OPTIONS = {
   drainImmediately: true,
   parentShutdownMs: 1000,
   adminAddressPath: "",
-  fileFlushIntervalMsec: 1000,
+  fileFlush: { ms: 1000, bytes: 64 * 1024 },
   addressFamily: "v4",
   takeover: false,
   controlSocket: "",
+  controlSocketMode: 0o600,
   quarantined: [],
   standby: false,
 };

@@ -161,7 +161,7 @@ class Worker {
       turns: this.#start.turns,
       counts: this.#start.counts,
       ledger: this.#start.ledger,
-      fileFlushMs: this.#start.fileFlushMs,
+      fileFlush: this.#start.fileFlush,
       statsFrom: this.#statsUsed,
       watchdog: this.#watchdog,
       moduleOf: (name) => this.#moduleOf(name),

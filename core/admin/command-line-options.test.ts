@@ -14,6 +14,7 @@ test("/server_info shows flags as Envoy does", () => {
     "--config-yaml {} --concurrency 3 -l warn --component-log-level http:error,main:debug --log-format %v --log-format-escaped " +
     "--service-cluster c --service-node n --service-zone z --stats-tag a:1 --stats-tag b:2 --local-address-ip-version v6 " +
     "--drain-time-s 33 --drain-strategy immediate --parent-shutdown-time-s 44 --file-flush-interval-msec 1500 " +
+    "--file-flush-min-size-kb 7 --socket-mode 640 " +
     "--socket-path /run/x.sock --allow-unknown-static-fields";
   expect(shown(...flags.split(" "))).toEqual({
     concurrency: 3,
@@ -36,6 +37,7 @@ test("/server_info shows flags as Envoy does", () => {
     parent_shutdown_time: "44s",
     disable_hot_restart: false,
     socket_path: "/run/x.sock",
+    socket_mode: 0o640,
     mode: "Serve",
     file_flush_interval: "1.500s",
   });

@@ -29,8 +29,9 @@ export function commandLineOptions(options: RunOptions): Record<string, unknown>
     parent_shutdown_time: duration(options.parentShutdownMs),
     disable_hot_restart: options.controlSocket === "",
     socket_path: options.controlSocket,
+    socket_mode: options.controlSocketMode,
     mode: "Serve",
-    file_flush_interval: duration(options.fileFlushIntervalMsec),
+    file_flush_interval: duration(options.fileFlush.ms),
   };
 }
 

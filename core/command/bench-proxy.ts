@@ -110,7 +110,7 @@ function runOptions(configFile: string, { filters, trusted }: BenchProxyOptions)
     filters,
     trusted,
     strict: false,
-    fileFlushIntervalMsec: 10_000,
+    fileFlush: { ms: 10_000, bytes: 64 * 1024 },
     allowUnknown: false,
     drainTimeMs: 0,
     drainImmediately: false,
@@ -119,6 +119,7 @@ function runOptions(configFile: string, { filters, trusted }: BenchProxyOptions)
     addressFamily: "v4",
     takeover: false,
     controlSocket: "",
+    controlSocketMode: 0o600,
   };
 }
 

@@ -96,7 +96,7 @@ class Dev {
       filters,
       trusted: trust,
       strict: false,
-      fileFlushIntervalMsec: 200,
+      fileFlush: { ms: 200, bytes: 64 * 1024 },
       allowUnknown: false,
       drainTimeMs: DRAIN_MS,
       parentShutdownMs: 1_000,
@@ -104,6 +104,7 @@ class Dev {
       addressFamily: "v4",
       takeover: false,
       controlSocket: "",
+      controlSocketMode: 0o600,
       dev: true,
       inspectPort: this.#options.inspectPort,
     };

@@ -33,6 +33,7 @@ export interface RunFlags {
   readonly localAddressIpVersion: "v4" | "v6";
   readonly adminAddressPath: string;
   readonly fileFlushIntervalMsec: number;
+  readonly fileFlushMinSizeKb: number;
   readonly allowUnknownStaticFields: boolean;
   readonly allowUnknownFields: boolean;
   readonly drainTimeS: number;
@@ -44,6 +45,7 @@ export interface RunFlags {
   readonly restartEpoch: number;
   readonly disableHotRestart: boolean;
   readonly socketPath?: string;
+  readonly socketMode: number;
   readonly hotRestartVersion: boolean;
   readonly takeover: boolean;
   readonly filters: string[];
@@ -61,7 +63,6 @@ const WITHOUT_MEANING: Readonly<Record<string, string>> = {
   "--enable-core-dump": "the system's limits decide on core dumps (ulimit -c)",
   "--enable-fine-grain-logging": "use --component-log-level with the names of packages",
   "--enable-mutex-tracing": "workers share no mutex",
-  "--file-flush-min-size-kb <kb>": "access logs are written at 64 KiB",
   "--ignore-unknown-dynamic-fields": "there is no dynamic configuration",
   "--log-stacktrace-single-entry": "a stack is always one line of the log",
   "--reject-unknown-dynamic-fields": "there is no dynamic configuration",
@@ -69,7 +70,6 @@ const WITHOUT_MEANING: Readonly<Record<string, string>> = {
   "--skip-hot-restart-on-no-parent":
     "--takeover starts as usual where nobody is there to be taken over",
   "--skip-hot-restart-parent-stats": "stats start at zero in every process",
-  "--socket-mode <mode>": "the control socket lies in a directory that only its user may enter",
 };
 
 export function addRunFlags(command: Command): Command {
@@ -113,12 +113,13 @@ export function addRunFlags(command: Command): Command {
     )
     .option(
       "--file-flush-interval-msec <ms>",
-      "access logs are written this long after their first line, or at 64 KiB",
+      "access logs are written this long after their first line",
       parseMs,
       10_000,
     )
+    .option("--file-flush-min-size-kb <kb>", "or when so much has gathered", parseKb, 64)
     .option("--allow-unknown-static-fields", "warn of fields that Envoy does not know", false)
-    .addOption(new Option("--allow-unknown-fields").default(false).hideHelp())
+    .option("--allow-unknown-fields", "the same, by its old name", false)
     .option("--strict", "refuse fields that Envoy knows and tsproxy does not implement", false)
     .option(
       "--takeover",
@@ -153,8 +154,14 @@ export function addRunFlags(command: Command): Command {
     )
     .option("--disable-hot-restart", "nobody may take this one over", false)
     .option("--socket-path <file>", "the control socket by which one proxy finds the other")
-    .addOption(new Option("--hot-restart-version").default(false).hideHelp());
-  for (const flag of Object.keys(WITHOUT_MEANING)) command.addOption(new Option(flag).hideHelp());
+    .addOption(
+      new Option("--socket-mode <mode>", "permissions of that file")
+        .argParser(parseMode)
+        .default(0o600, "600"),
+    )
+    .option("--hot-restart-version", "print that hot restart is --takeover here, and end", false);
+  for (const [flag, why] of Object.entries(WITHOUT_MEANING))
+    command.addOption(new Option(flag, why).helpGroup("Flags of Envoy's that have no effect:"));
   return command;
 }
 
@@ -203,10 +210,11 @@ export function runOptions(flags: RunFlags, filters: readonly string[]): RunOpti
     drainImmediately: flags.drainStrategy === "immediate",
     parentShutdownMs: flags.parentShutdownTimeS * 1000,
     adminAddressPath: flags.adminAddressPath,
-    fileFlushIntervalMsec: flags.fileFlushIntervalMsec,
+    fileFlush: { ms: flags.fileFlushIntervalMsec, bytes: flags.fileFlushMinSizeKb * 1024 },
     addressFamily: flags.localAddressIpVersion,
     takeover: flags.takeover || flags.restartEpoch > 0,
     controlSocket: flags.disableHotRestart ? "" : controlSocket(flags, configPath, baseId),
+    controlSocketMode: flags.socketMode,
   };
 }
 
@@ -275,6 +283,18 @@ function parseMs(text: string): number {
   if (!Number.isInteger(n) || n < 1 || n > 3_600_000)
     throw new InvalidArgumentError("write milliseconds, 1 to 3600000");
   return n;
+}
+
+function parseKb(text: string): number {
+  const n = Number(text);
+  if (!Number.isInteger(n) || n < 1 || n > 65_536)
+    throw new InvalidArgumentError("write KiB, 1 to 65536");
+  return n;
+}
+
+function parseMode(text: string): number {
+  if (!/^[0-7]{1,4}$/.test(text)) throw new InvalidArgumentError("write permissions as for chmod");
+  return Number.parseInt(text, 8);
 }
 
 function parseSeconds(text: string): number {

@@ -14,6 +14,7 @@ import {
 } from "@tsproxy/sdk";
 import type {
   DrainOptions,
+  FileFlush,
   ListenerConfig,
   NodeConfig,
   Refusal,
@@ -53,8 +54,7 @@ export interface EngineOptions {
   readonly role: "worker" | "control" | "canary";
   readonly worker: number;
   readonly node: NodeConfig & { readonly address?: string };
-  /** Milliseconds from the first line appended to a file until its lines are written. */
-  readonly fileFlushMs?: number;
+  readonly fileFlush?: FileFlush;
   /** The machine's name, for access logs. */
   readonly hostname?: string;
   readonly environment?: Readonly<Record<string, string>>;
@@ -160,7 +160,7 @@ export class Engine {
       this.host,
       this.#wheel,
       new ScopedStats(this.#stats, ""),
-      options.fileFlushMs,
+      options.fileFlush,
     );
     this.topics = new Topics(this.host);
     this.topics.subscribe(RUNTIME_TOPIC, (values) =>

@@ -1,12 +1,11 @@
 // Hot path: one line a request (test/bench/access-log.ts).
 import type { Counter, FileSink, Gauge, Stats } from "@tsproxy/sdk";
+import type { FileFlush } from "../protocol.ts";
 import type { Host } from "./host.ts";
 import type { TimerWheel, WheelTimer } from "./timers.ts";
 
-/** Envoy's `--file-flush-min-size-kb`. */
-const FLUSH_CHARS = 64 * 1024;
-/** Envoy's `--file-flush-interval-msec`. */
-export const FLUSH_MS = 10_000;
+/** Envoy's defaults. */
+const FLUSH: FileFlush = { ms: 10_000, bytes: 64 * 1024 };
 
 /**
  * Files that packages append to. Lines gather here in one string per file, which core gets when it is long enough or the flush interval
@@ -18,12 +17,12 @@ export class FileTable {
   readonly #open = new Map<string, BufferedFile>();
   readonly #wheel: TimerWheel;
   readonly #timer: WheelTimer;
-  readonly #flushMs: number;
+  readonly #flush: FileFlush;
 
-  constructor(host: Host, wheel: TimerWheel, stats: Stats, flushMs = FLUSH_MS) {
+  constructor(host: Host, wheel: TimerWheel, stats: Stats, flush = FLUSH) {
     this.#host = host;
     this.#stats = stats;
-    this.#flushMs = flushMs;
+    this.#flush = flush;
     this.#wheel = wheel;
     this.#timer = wheel.timer(() => this.#onTimer());
   }
@@ -33,14 +32,17 @@ export class FileTable {
     let file = this.#open.get(path);
     if (file === undefined) {
       this.#host.tellText("append", `${path}\0\0`);
-      file = new BufferedFile(path, this.#host, this.#wheel, this.#stats, () => this.#arm());
+      file = new BufferedFile(path, this.#host, this.#wheel, this.#stats, {
+        size: this.#flush.bytes,
+        onFirst: () => this.#arm(),
+      });
       this.#open.set(path, file);
     }
     return file;
   }
 
   #arm(): void {
-    if (!this.#timer.armed) this.#timer.arm(this.#flushMs - (Date.now() % this.#flushMs));
+    if (!this.#timer.armed) this.#timer.arm(this.#flush.ms - (Date.now() % this.#flush.ms));
   }
 
   #onTimer(): void {
@@ -57,6 +59,7 @@ class BufferedFile implements FileSink {
   readonly #path: string;
   readonly #host: Host;
   readonly #wheel: TimerWheel;
+  readonly #flushSize: number;
   readonly #onFirst: () => void;
   readonly #buffered: Counter;
   readonly #byTimer: Counter;
@@ -66,8 +69,15 @@ class BufferedFile implements FileSink {
   #marks: number[] = [];
   #marked = -1;
 
-  constructor(path: string, host: Host, wheel: TimerWheel, stats: Stats, onFirst: () => void) {
+  constructor(
+    path: string,
+    host: Host,
+    wheel: TimerWheel,
+    stats: Stats,
+    { size, onFirst }: { readonly size: number; readonly onFirst: () => void },
+  ) {
     this.#path = path;
+    this.#flushSize = size;
     this.#host = host;
     this.#wheel = wheel;
     this.#onFirst = onFirst;
@@ -86,7 +96,7 @@ class BufferedFile implements FileSink {
       this.#marked = now;
     }
     this.#text += line;
-    if (this.#text.length >= FLUSH_CHARS) this.flush();
+    if (this.#text.length >= this.#flushSize) this.flush();
   }
 
   onTimer(): void {

@@ -34,7 +34,7 @@ export async function superviseProxy(
   { node, flags, early }: Runtime,
 ): Promise<number> {
   const log = new LateLog(options.log);
-  const { controlSocket: place, parentShutdownMs } = options;
+  const { controlSocket: place, controlSocketMode: mode, parentShutdownMs } = options;
   const predecessor = options.takeover ? await Predecessor.find(place) : undefined;
   if (options.takeover && predecessor === undefined)
     log.info("no proxy serves this config, so there is none to take over");
@@ -57,7 +57,7 @@ export async function superviseProxy(
   const listen = async (): Promise<void> => {
     for (let n = 0; n < LISTEN_TIMES && control === undefined; n++) {
       if (n > 0) await new Promise((resolve) => setTimeout(resolve, LISTEN_AGAIN_MS).unref());
-      control = await ControlSocket.listen(place, onRetire);
+      control = await ControlSocket.listen({ file: place, mode }, onRetire);
     }
     if (control === undefined)
       log.debug(`no proxy can take this one over: ${place} is taken, or cannot be made`);

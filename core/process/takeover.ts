@@ -1,4 +1,4 @@
-import { lstatSync, mkdirSync, readFileSync, rmSync } from "node:fs";
+import { chmod, lstatSync, mkdirSync, readFileSync, rmSync } from "node:fs";
 import net from "node:net";
 import { userInfo } from "node:os";
 import path from "node:path";
@@ -26,7 +26,7 @@ export class ControlSocket {
 
   /** Binds the socket. Undefined: another proxy has it, or it cannot be made; then this proxy cannot be taken over. */
   static async listen(
-    file: string,
+    { file, mode }: { readonly file: string; readonly mode: number },
     onRetire: (ms: number) => void,
   ): Promise<ControlSocket | undefined> {
     if (!prepare(file)) return undefined;
@@ -45,7 +45,9 @@ export class ControlSocket {
     server.on("connection", (socket) => socket.unref());
     return new Promise((resolve) => {
       server.once("error", () => resolve(undefined));
-      server.listen(file, () => resolve(new ControlSocket(file, server)));
+      server.listen(file, () => {
+        chmod(file, mode, () => resolve(new ControlSocket(file, server)));
+      });
     });
   }
 

@@ -62,6 +62,24 @@ test("each request of all workers has one line; after SIGUSR1 lines go to a new 
   expect(linesOf(`${file}.1`)).toHaveLength(before.length);
 });
 
+test("lines are written as soon as as many have gathered as the flags say", async () => {
+  const log = path.join(folder, "large.log");
+  const chain = http([direct("/", "said\n")], { access_log: [accessLog(log, "%REQ(:PATH)%\n")] });
+  const large = await Proxy.start({
+    config: bootstrap([listener("main", chain)]),
+    concurrency: 1,
+    args: ["--file-flush-interval-msec", "3600000", "--file-flush-min-size-kb", "1"],
+  });
+  for (let k = 0; k < 8; k++) await get(large.port("main"), `/${"x".repeat(250)}`);
+  await eventually(
+    () => linesOf(log).length,
+    (count) => count >= 5,
+    "the lines of a KiB",
+  );
+  await large.stop();
+  expect(linesOf(log)).toHaveLength(8);
+});
+
 test("a proxy that ends writes the lines that still wait, and that of a request which ended meanwhile", async () => {
   const lines = path.join(folder, "last.log");
   const held = deferred<ServerResponse>();
