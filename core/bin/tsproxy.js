@@ -43,8 +43,7 @@ process.env.NODE_COMPILE_CACHE ??= fileURLToPath(
     : new URL("../../node_modules/.cache/node", import.meta.url),
 );
 
-// Until the supervisor obeys them there is nothing to read or open again: but SIGHUP would end this process, and SIGUSR1 open
-// Node's debugger.
+// ignore-signals.js says why; the Node that is started below does the same.
 if (serves()) for (const signal of ["SIGHUP", "SIGUSR1"]) process.on(signal, () => {});
 
 const node = findNode();
@@ -65,6 +64,7 @@ if (isPacked && serves()) {
 }
 handOver(node, [
   ...FLAGS,
+  ...(serves() ? ["--import", new URL("ignore-signals.js", import.meta.url).href] : []),
   fileURLToPath(isPacked ? packed : new URL("../cli.ts", import.meta.url)),
 ]);
 
@@ -82,8 +82,14 @@ function handOver(program, args) {
     process.execve(program, [program, ...command], process.env);
   }
   const child = spawn(program, command, { stdio: ["inherit", "inherit", "inherit", "ipc"] });
-  for (const signal of ["SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2"])
+  let isReady = !serves();
+  child.once("message", () => {
+    isReady = true;
+  });
+  for (const signal of ["SIGTERM", "SIGINT", "SIGUSR2"])
     process.on(signal, () => child.kill(signal));
+  for (const signal of ["SIGHUP", "SIGUSR1"])
+    process.on(signal, () => isReady && child.kill(signal));
   child.on("error", (error) => {
     process.stderr.write(`cannot start ${program}: ${error.message}\n`);
     process.exit(1);
