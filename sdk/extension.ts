@@ -325,3 +325,30 @@ export class ConfigError extends Error {
     this.path = path;
   }
 }
+
+/** Several errors of one `setup`, which core prints together. `everyOf` throws it. */
+export class SetupErrors extends Error {
+  readonly errors: readonly unknown[];
+
+  constructor(errors: readonly unknown[]) {
+    super(errors.map((error) => (error instanceof Error ? error.message : error)).join("; "));
+    this.errors = errors;
+  }
+}
+
+/** Maps a list of the config. If `make` throws, goes on with the other entries and throws the errors of all of them. */
+export function everyOf<T, U>(entries: Iterable<T>, make: (entry: T, n: number) => U): U[] {
+  const made: U[] = [];
+  const errors: unknown[] = [];
+  let n = 0;
+  for (const entry of entries) {
+    try {
+      made.push(make(entry, n++));
+    } catch (error) {
+      if (error instanceof SetupErrors) errors.push(...error.errors);
+      else errors.push(error);
+    }
+  }
+  if (errors.length > 0) throw errors.length === 1 ? errors[0] : new SetupErrors(errors);
+  return made;
+}
