@@ -511,8 +511,10 @@ export class Engine {
     this.#preparing = world;
     if (config !== undefined) {
       this.#prepareServices(config, services, made, refusals);
+      const missesService = refusals.length > 0;
       this.registry.prepareCode(changed, refusals);
-      this.#prepareListeners(config.listeners, 0, listeners, made, refusals);
+      // Without the cluster manager, every cluster that a route names would be unknown.
+      if (!missesService) this.#prepareListeners(config.listeners, 0, listeners, made, refusals);
     }
     this.registry.prepareCode(changed, refusals);
     this.#preparing = undefined;

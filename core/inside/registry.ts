@@ -7,6 +7,7 @@ import {
   type Kinds,
   type NetworkFilterFactory,
   type SetupContext,
+  SetupErrors,
   type Slot,
 } from "@tsproxy/sdk";
 import type { Refusal } from "../protocol.ts";
@@ -334,25 +335,31 @@ export class Registry {
       return true;
     } catch (error) {
       const refused = error instanceof Refused ? error : new Refused(packageName, place, error);
-      refusals.push(refused.refusal);
+      refusals.push(...refused.refusals);
       return false;
     }
   }
 }
 
-/** The error of a setup, with the innermost package and place: where the user has to look. */
+/** The errors of a setup, each with the innermost package and place: where the user has to look. */
 class Refused extends Error {
-  readonly refusal: Refusal;
+  readonly refusals: readonly Refusal[];
 
   constructor(packageName: string, place: string, cause: unknown) {
-    const error = cause instanceof Error ? cause : new Error(String(cause));
-    super(error.message);
-    this.refusal = {
-      package: packageName,
-      place,
-      path: error instanceof ConfigError ? error.path : "",
-      message: error.message,
-      stack: error instanceof ConfigError ? "" : (error.stack ?? ""),
-    };
+    const errors = (cause instanceof SetupErrors ? cause.errors : [cause]).map((error) =>
+      error instanceof Error ? error : new Error(String(error)),
+    );
+    super(errors.map((error) => error.message).join("; "));
+    this.refusals = errors.flatMap((error) =>
+      error instanceof Refused
+        ? error.refusals
+        : {
+            package: packageName,
+            place,
+            path: error instanceof ConfigError ? error.path : "",
+            message: error.message,
+            stack: error instanceof ConfigError ? "" : (error.stack ?? ""),
+          },
+    );
   }
 }

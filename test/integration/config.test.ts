@@ -77,6 +77,43 @@ test("all errors of a file are told at once", async () => {
   expect(output).toContain("stat_prefx");
 });
 
+test("all errors that only setups find are told at once", async () => {
+  const bad = ["nowhere", "gone", "lost"];
+  const routes = bad.map(
+    (name) => `
+              - match: { prefix: / }
+                route: { cluster: ${name} }`,
+  );
+  const config = front(ROUTER).replace(
+    "              routes:",
+    `              routes:${routes.join("")}
+              - match: { safe_regex: { regex: "(" } }
+                direct_response: { status: 200 }`,
+  );
+  const output = await refusal(config);
+  for (const name of bad)
+    expect(output).toMatch(
+      new RegExp(`envoy.yaml:${placeOf(`${name} }`, config)}: .*unknown cluster "${name}"`),
+    );
+  expect(output).toMatch(/envoy.yaml:\d+:\d+: .*\.safe_regex\.regex: .*missing closing/);
+});
+
+test("two clusters of one name are no reason to call the clusters of routes unknown", async () => {
+  const clusters = ["up", "twice", "twice", "twice"].map(
+    (name) => `
+  - { name: ${name}, type: STATIC, load_assignment: { cluster_name: x } }`,
+  );
+  const config = front(ROUTER)
+    .replace(
+      'direct_response: { status: 200, body: { inline_string: "hello" } }',
+      "route: { cluster: up }",
+    )
+    .concat(`  clusters:${clusters.join("")}\n`);
+  const output = await refusal(config);
+  expect(output.match(/"twice" is already the name of another cluster/g)).toHaveLength(2);
+  expect(output).not.toContain("unknown cluster");
+});
+
 test("YAML that is none is told with its line", async () => {
   expect(await refusal("static_resources:\n  listeners: [\n")).toMatch(/envoy\.yaml:[23]:\d+: /);
 });

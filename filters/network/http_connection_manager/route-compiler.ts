@@ -5,6 +5,7 @@ import {
   compileMatcher,
   DescriptorMaker,
   type DirectResponseAction,
+  everyOf,
   type FormatSource,
   type HashPolicy,
   type HeaderName,
@@ -152,7 +153,7 @@ export class RouteCompiler {
 
   #source(outer: Outer): RouteSource {
     const { config, path } = outer;
-    const routes = config.routes.map((route, r) =>
+    const routes = everyOf(config.routes, (route, r) =>
       this.#choice(route, outer, `${path}.routes[${r}]`, `routes[${r}]`),
     );
     const matcher =
@@ -160,7 +161,7 @@ export class RouteCompiler {
       compileMatcher(config.matcher, `${path}.matcher`, this.#cx, (action, at) => {
         const { "@type": type } = action;
         if (type === "envoy.config.route.v3.Route") return [this.#choice(action, outer, at, at)];
-        return action.routes.map((route, r) =>
+        return everyOf(action.routes, (route, r) =>
           this.#choice(route, outer, `${at}.routes[${r}]`, `${at}.routes[${r}]`),
         );
       });
@@ -289,7 +290,7 @@ export class RouteCompiler {
     }
     const weights = action.weighted_clusters!;
     const at = `${path}.weighted_clusters`;
-    const answers = weights.clusters.map((entry, k) =>
+    const answers = everyOf(weights.clusters, (entry, k) =>
       this.#weightedEntry(entry, forward, resolve, `${at}.clusters[${k}]`),
     );
     const hash = weights.use_hash_policy ? (policies()?.hash ?? []) : [];

@@ -1,5 +1,6 @@
 // Hot path: one lookup a stream. A table with a single `*` virtual host never looks at the host.
 import {
+  everyOf,
   type HeaderName,
   lateEntry,
   nameOf,
@@ -23,7 +24,7 @@ export class RouteTable {
   /** Every per-route config of a filter, with its path in the config. */
   readonly filterConfigs: ReadonlyMap<unknown, { readonly filter: string; readonly path: string }>;
   readonly #hosts = new DomainTable<VirtualHost>();
-  readonly #virtualHosts: VirtualHost[] = [];
+  readonly #virtualHosts: readonly VirtualHost[];
   readonly #ignorePort: boolean;
   readonly #vhostHeader: HeaderName | undefined;
 
@@ -35,15 +36,15 @@ export class RouteTable {
     this.internalOnlyHeaders = config.internal_only_headers.map((name, k) =>
       nameOf(name, `${path}.internal_only_headers[${k}]`),
     );
-    for (let v = 0; v < config.virtual_hosts.entries.length; v++) {
+    this.#virtualHosts = everyOf(config.virtual_hosts.entries.keys(), (v) => {
       const at = `${path}.virtual_hosts[${v}]`;
       const virtualHost = lateEntry(config.virtual_hosts, v);
       const host = compiler.virtualHost(virtualHost, v, at);
-      this.#virtualHosts.push(host);
-      for (const [d, domain] of virtualHost.domains.entries()) {
-        this.#hosts.add(domain, host, `${at}.domains[${d}]`, config.name);
-      }
-    }
+      everyOf(virtualHost.domains, (domain, d) =>
+        this.#hosts.add(domain, host, `${at}.domains[${d}]`, config.name),
+      );
+      return host;
+    });
     this.switchesFilters = compiler.switchesFilters;
     this.filterConfigs = compiler.filterConfigs;
   }

@@ -4,6 +4,7 @@ import {
   type CodecOptions,
   ConfigError,
   compileStringMatch,
+  everyOf,
   type HttpFilterFactory,
   headerKeyFormat,
   headerText,
@@ -107,7 +108,7 @@ export class Runtime {
     this.localReplies = new LocalReplies(config.local_reply_config, "local_reply_config", cx);
     this.responseHead = new ResponseHead(config, this.clock);
     const chain = (refs: Config["http_filters"]): FilterSlot[] =>
-      refs.map((ref) => ({
+      everyOf(refs, (ref) => ({
         name: ref.name,
         slot: cx.extension("http", ref, { statPrefix: prefix }),
         disabled: ref.disabled,

@@ -3,6 +3,7 @@ import {
   type Clusters,
   type ClusterType,
   ConfigError,
+  everyOf,
   type HealthChecker,
   type HostSpec,
   type Service,
@@ -100,7 +101,7 @@ export class ClusterManager implements Service {
       ({ preconnect_policy }) => (preconnect_policy?.predictive_preconnect_ratio ?? 1) > 1,
     );
     const connectivity = ahead ? new Connectivity() : undefined;
-    for (const [k, cluster] of config.entries()) this.#add(cluster, `[${k}]`, codecs, connectivity);
+    everyOf(config, (cluster, k) => this.#add(cluster, `[${k}]`, codecs, connectivity));
     if (cx.role === "canary") return;
     cx.onHandover(() => this.#estate);
     this.#look.arm(LOOK_MS);
@@ -426,8 +427,8 @@ function placed<T>(at: string, field: string, setup: () => T): T {
   try {
     return setup();
   } catch (error) {
-    const inner = error as { path?: unknown; refusal?: { path?: unknown }; message?: unknown };
-    const path = inner.path ?? inner.refusal?.path;
+    const inner = error as { path?: unknown; refusals?: { path?: unknown }[]; message?: unknown };
+    const path = inner.path ?? inner.refusals?.[0]?.path;
     const message = typeof inner.message === "string" ? inner.message : String(error);
     throw new ConfigError(
       `${at}.${typeof path === "string" && path !== "" ? path : field}`,

@@ -7,6 +7,7 @@ import {
   Enum,
   Extension,
   endpointsOf,
+  everyOf,
   type Fraction,
   fractionOf,
   HeaderKeyFormat,
@@ -304,10 +305,10 @@ export type ClusterConfig = Static<typeof ClusterConfig>;
 export const Config = Type.Array(ClusterConfig);
 export type Config = Static<typeof Config>;
 
-/** Checks what the schema cannot express; throws ConfigError. */
+/** Checks what the schema cannot express. Throws the errors of all clusters, one each. */
 export function check(config: Config): void {
   const names = new Set<string>();
-  for (const [k, cluster] of config.entries()) {
+  everyOf(config, (cluster, k) => {
     if (names.has(cluster.name))
       throw new ConfigError(
         `[${k}].name`,
@@ -321,7 +322,7 @@ export function check(config: Config): void {
     checkHashing(cluster, `[${k}]`);
     checkWeights(cluster, `[${k}].load_assignment`);
     checkDrops(cluster, `[${k}].load_assignment.policy.drop_overloads`);
-  }
+  });
 }
 
 function checkDrops(cluster: ClusterConfig, at: string): void {
