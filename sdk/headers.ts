@@ -215,6 +215,17 @@ function checkValue(value: string): void {
   }
 }
 
+/** What a parser has found in a block of header lines, for another head with the same bytes. */
+export interface ParsedLines {
+  /** Where the block began, in bytes from the `base` of its head. */
+  readonly at: number;
+  readonly count: number;
+  readonly spans: Int32Array;
+  readonly present: number;
+  readonly repeated: boolean;
+  readonly seen: number;
+}
+
 /**
  * The headers of a message: spans over the bytes they arrived in, and edits beside these. Names are in lower case (parsers fold
  * them in place), values are strings of one char a byte. The block's owner calls `detach` before the bytes it arrived in go away.
@@ -295,6 +306,34 @@ export class HeaderMap {
     if ((this.#seen & bit) !== 0 && !this.repeated) this.#lookBack(hash);
     this.#seen |= bit;
     this.count++;
+  }
+
+  /** For parsers: what was found in a block of lines that begins `at` bytes from `base`. */
+  parsed(at: number): ParsedLines {
+    const { count, present, repeated } = this;
+    const spans = this.spans.slice(0, count * SPAN);
+    return { at, count, spans, present, repeated, seen: this.#seen };
+  }
+
+  /** For parsers: as if the same block had been parsed `at` bytes from `base`. The block must be without lines. */
+  addParsed(lines: ParsedLines, at: number): void {
+    const size = lines.count * SPAN;
+    while (this.spans.length < size) this.#grow();
+    const from = lines.spans;
+    const to = this.spans;
+    const shift = at - lines.at;
+    for (let i = 0; i < size; i += SPAN) {
+      to[i] = from[i]! + shift;
+      to[i + 1] = from[i + 1]! + shift;
+      to[i + 2] = from[i + 2]! + shift;
+      to[i + 3] = from[i + 3]! + shift;
+      to[i + 4] = from[i + 4]!;
+      to[i + 5] = from[i + 5]!;
+    }
+    this.count = lines.count;
+    this.present = lines.present;
+    this.repeated = lines.repeated;
+    this.#seen = lines.seen;
   }
 
   #lookBack(hash: number): void {

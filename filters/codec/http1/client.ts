@@ -25,8 +25,8 @@ import {
 import { BODY, BodyReader } from "./body-reader.ts";
 import { BodyWriter, MODE } from "./body-writer.ts";
 import { PARSE, responseError } from "./error.ts";
+import { fieldBytes } from "./fields.ts";
 import { CONNECT, Framing, GET, HEAD, HOP_BY_HOP, ID, isMethod } from "./framing.ts";
-import { fieldBytes } from "./head.ts";
 import { HeadReader, KIND } from "./head-reader.ts";
 import { recase } from "./name-case.ts";
 import {

@@ -1,7 +1,8 @@
 // Hot path: test/bench/http1-codec.ts. A head that arrives in one piece is parsed in place, without a copy.
 import type { HeaderMap, RequestHeaders, ResponseHeaders } from "@tsproxy/sdk";
 import { PARSE } from "./error.ts";
-import { parseFields, parseRequestHead, parseResponseHead } from "./head.ts";
+import { parseFields } from "./fields.ts";
+import { parseRequestHead, parseResponseHead } from "./head.ts";
 import { keepNames } from "./name-case.ts";
 
 export const KIND = { REQUEST: 0, RESPONSE: 1, TRAILERS: 2 } as const;

@@ -27,8 +27,8 @@ import {
 import { BODY, BodyReader } from "./body-reader.ts";
 import { BodyWriter, MODE } from "./body-writer.ts";
 import { type Http1Stats, PARSE, requestError } from "./error.ts";
+import { fieldBytes } from "./fields.ts";
 import { Framing, fillInfo, HOP_BY_HOP, ID } from "./framing.ts";
-import { fieldBytes } from "./head.ts";
 import { HeadReader, KIND } from "./head-reader.ts";
 import { recase } from "./name-case.ts";
 import {
