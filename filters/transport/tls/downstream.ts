@@ -22,6 +22,7 @@ import { type KeyLogRule, keyLogRule } from "./key-log.ts";
 import { type OcspResponse, readOcspResponse } from "./ocsp.ts";
 import { type KeyPair, keyPairs, parametersOf } from "./parameters.ts";
 import { withSecrets } from "./secret-file.ts";
+import type { SecretFiles } from "./secret-stats.ts";
 import { OrderedContexts, ServerContexts, type ServerOptions } from "./server-contexts.ts";
 import { base64, Sources } from "./source.ts";
 import { SpiffeValidation } from "./spiffe.ts";
@@ -32,6 +33,7 @@ import { DefaultValidation, isKeyMisused, type Validation } from "./validation.t
 export class ServerSide {
   readonly validation: Validation | undefined;
   readonly files: ReadonlySet<string>;
+  readonly secrets: SecretFiles;
   readonly groups: GroupChoice;
   readonly expiries: readonly Expiry[];
   readonly #minVersion: string;
@@ -50,6 +52,7 @@ export class ServerSide {
     this.validation = validation && readValidation(validation, sources, cx);
     const options = serverOptions(config, this.validation, sources);
     this.files = sources.files;
+    this.secrets = sources.secrets;
     this.#minVersion = options.minVersion;
     this.#maxVersion = options.maxVersion;
     const candidates = candidatesOf(pairs, options, config, cx);

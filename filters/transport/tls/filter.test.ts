@@ -594,6 +594,14 @@ resources:
     expect(made.at(-1)!.certificates[0]!.chain).toBe("a");
     cx.changeFile("sds.yaml", "resources: 7");
     expect([made.length, made.at(-1)!.released]).toEqual([3, false]);
+    const stats = [
+      "sds.mine.update_attempt",
+      "sds.mine.update_success",
+      "sds.authority.update_rejected",
+      "sds.mine.update_failure",
+      "listener.x.server_ssl_socket_factory.ssl_context_update_by_sds",
+    ];
+    expect(stats.map((name) => cx.stats.value(name))).toEqual([3, 2, 1, 0, 3]);
   });
 
   it("are refused for what is not theirs to say", () => {

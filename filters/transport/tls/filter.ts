@@ -1,12 +1,14 @@
 import { defineTransport, type SetupContext, type TransportFactory } from "@tsproxy/sdk";
 import { Config, TYPES } from "./config.ts";
 import { Downstream, type Expiry, ServerSide } from "./downstream.ts";
+import { type SecretFiles, SecretStats } from "./secret-stats.ts";
 import { TlsStats } from "./stats.ts";
 import { ClientSide, Upstream } from "./upstream.ts";
 
 /** Certificates and validation of a listener or cluster; replaced when one of their files changes. */
 interface Side {
   readonly files: ReadonlySet<string>;
+  readonly secrets: SecretFiles;
   readonly expiries: readonly Expiry[];
   release(): void;
 }
@@ -31,13 +33,13 @@ function isListeners(cx: SetupContext): boolean {
 
 function downstream(config: Config, stats: TlsStats, cx: SetupContext): TransportFactory {
   const factory = new Downstream(config, new ServerSide(config, cx), stats, cx);
-  follow(cx, factory, () => new ServerSide(config, cx));
+  follow(cx, factory, new SecretStats(cx, "server"), () => new ServerSide(config, cx));
   return factory;
 }
 
 function upstream(config: Config, stats: TlsStats, cx: SetupContext): TransportFactory {
   const factory = new Upstream(config, new ClientSide(config, cx), stats);
-  follow(cx, factory, () => new ClientSide(config, cx));
+  follow(cx, factory, new SecretStats(cx, "client"), () => new ClientSide(config, cx));
   return factory;
 }
 
@@ -48,17 +50,22 @@ function upstream(config: Config, stats: TlsStats, cx: SetupContext): TransportF
 function follow<S extends Side>(
   cx: SetupContext,
   holder: { side: S; stats: TlsStats },
+  secrets: SecretStats,
   make: () => S,
 ): void {
   const watched = new Set<string>();
-  const reload = (): void => {
+  // Only one worker counts, as the values of all workers are added.
+  const counts = cx.role === "worker" && cx.worker === 0;
+  const reload = (file: string): void => {
     try {
       const old = holder.side;
       holder.side = make();
       old.release();
       watch();
+      if (counts) secrets.onTaken(holder.side.secrets, file);
       cx.log.info("certificates have changed", { files: [...holder.side.files].join(", ") });
     } catch (error) {
+      if (counts) secrets.onRefused(holder.side.secrets, file);
       cx.log.warn("changed certificates are not taken; the ones before go on", {
         reason: (error as Error).message,
       });
@@ -66,13 +73,13 @@ function follow<S extends Side>(
   };
   /** Watches the side's files; a changed file of secrets may name new ones. */
   const watch = (): void => {
-    // Only one worker sets the gauges, as the values of all workers are added.
-    if (cx.role === "worker" && cx.worker === 0) holder.stats.onCertificates(holder.side.expiries);
+    if (counts) holder.stats.onCertificates(holder.side.expiries);
     for (const file of holder.side.files) {
       if (watched.has(file)) continue;
       watched.add(file);
-      cx.watchFile(file, reload);
+      cx.watchFile(file, () => reload(file));
     }
   };
   watch();
+  if (counts) secrets.onTaken(holder.side.secrets);
 }

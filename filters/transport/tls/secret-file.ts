@@ -140,7 +140,7 @@ function secretOf<K extends Kind>(
   const { name = "", sds_config: source } = reference;
   const file = source?.path_config_source?.path ?? source?.path;
   if (file === undefined) throw new ConfigError(path, "give sds_config.path_config_source.path");
-  const secret = secretsIn(sources.read(file, path), file, path).find(
+  const secret = secretsIn(sources.secretFile(file, name, path), file, path).find(
     (entry) => entry.name === name && entry[kind] !== undefined,
   );
   if (secret === undefined)

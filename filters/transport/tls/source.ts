@@ -11,6 +11,8 @@ import type { DataSource } from "./config.ts";
 /** Reads the data sources of a config and records their files in `files`, so that they can be watched. */
 export class Sources {
   readonly files = new Set<string>();
+  /** Names of the secrets that were read, by file. */
+  readonly secrets = new Map<string, Set<string>>();
   readonly #cx: SetupContext;
 
   constructor(cx: SetupContext) {
@@ -51,8 +53,10 @@ export class Sources {
     return decode(this.base64(source, path));
   }
 
-  /** Reads a file as text. */
-  read(filename: string, path: string): string {
+  /** Reads a file that has the secret `name`. */
+  secretFile(filename: string, name: string, path: string): string {
+    const names = this.secrets.get(filename) ?? new Set();
+    this.secrets.set(filename, names.add(name));
     return this.#file(filename, path, "utf8");
   }
 

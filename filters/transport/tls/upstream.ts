@@ -14,6 +14,7 @@ import { failureReason } from "./failure.ts";
 import { type KeyLogRule, keyLogRule } from "./key-log.ts";
 import { keyPairs, parametersOf } from "./parameters.ts";
 import { withSecrets } from "./secret-file.ts";
+import type { SecretFiles } from "./secret-stats.ts";
 import { Sources } from "./source.ts";
 import type { TlsStats } from "./stats.ts";
 import { isKeyMisused, type Refusal, type Validation } from "./validation.ts";
@@ -22,6 +23,7 @@ import { isKeyMisused, type Refusal, type Validation } from "./validation.ts";
 export class ClientSide {
   readonly validation: Validation | undefined;
   readonly files: ReadonlySet<string>;
+  readonly secrets: SecretFiles;
   readonly context: TlsContext;
   readonly expiries: readonly Expiry[];
 
@@ -56,6 +58,7 @@ export class ClientSide {
       maxSessions: config.max_session_keys ?? 1,
     });
     this.files = sources.files;
+    this.secrets = sources.secrets;
     this.expiries = expiriesOf(this.context, pairs[0]?.secret, validation?.secret_name);
   }
 
