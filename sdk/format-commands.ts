@@ -503,6 +503,7 @@ const COMMANDS: Readonly<Record<string, Make>> = {
   REQUEST_TX_DURATION: plain((s) => happened(s.info.upstreamTxEnd ?? -1)),
   RESPONSE_DURATION: plain((s) => happened(s.info.responseDuration)),
   RESPONSE_TX_DURATION: plain((s) => between(s.info.responseDuration, s.info.duration)),
+  UPSTREAM_CONNECTION_POOL_READY_DURATION: plain((s) => happened(s.info.upstreamPoolReady ?? -1)),
   // Measured for HTTP/3 alone.
   ROUNDTRIP_DURATION: plain(() => undefined),
   COMMON_DURATION: commonDuration,
@@ -594,7 +595,7 @@ const COMMANDS: Readonly<Record<string, Make>> = {
 
 /** Commands of Envoy's whose data nothing here collects. */
 export const UNSUPPORTED = new RegExp(
-  "^(?:UPSTREAM_FILTER_STATE|UPSTREAM_CONNECTION_POOL_READY_DURATION|" +
+  "^(?:UPSTREAM_FILTER_STATE|" +
     "DOWNSTREAM_CX_RTT|DOWNSTREAM_HANDSHAKE_DURATION|ROUTE_RESOLUTION_COUNT|ROUTE_RESOLUTION_TIME_US|" +
     "DYNAMIC_MODULE|" +
     "(?:UPSTREAM|DOWNSTREAM)_PEER_(?:CHAIN|ISSUER)_\\w+|" +

@@ -222,6 +222,8 @@ export interface StreamInfo {
   upstreamConnectBegin?: number;
   upstreamConnectEnd?: number;
   upstreamHandshakeEnd?: number;
+  /** Milliseconds that the last attempt waited for a connection, or for the news that there will be none; absent or -1: there was no attempt. */
+  upstreamPoolReady?: number;
   /** Moments of the exchange, and of the first byte to the client; absent: it has not come. */
   upstreamTxBegin?: number;
   upstreamTxEnd?: number;

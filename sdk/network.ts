@@ -167,6 +167,8 @@ export interface DownstreamConnection extends Connection {
   setFilterState?(key: string, value: unknown): void;
   /** Why a filter closes the connection, for access logs (`%CONNECTION_TERMINATION_DETAILS%`). */
   terminationDetails?: string | undefined;
+  /** The response flag of a filter that closes the connection, for the access logs of those that would have served it. */
+  responseFlag?: string | undefined;
   /** `name` of the filter chain. */
   readonly filterChainName?: string;
   /** `metadata` of the filter chain. */

@@ -70,6 +70,7 @@ export class SocketConnection implements DownstreamConnection {
   metadata: Map<string, Record<string, unknown>> | undefined = undefined;
   filterState: Map<string, unknown> | undefined = undefined;
   terminationDetails: string | undefined = undefined;
+  responseFlag: string | undefined = undefined;
   filterChainName = "";
   filterChainMetadata: unknown = undefined;
   describedBy: DownstreamConnection["describedBy"] = undefined;

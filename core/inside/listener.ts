@@ -266,7 +266,7 @@ function entryOf(
       bytesReceived: connection.secure || !hasChain ? 0 : connection.bytesReceived,
       bytesSent: connection.secure ? 0 : connection.bytesSent,
       responseCodeDetails: details,
-      flags,
+      flags: connection.responseFlag === undefined ? flags : [...flags, connection.responseFlag],
       downstreamTransportFailure: transportFailure,
       downstreamCloseType: connection.closeType,
       ...(connection.terminationDetails !== undefined && {

@@ -269,6 +269,8 @@ const UPSTREAM: Readonly<Record<string, Read>> = {
   transport_failure_reason: ({ info }) =>
     info.upstreamHost === undefined ? undefined : wireOf(info.upstreamTransportFailure ?? ""),
   request_attempt_count: ({ info }) => int(info.attempts ?? 0),
+  cx_pool_ready_duration: ({ info }) =>
+    (info.upstreamPoolReady ?? -1) < 0 ? undefined : span(info.upstreamPoolReady ?? 0),
 };
 
 const ends = (

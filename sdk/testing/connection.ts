@@ -5,6 +5,7 @@ import type { TlsInfo } from "../transport.ts";
 /** A connection without a socket: records what is written and how it was closed. */
 export class TestConnection implements DownstreamConnection {
   terminationDetails: string | undefined = undefined;
+  responseFlag: string | undefined = undefined;
   readonly id: number;
   remoteAddress: Address = { ip: "192.0.2.1", port: 40000 };
   localAddress: Address = { ip: "127.0.0.1", port: 10000 };

@@ -73,6 +73,8 @@ export class Attempt implements PoolCallbacks, ChainOwner {
   logged: LoggedAttempt | undefined = undefined;
   /** Set while the attempt lasts; undefined: the cluster has no `track_cluster_stats`. */
   tracked: TrackedAttempt | undefined = undefined;
+  /** When it began, by `cx.now()`. */
+  begunAt = 0;
   readonly #owner: AttemptOwner;
   readonly #cx: SetupContext;
   #handle: PoolHandle | undefined = undefined;
@@ -101,6 +103,7 @@ export class Attempt implements PoolCallbacks, ChainOwner {
     this.host = undefined;
     this.waiting = true;
     this.hedged = this.slow = false;
+    this.begunAt = this.#cx.now();
     this.#idleMs = 0;
     this.logged = this.#owner.logAttempt(cluster);
     const { tracks } = cluster;

@@ -262,9 +262,11 @@ describe("a try that takes too long", () => {
   it("is given up, and another is made", () => {
     const p = proxy({ retry_on: "5xx", per_try_timeout: 100 }, { timeout: 10_000 });
     const c = p.connect().get("/");
-    expect(p.up.last.header("x-envoy-expected-rq-timeout-ms")).toBe("100");
+    const first = p.up.last;
+    expect(first.header("x-envoy-expected-rq-timeout-ms")).toBe("100");
     p.cx.clock.advance(100);
-    expect([p.up.last.wasReset, p.stat("per_try_timeout")]).toEqual([true, 1]);
+    // The back-off is a matter of chance, and may be none.
+    expect([first.wasReset, p.stat("per_try_timeout")]).toEqual([true, 1]);
     p.wait(50);
     p.cx.clock.advance(100);
     expect(c.status()).toBe(504);

@@ -440,7 +440,9 @@ export class RoutedRequest implements HttpFilter, AttemptOwner {
     const before = info.upstreamWire;
     info.upstreamWire = before === undefined ? encoder : new WireSum(before, encoder);
     info.upstreamProtocol = this.#overTcp ? undefined : (encoder.protocol ?? "HTTP/1.1");
-    info.upstreamTxBegin = this.#router.cx.now() - startedAt;
+    const now = this.#router.cx.now();
+    info.upstreamTxBegin = now - startedAt;
+    info.upstreamPoolReady = now - attempt.begunAt;
     this.#sent = true;
     this.#charges.sent();
     this.#timeouts.onReady(attempt, this.#requestEnded);
@@ -475,7 +477,10 @@ export class RoutedRequest implements HttpFilter, AttemptOwner {
       this.#endRetries();
       this.#charges.response(NO_HOST.status, undefined);
       this.#conclude(NO_HOST);
-    } else this.#onFailed(attempt, ofPool(reason), transportFailure);
+    } else {
+      info.upstreamPoolReady = this.#router.cx.now() - attempt.begunAt;
+      this.#onFailed(attempt, ofPool(reason), transportFailure);
+    }
   }
 
   onInformational(attempt: Attempt, headers: ResponseHeaders): void {

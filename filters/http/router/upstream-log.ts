@@ -105,7 +105,7 @@ export class LoggedAttempt implements LogEntry {
     info.upstreamProtocol = info.protocol = encoder.protocol ?? "HTTP/1.1";
     noteUpstream(info, host, connection, this.#startedAt);
     info.upstreamWire = encoder;
-    info.upstreamTxBegin = this.#now;
+    info.upstreamTxBegin = info.upstreamPoolReady = this.#now;
     if (this.#log.onReady) this.#write("UpstreamPoolReady");
   }
 

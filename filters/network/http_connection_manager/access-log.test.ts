@@ -34,6 +34,30 @@ it("tells of the exchange with the upstream, moment by moment", () => {
   expect(lines).toEqual([expect.stringMatching(/^up \d+ 0 20 5 0 25$/)]);
 });
 
+it("knows the virtual host of a request that none of its routes matches", () => {
+  const match = { prefix: "/only" };
+  const metadata = { filter_metadata: { v: { h: "vhm" } } };
+  const { p, lines } = logging(
+    "%RESPONSE_FLAGS% %METADATA(VIRTUAL_HOST:v:h)% %CEL(xds.virtual_host_name)%",
+    {
+      route_config: {
+        virtual_hosts: [
+          { name: "all", domains: ["*"], metadata, routes: [{ ...routeTo("up"), match }] },
+        ],
+      },
+    },
+  );
+  p.connect().get("/other");
+  expect(lines).toEqual(["NR vhm all"]);
+});
+
+it("tells how long a request waited for its connection", () => {
+  const { p, lines } = logging("%UPSTREAM_CONNECTION_POOL_READY_DURATION%");
+  p.connect().get("/");
+  p.up.last.respond(200, { "content-length": "0" }, "");
+  expect(lines[0]).toBe("0");
+});
+
 it("has no method and no path of a head that never became whole", () => {
   const { p, lines } = logging("%REQ(:METHOD)% %REQ(:PATH)% %RESPONSE_FLAGS%");
   p.connect().send("GET /half HTTP/1.1\r\nhost: h\r\nx-").leave();

@@ -74,6 +74,8 @@ export class HcmConnection implements NetworkFilter, ServerEvents {
   #clientLeft = false;
   /** The client sent FIN in the middle of an exchange. */
   #leftBusy = false;
+  /** Why this proxy closed the connection, in Envoy's words; undefined: it did not, or Envoy says nothing. */
+  #closeReason: string | undefined = undefined;
   /** The connection is closed with a delay (`delayed_close_timeout`), so that the client can read what was sent. */
   #lingers = false;
   #bytesReceived = 0;
@@ -101,6 +103,7 @@ export class HcmConnection implements NetworkFilter, ServerEvents {
       bytesSent: this.#bytesSent,
       connectionProtocol: this.#codec === undefined ? undefined : protocol,
       ...(this.hasProtocolError && { flags: ["DPE"] }),
+      downstreamLocalCloseReason: this.#closeReason,
     };
   }
 
@@ -233,7 +236,10 @@ export class HcmConnection implements NetworkFilter, ServerEvents {
     // As in Envoy, a close that follows the client's own counts as the client's.
     const remote = event.by === "remote" || this.#clientLeft;
     stats.cxDestroy.inc();
-    if (event.timeout) stats.cxDelayedCloseTimeout.inc();
+    if (event.timeout) {
+      stats.cxDelayedCloseTimeout.inc();
+      this.#closeReason = "triggered_delayed_close_timeout";
+    }
     if (remote) stats.cxDestroyRemote.inc();
     else stats.cxDestroyLocal.inc();
     if (this.#active > 0 || this.#leftBusy) {

@@ -58,6 +58,11 @@ export class RouteTable {
     return this.#virtualHost(subject.request)?.find(subject);
   }
 
+  /** The virtual host whose domain the request has; it may have no route for it. */
+  virtualHostOf(headers: RequestHeaders): Pick<VirtualHost, "name" | "metadata"> | undefined {
+    return this.#virtualHost(headers);
+  }
+
   /** Finds the route as `find` does, and tells why. Undefined: no virtual host has the domain. */
   explain(subject: RouteSubject): (Explanation & { readonly virtualHost: string }) | undefined {
     const host = this.#virtualHost(subject.request);

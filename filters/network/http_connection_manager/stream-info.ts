@@ -27,6 +27,7 @@ export class Info implements StreamInfo {
   upstreamConnectBegin = Number.NaN;
   upstreamConnectEnd = Number.NaN;
   upstreamHandshakeEnd = Number.NaN;
+  upstreamPoolReady = -1;
   upstreamTxBegin = -1;
   upstreamTxEnd = -1;
   upstreamRxEnd = -1;
@@ -86,6 +87,7 @@ export class Info implements StreamInfo {
     this.upstreamConnectBegin = Number.NaN;
     this.upstreamConnectEnd = Number.NaN;
     this.upstreamHandshakeEnd = Number.NaN;
+    this.upstreamPoolReady = -1;
     this.upstreamTxBegin = -1;
     this.upstreamTxEnd = -1;
     this.upstreamRxEnd = -1;

@@ -148,6 +148,8 @@ describe("an exchange", () => {
     c.send("ok");
     p.up.last.respond(200, {}, "");
     expect(c.status()).toBe(200);
+    for (const scope of ["http.test", "listener.127.0.0.1_10000.http.test"])
+      expect(p.cx.stats.value(`${scope}.downstream_rq_1xx`)).toBe(1);
   });
 
   it("says 100 Continue before an answer of its own, and once", () => {

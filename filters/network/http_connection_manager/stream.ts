@@ -201,7 +201,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, TimersOwner, LogEnt
   #continue(): void {
     if (!this.#owesContinue || this.ended) return;
     this.#owesContinue = false;
-    this.#runtime.stats.rqCodes.count(100);
+    this.#countCode(CONTINUE.status);
     this.#encoder.encodeInformational(CONTINUE);
   }
 
@@ -385,7 +385,11 @@ export class HcmStream implements RequestDecoder, WalkOwner, TimersOwner, LogEnt
     return this.#route?.routeMetadata;
   }
   get virtualHostMetadata(): Readonly<Record<string, unknown>> | undefined {
-    return this.#route?.virtualHostMetadata;
+    const route = this.#route;
+    if (route !== undefined) return route.virtualHostMetadata;
+    return this.info.virtualHostName === ""
+      ? undefined
+      : this.#table?.virtualHostOf(this.headers)?.metadata;
   }
   get downstreamConnection(): DownstreamConnection {
     return this.#connection.connection;
@@ -433,7 +437,8 @@ export class HcmStream implements RequestDecoder, WalkOwner, TimersOwner, LogEnt
     const route = this.#table?.find(this);
     this.#route = route;
     info.routeName = route?.name ?? "";
-    info.virtualHostName = route?.virtualHostName ?? "";
+    const host = route === undefined ? this.#table?.virtualHostOf(this.headers)?.name : undefined;
+    info.virtualHostName = route?.virtualHostName ?? host ?? "";
     info.virtualCluster = route?.virtualCluster(this.headers);
     const action = route?.action;
     info.clusterName = action?.type === "route" ? (action.cluster ?? "") : "";
@@ -463,7 +468,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, TimersOwner, LogEnt
     if (this.ended || this.#responded) return;
     // Envoy drops all interim responses unless `100-continue` is left to the upstream.
     if (!this.#runtime.config.proxy_100_continue) return;
-    this.#runtime.stats.rqCodes.count(headers.status);
+    this.#countCode(headers.status);
     this.#encoder.encodeInformational(headers);
   }
 

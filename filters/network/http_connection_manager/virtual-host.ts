@@ -40,6 +40,8 @@ export interface RouteSource {
 
 export class VirtualHost {
   readonly name: string;
+  /** `metadata.filter_metadata` */
+  readonly metadata: Readonly<Record<string, unknown>> | undefined;
   #made: RouteSource | undefined = undefined;
   readonly #make: () => RouteSource;
   readonly #requireTls: VirtualHostConfig["require_tls"];
@@ -48,6 +50,7 @@ export class VirtualHost {
   /** `make` is called once, when the routes are first needed. */
   constructor(config: VirtualHostConfig, make: () => RouteSource, toTls: ResolvedRoute) {
     this.name = config.name;
+    this.metadata = config.metadata?.filter_metadata;
     this.#make = make;
     this.#requireTls = config.require_tls;
     this.#toTls = toTls;

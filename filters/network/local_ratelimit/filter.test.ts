@@ -7,17 +7,20 @@ function harness(config: object = {}, cx = new TestContext()) {
   const token_bucket = { max_tokens: 2, tokens_per_fill: 2, fill_interval: 1000 };
   const full = withDefaults(Config, { stat_prefix: "in", token_bucket, ...config });
   const factory = cx.setup(limit, full);
+  const last = { connection: new TestConnection() };
   const connect = () => {
     const connection = new TestConnection();
+    last.connection = connection;
     factory.create(connection, connection.chain).onConnect?.();
     return connection.closed;
   };
-  return { cx, connect };
+  return { cx, connect, last };
 }
 
 it("closes connections that find no token", () => {
-  const { cx, connect } = harness();
+  const { cx, connect, last } = harness();
   expect([connect(), connect(), connect()]).toEqual([undefined, undefined, "flush"]);
+  expect(last.connection.responseFlag).toBe("URX");
   expect(cx.stats.value("local_rate_limit.in.rate_limited")).toBe(1);
   cx.clock.advance(500);
   expect([connect(), connect()]).toEqual([undefined, "flush"]);

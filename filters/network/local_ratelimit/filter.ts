@@ -33,6 +33,8 @@ class LocalRateLimit implements NetworkFilter {
     const { bucket, enabled, limited } = this.#shared;
     if (enabled?.value === false || bucket.take()) return;
     limited.inc();
+    // As in Envoy, which has no flag of its own for this.
+    this.#connection.responseFlag = "URX";
     this.#connection.close("flush");
     return stop;
   }

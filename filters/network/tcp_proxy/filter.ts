@@ -67,6 +67,9 @@ class TcpProxy implements NetworkFilter {
   #idle: Timer | undefined = undefined;
   #maxDuration: Timer | undefined = undefined;
   #idleMs = 0;
+  #attemptedMs = 0;
+  /** What the last attempt waited for its connection; -1: it waits, or there was none. */
+  #poolReadyMs = -1;
   #logTimer: Timer | undefined = undefined;
   /** Undefined: a plain TCP upstream connection. */
   #tunneling: Tunneling | undefined = undefined;
@@ -183,6 +186,7 @@ class TcpProxy implements NetworkFilter {
 
   #connect(cluster: Cluster): void {
     this.#attempts++;
+    this.#attemptedMs = this.#shared.cx.now();
     const upstream = new Upstream(this);
     this.#upstream = upstream;
     const tunneling = this.#tunneling;
@@ -225,6 +229,7 @@ class TcpProxy implements NetworkFilter {
     const { cx, config } = this.#shared;
     this.#connected = true;
     this.#lastByteMs = cx.now();
+    this.#poolReadyMs = this.#lastByteMs - this.#attemptedMs;
     this.#idleMs = idleTimeoutOf(this.#downstream) ?? config.idle_timeout;
     if (this.#idleMs > 0) {
       this.#idle = cx.timer(() => this.#onIdle());
@@ -388,6 +393,7 @@ class TcpProxy implements NetworkFilter {
 
   #info(): StreamInfo {
     const downstream = this.#downstream;
+    const { responseFlag: flag } = downstream;
     return newStreamInfo({
       startTime: downstream.startTime,
       duration: this.#shared.cx.now() - this.#startedMs,
@@ -395,7 +401,7 @@ class TcpProxy implements NetworkFilter {
       bytesSent: this.#sent,
       downstreamWire: { wireReceived: this.#received, wireSent: this.#sent },
       upstreamWire: { wireReceived: this.#sent, wireSent: this.#received },
-      flags: this.#flags,
+      flags: flag === undefined ? this.#flags : [...this.#flags, flag],
       clusterName: this.#cluster === undefined ? "" : this.#clusterName,
       upstreamHost: this.#host?.address,
       host: this.#host,
@@ -410,6 +416,7 @@ class TcpProxy implements NetworkFilter {
       upstreamRemoteAddress: this.#upstreamLocalAddress && this.#upstreamConnection?.remoteAddress,
       upstreamLocalAddress: this.#upstreamLocalAddress,
       upstreamTransportFailure: this.#transportFailure,
+      upstreamPoolReady: this.#poolReadyMs,
       ...(downstream.terminationDetails !== undefined && {
         connectionTerminationDetails: downstream.terminationDetails,
       }),

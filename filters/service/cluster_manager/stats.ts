@@ -1,4 +1,12 @@
-import type { ClusterStats, Counter, Gauge, Histogram, StatSet, Stats } from "@tsproxy/sdk";
+import type {
+  ClusterStats,
+  Counter,
+  Gauge,
+  Histogram,
+  StatSet,
+  Stats,
+  TrackedStats,
+} from "@tsproxy/sdk";
 
 /** The stats of one cluster on this worker. */
 export class ClusterCells implements ClusterStats {
@@ -208,5 +216,19 @@ export class HostCells {
     this.rqError = cells.counter("rq_error");
     this.rqTimeout = cells.counter("rq_timeout");
     this.rqPendingActive = cells.gauge("rq_pending_active");
+  }
+}
+
+/** The router records these; as in Envoy they are listed before there is a request. */
+export function listTracked(stats: Stats, tracks: TrackedStats): void {
+  if (tracks.timeoutBudgets) {
+    stats.histogram("upstream_rq_timeout_budget_percent_used");
+    stats.histogram("upstream_rq_timeout_budget_per_try_percent_used");
+  }
+  if (!tracks.requestResponseSizes) return;
+  for (const of of ["upstream_rq", "upstream_rs"]) {
+    stats.histogram(`${of}_headers_size`, "bytes");
+    stats.histogram(`${of}_headers_count`);
+    stats.histogram(`${of}_body_size`, "bytes");
   }
 }

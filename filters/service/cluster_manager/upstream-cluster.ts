@@ -45,7 +45,7 @@ import { clientOptions, PoolChoice } from "./pool-choice.ts";
 import { type ConnectionFacts, PooledConnection } from "./pooled-connection.ts";
 import { type LevelHealth, levelLoads, panicThreshold } from "./priority-loads.ts";
 import { type Codecs, codecOptions, protocolsOf } from "./protocols.ts";
-import { CLUSTER_STATS, ClusterCells } from "./stats.ts";
+import { CLUSTER_STATS, ClusterCells, listTracked } from "./stats.ts";
 import { TrackedConnection } from "./tracked-connection.ts";
 
 const NO_HOST: PoolFailure = Object.freeze({
@@ -154,6 +154,7 @@ export class UpstreamCluster implements Cluster, PoolOwner {
     this.connectivity = parts.connectivity;
     const statPrefix = `cluster.${config.alt_stat_name || config.name}.`;
     this.stats = cx.stats.scope(statPrefix);
+    if (this.tracks !== undefined) listTracked(this.stats, this.tracks);
     // The control thread sends no requests, so it needs no filters.
     this.httpFilters =
       cx.role === "control"
