@@ -183,6 +183,17 @@ test("new and test speak JSON, too", async () => {
   expect(JSON.parse(out)).toMatchObject({ success: true, numPassedTests: 15 });
 });
 
+test("test adds the checks of the kind where the config has fields that are required, too", async () => {
+  await run("filter", "new", "demanding", "--dir", "demanding");
+  const folder = "demanding/demanding";
+  edit(`${folder}/config.ts`, '{ default: "hello" }', "{ minLength: 3 }");
+  edit(`${folder}/config.ts`, "});", "  limits: Type.Array(Type.Integer({ minimum: 5 })),\n});");
+  edit(`${folder}/filter.test.ts`, '{ value: "hello" }', '{ value: "hello", limits: [] }');
+  const { out } = await run("filter", "test", "--dir", "demanding", "--json");
+  expect(JSON.parse(out)).toMatchObject({ success: true, numPassedTests: 15, numPendingTests: 0 });
+  expect(out).toContain('demanding with {\\"value\\":\\"xxx\\",\\"limits\\":[]}: ');
+});
+
 test("check names what is wrong in a script by line and column of the config", async () => {
   fs.writeFileSync("scripts.yaml", SCRIPTS);
   const { code, out } = await run("filter", "check", "my_http", "-c", "scripts.yaml", "--json");

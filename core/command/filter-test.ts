@@ -82,22 +82,24 @@ async function writeConformance(dir: string, made: string): Promise<void> {
 
 /** Code of a conformance test. `isApart`: a JavaScript expression, true if the package may live in a sandbox. */
 function conformanceTest(name: string, entry: string, isApart: string): string {
-  return `import { conformance, refusal, sandboxPlace } from "@tsproxy/sdk/testing";
+  return `import { conformance, refusal, sampleConfig, sandboxPlace } from "@tsproxy/sdk/testing";
 import { afterAll, test } from "vitest";
 import definition from ${JSON.stringify(entry)};
 
-const title = (more) => ${JSON.stringify(`${name}: `)} + more;
-const refused = refusal(definition);
+const config = refusal(definition) === undefined ? {} : sampleConfig(definition.config);
+const refused = refusal(definition, config);
+const given = JSON.stringify(config);
+const title = (more) => ${JSON.stringify(name)} + (given === "{}" ? "" : " with " + given.slice(0, 80)) + ": " + more;
 if (refused === undefined) {
-  for (const { name, run } of conformance(definition)) test(title(name), run);
+  for (const { name, run } of conformance(definition, config)) test(title(name), run);
   if (${isApart}) {
     const place = sandboxPlace(definition, ${JSON.stringify(entry)});
     afterAll(() => place.dispose());
-    for (const { name, run } of conformance(definition, {}, place)) test(title("in its sandbox: " + name), run);
+    for (const { name, run } of conformance(definition, config, place)) test(title("in its sandbox: " + name), run);
   }
 } else {
   test.skip(title("does what every filter must: " + refused));
-  console.warn(title("left out are the checks that every filter has to pass, since it takes no empty config: " + refused + "\\nto run them, call conformance(definition, config) of @tsproxy/sdk/testing in a test, with a config that it takes"));
+  console.warn(title("left out are the checks that every filter has to pass: " + refused + "\\nto run them, give the schema a config that it takes: Type.Object({ … }, { examples: [{ … }] })"));
 }
 test(title("is a filter"), () => {});
 `;

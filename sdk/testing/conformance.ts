@@ -42,8 +42,8 @@ export function refusal(definition: Definition, config: unknown = {}): string | 
 /**
  * What holds for every package of a kind: nothing that a peer sends makes it throw, what it keeps is bounded, its stream may end in
  * any hook, it leaves nothing behind, and its results do not depend on how bytes are cut. `tsproxy filter test` runs
- * these for each package with the config `{}`; a package that takes no empty config, or has more to show with another one, runs
- * them in a test of its own:
+ * these for each package with the config `{}`, or with `sampleConfig` where fields are required; a package that has more to show
+ * with another one runs them in a test of its own:
  *
  *     describe.each([{ max_bytes: 4 }, { max_bytes: 1e6 }])("with %o", (config) => {
  *       for (const { name, run } of conformance(filter, config)) test(name, run);

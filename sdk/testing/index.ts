@@ -13,3 +13,4 @@ export * from "./http.ts";
 export * from "./log-entry.ts";
 export * from "./network.ts";
 export * from "./place.ts";
+export * from "./sample.ts";
