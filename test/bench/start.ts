@@ -5,8 +5,8 @@
  *   node test/bench/start.ts [--starts 5] [--program /path/to/node_modules/.bin/tsproxy] [--rest seconds] [--load seconds] [--config FILE] [--workers 1]
  *
  * The program of the npm package is what users run; without one, the checkout's. `--load`: wrk asks with 64 connections before that
- * rest. Bars: 400 ms to the first answer; at rest after a load 130 MiB for the proxy's process, 200 MiB for all of them, 20 MiB more
- * for each further worker.
+ * rest. ENVOY=/path/to/envoy takes part in turn. Bars: 400 ms to the first answer where Envoy takes 64; at rest after a load 130 MiB
+ * for the proxy's process, 200 MiB for all of them, 20 MiB more for each further worker.
  */
 import { spawn } from "node:child_process";
 import { once } from "node:events";
@@ -49,11 +49,36 @@ const text = readFileSync(values.config, "utf8")
   .replace(/\b8001\b/, `${PORT + 1}`);
 writeFileSync(file, text);
 
-const walls: number[] = [];
-const cpus: number[] = [];
-for (let k = 0; k < Number(values.starts); k++) {
+const own = { run: [...command, "run", "-c", file], walls: [] as number[], cpus: [] as number[] };
+const { ENVOY: envoy } = process.env;
+const other =
+  envoy === undefined
+    ? undefined
+    : {
+        run: [envoy, "--use-dynamic-base-id", "-c", file],
+        walls: [] as number[],
+        cpus: [] as number[],
+      };
+const starts = Number(values.starts);
+for (let k = 0; k < starts; k++) {
+  await start(own, k === starts - 1 ? Number(values.rest) : 0);
+  if (other !== undefined) await start(other, 0);
+}
+const first = median(own.walls);
+console.log(`first answer after ${first} ms (least ${least(own.walls)})`);
+console.log(`CPU until then ${median(own.cpus)} ms (least ${least(own.cpus)})`);
+if (other !== undefined) {
+  const theirs = median(other.walls);
+  console.log(
+    `Envoy: ${theirs} ms (least ${least(other.walls)}); we take ${(first / theirs).toFixed(1)} times that`,
+  );
+}
+process.exit(0);
+
+/** Starts a proxy, waits for its first answer, lets it rest if asked to, and ends it. */
+async function start({ run, walls, cpus }: typeof own, restSeconds: number): Promise<void> {
   const begun = performance.now();
-  const [program, ...args] = [...command, "run", "-c", file, "--concurrency", values.workers];
+  const [program, ...args] = [...run, "--concurrency", values.workers];
   const child = spawn(program!, args, { cwd: folder, stdio: ["ignore", "ignore", "pipe"] });
   let said = "";
   child.stderr.setEncoding("utf8").on("data", (part: string) => {
@@ -66,9 +91,9 @@ for (let k = 0; k < Number(values.starts); k++) {
   }
   walls.push(performance.now() - begun);
   cpus.push(tree(child.pid!).reduce((sum, { cpuMs }) => sum + cpuMs, 0));
-  if (k === Number(values.starts) - 1 && Number(values.rest) > 0) {
+  if (restSeconds > 0) {
     if (Number(values.load) > 0) await ask(Number(values.load));
-    await delay(Number(values.rest) * 1000);
+    await delay(restSeconds * 1000);
     for (const { name, mib } of tree(child.pid!)) console.log(`${name}: ${mib.toFixed(0)} MiB`);
     const all = tree(child.pid!).reduce((sum, { mib }) => sum + mib, 0);
     console.log(`all: ${all.toFixed(0)} MiB`);
@@ -76,9 +101,6 @@ for (let k = 0; k < Number(values.starts); k++) {
   child.kill("SIGTERM");
   await ended;
 }
-console.log(`first answer after ${median(walls)} ms (least ${Math.round(Math.min(...walls))})`);
-console.log(`CPU until then ${median(cpus)} ms (least ${Math.round(Math.min(...cpus))})`);
-process.exit(0);
 
 async function ask(seconds: number): Promise<void> {
   const url = `http://127.0.0.1:${PORT}/service/1`;
@@ -94,6 +116,10 @@ function asks(): Promise<boolean> {
     });
     request.on("error", () => resolve(false));
   });
+}
+
+function least(numbers: readonly number[]): number {
+  return Math.round(Math.min(...numbers));
 }
 
 function median(numbers: readonly number[]): number {
