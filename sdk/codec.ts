@@ -7,6 +7,8 @@ import type { Stats } from "./stats.ts";
 export type ResetReason =
   | "local"
   | "remote"
+  /** HTTP/2's CONNECT_ERROR: the peer has lost the connection that a tunnel led to. */
+  | "connect_error"
   /** The peer has not looked at the request (REFUSED_STREAM, GOAWAY): it may be sent again. */
   | "refused"
   | "protocol_error"
@@ -128,8 +130,8 @@ export interface ResponseEncoder extends WireBytes {
   encodeHeaders(headers: ResponseHeaders, endStream: boolean): void;
   encodeBody(memory: Uint8Array, at: number, end: number, endStream: boolean): void;
   encodeTrailers(trailers: HeaderMap): void;
-  /** Breaks the stream off: HTTP/1 closes the connection, HTTP/2 sends RST_STREAM. */
-  reset(): void;
+  /** Breaks the stream off: HTTP/1 closes the connection, HTTP/2 sends RST_STREAM. `lost`: the upstream's connection is gone. */
+  reset(lost?: boolean): void;
   /** No further request after this stream (HTTP/1: `connection: close`). Before `encodeHeaders`. */
   closeAfter(): void;
   /** HTTP/1.1: the head says `connection: close`, and the caller closes the connection later. Before `encodeHeaders`. */
