@@ -137,13 +137,14 @@ describe("a lost exchange", () => {
 
   it("is reset where the server says so, and closed where the connection is gone", () => {
     const { send, events, codec, ask, cx } = ready();
-    ask();
-    ask();
+    for (let k = 0; k < 3; k++) ask();
     send(frame(TYPE.RST_STREAM, 0, 1, uint32(CODE.INTERNAL_ERROR)));
     expect(events.take()).toEqual(["idle", "reset remote"]);
+    send(frame(TYPE.RST_STREAM, 0, 3, uint32(CODE.CONNECT_ERROR)));
+    expect(events.take()).toEqual(["idle", "reset connect_error"]);
     codec.onClosed({ by: "remote", phase: "connected", timeout: false, error: undefined });
     expect(events.take()).toEqual(["reset connection_closed"]);
-    expect(cx.stats.value("cluster.c.http2.rx_reset")).toBe(1);
+    expect(cx.stats.value("cluster.c.http2.rx_reset")).toBe(2);
     expect(cx.stats.value("cluster.c.http2.streams_active")).toBe(0);
   });
 

@@ -264,7 +264,8 @@ class ClientStream extends Stream implements RequestEncoder {
       decoder.onUpstreamReset("connection_closed", undefined);
     } else if ((by === "peer" && code !== CODE.PROTOCOL_ERROR) || this.isTooLarge) {
       this.#client.onStreamLost("peer");
-      decoder.onUpstreamReset("remote", undefined);
+      const isConnect = by === "peer" && code === CODE.CONNECT_ERROR;
+      decoder.onUpstreamReset(isConnect ? "connect_error" : "remote", undefined);
     } else {
       this.#client.onStreamLost("us");
       decoder.onUpstreamReset("protocol_error", undefined);

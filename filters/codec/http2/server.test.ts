@@ -245,7 +245,7 @@ describe("a request", () => {
     ]);
     events.last.encoder.encodeHeaders(responseHeaders(101, "upgrade", "websocket"), false);
     expect(chars(take()[0]!.payload)).toEqual([0x88]);
-    events.last.encoder.reset();
+    events.last.encoder.reset(true);
     expect(framesText(take())).toEqual(["RST_STREAM 1 code=10"]);
     const closed = open();
     closed.send(request(1, FLAG.END_HEADERS, block));

@@ -280,8 +280,9 @@ class ServerStream extends Stream implements ResponseEncoder {
     super.encodeBody(memory, this.#isBodiless ? end : at, end, endStream);
   }
 
-  reset(): void {
-    this.session.abandon(this, this.upgrade === "" ? CODE.INTERNAL_ERROR : CODE.CONNECT_ERROR);
+  reset(lost = false): void {
+    const isTunnel = this.upgrade !== "";
+    this.session.abandon(this, lost && isTunnel ? CODE.CONNECT_ERROR : CODE.INTERNAL_ERROR);
   }
 
   /** Does nothing: in HTTP/2 a connection is ended by GOAWAY. */

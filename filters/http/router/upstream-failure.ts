@@ -23,6 +23,7 @@ export const FAILURE = {
   protocolError: failure("protocol error", "UPE", 502),
   remoteRefused: failure("remote refused stream reset", "UR"),
   remoteReset: failure("remote reset", "UR"),
+  connectError: failure("remote error with CONNECT request", "UR"),
 } as const;
 
 export function ofReset(reason: ResetReason): UpstreamFailure {
@@ -31,6 +32,8 @@ export function ofReset(reason: ResetReason): UpstreamFailure {
       return FAILURE.localReset;
     case "remote":
       return FAILURE.remoteReset;
+    case "connect_error":
+      return FAILURE.connectError;
     case "refused":
       return FAILURE.remoteRefused;
     case "protocol_error":

@@ -555,7 +555,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, TimersOwner, LogEnt
     this.#runtime.stats.rqRxReset.inc();
     this.#stopTerminal();
     this.#connection.onCut();
-    this.#encoder.reset();
+    this.#encoder.reset(flag === "UC");
     this.#finish();
   }
 
