@@ -225,6 +225,17 @@ describe("typed_per_filter_config", () => {
     });
   });
 
+  it("takes disabled alone for Envoy's FilterConfig, where the package has no such field", () => {
+    expect(per(route("shield: {disabled: true}"))).toMatchObject({
+      shield: { package: "http/shield", config: undefined, disabled: true },
+    });
+    expect(per(route("shield: {disabled: false}"))).toMatchObject({
+      shield: { package: "http/shield", config: undefined, disabled: false },
+    });
+    expect(per(route("http/buffer: {disabled: true}"))).toMatchObject({
+      "http/buffer": { package: "http/buffer", config: { disabled: true } },
+    });
+  });
   it("takes an empty config in FilterConfig for none", () => {
     const type = "type.googleapis.com/envoy.config.route.v3.FilterConfig";
     expect(per(route(`http/buffer: {"@type": ${type}, config: {}}`))).toEqual({

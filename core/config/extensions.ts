@@ -271,6 +271,8 @@ export class ExtensionResolver {
       return undefined;
     }
     normaliser.loose.delete(node);
+    if (type === undefined && isOnlyDisabled(node, found.routeSchema))
+      return { package: found, config: undefined, disabled: isTrue(node.get("disabled")) };
     if (found.routeSchema === undefined || found.routeSchema === null) {
       const what =
         found.origin === "shipped"
@@ -343,4 +345,11 @@ function word(kind: string): string {
 }
 function article(noun: string): string {
   return `${/^[aeiouH]/.test(noun) ? "an" : "a"} ${noun}`;
+}
+
+/** True of a map with nothing but `disabled`, which the package itself has no field for: it says what Envoy's FilterConfig does. */
+function isOnlyDisabled(node: MapNode, routeSchema: unknown): boolean {
+  if (node.entries.size !== 1 || !node.has("disabled")) return false;
+  const { properties } = (routeSchema ?? {}) as { readonly properties?: object };
+  return properties === undefined || !("disabled" in properties);
 }
