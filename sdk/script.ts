@@ -29,6 +29,8 @@ export class ScriptProgram {
   readonly sources: readonly ScriptSource[];
   /** The functions that it defines; undefined: one that it does not. */
   readonly functions: Readonly<Record<string, unknown>>;
+  /** Chars that stand before a script's own on line 1 of its file. */
+  readonly #leads = new Map<ScriptSource, number>();
 
   /** `parameters`: those of each function that a script may define. `names`: globals that it finds beside the language. */
   constructor(
@@ -45,8 +47,10 @@ export class ScriptProgram {
     this.sources = whole === undefined ? own.map((name) => bodies[name]!) : [whole];
     const run = (source: ScriptSource, name?: string) => {
       const body = name === undefined ? undefined : { name, parameters: parameters[name]! };
+      const open = openOf(source, names, body);
+      if (source.line === 1) this.#leads.set(source, open.length);
       try {
-        return evaluate(source, names, wanted, body);
+        return evaluate(source, open, names, wanted, body !== undefined);
       } catch (error) {
         throw new ConfigError("", String((this.located(error) as Error).message));
       }
@@ -70,12 +74,14 @@ export class ScriptProgram {
     const frames: string[] = [];
     let place = "";
     for (const frame of error.stack.split("\n")) {
-      for (const { file, indent } of this.sources) {
+      for (const source of this.sources) {
+        const { file, indent } = source;
         const at = frame.lastIndexOf(`${file}:`);
         const found = at < 0 ? null : /^(\d+):(\d+)/.exec(frame.slice(at + file.length + 1));
         if (found === null) continue;
         // Columns of a block scalar count from its indent, those of the file from its margin.
-        const here = `${file}:${found[1]}:${Number(found[2]) + indent}`;
+        const lead = found[1] === "1" ? (this.#leads.get(source) ?? 0) : 0;
+        const here = `${file}:${found[1]}:${Number(found[2]) + indent - lead}`;
         frames.push(`    at ${here}`);
         place ||= here;
         break;
@@ -121,25 +127,30 @@ export function scriptNames(
   };
 }
 
+type Body = { readonly name: string; readonly parameters: string };
+
 /**
- * Runs the text with those names in scope. Line breaks in front of it make the engine's line numbers those of the file; the function
- * that is put around it begins on the line before.
+ * What opens the functions that are put around a script. Line breaks in it make the engine's line numbers those of the file: the
+ * functions open on the line before the script, or where that begins on line 1 on the same one.
  */
+function openOf(source: ScriptSource, names: object, body: Body | undefined): string {
+  const isAsync = /\bawait\b/.test(source.code) ? "async " : "";
+  const inner = body === undefined ? "" : `${isAsync}function ${body.name}(${body.parameters}) {`;
+  const open = `(function (${Object.keys(names).join(", ")}) { "use strict"; ${inner}`;
+  return source.line < 2 ? open : `${"\n".repeat(source.line - 2)}${open}\n`;
+}
+
+/** Runs the script, with those names in scope, behind what `open` has opened. */
 function evaluate(
   source: ScriptSource,
+  open: string,
   names: object,
   wanted: readonly string[],
-  body: { readonly name: string; readonly parameters: string } | undefined,
+  isBody: boolean,
 ): Readonly<Record<string, unknown>> {
-  const isAsync = /\bawait\b/.test(source.code) ? "async " : "";
-  const open = body === undefined ? "" : `${isAsync}function ${body.name}(${body.parameters}) {`;
-  const close = body === undefined ? "" : "\n}";
-  const list = Object.keys(names).join(", ");
-  const before = "\n".repeat(Math.max(0, source.line - 2));
   const defined = (name: string) => `${name}: typeof ${name} === "function" ? ${name} : undefined`;
   const text = [
-    `${before}(function (${list}) { "use strict"; ${open}`,
-    `${source.code}${close}`,
+    `${open}${source.code}${isBody ? "\n}" : ""}`,
     `return { ${wanted.map(defined).join(", ")} };`,
     `})\n//# sourceURL=${source.file}`,
   ].join("\n");

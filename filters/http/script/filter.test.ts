@@ -167,6 +167,21 @@ describe("errors", () => {
     expect(String(later.error)).toMatch(/^Error: front\.yaml:22:17: late/);
   });
 
+  it.each([1, 2, 3])("name a place in a file, whose script begins on line 1: line %i", (line) => {
+    const before = "\n".repeat(line - 1);
+    const code = `${before}function onRequest(req) { req.nope.x; }\n`;
+    const file = { code, file: "edge.ts", line: 1, indent: 0 };
+    const thrown = harness({ file }).stream();
+    expect(String(thrown.requestHeaders("GET", "/").error)).toMatch(
+      `TypeError: edge.ts:${line}:36: Cannot read`,
+    );
+    const body = { code: `${before}req.nope.x;`, file: "edge.json", line: 1, indent: 40 };
+    const inner = harness({ onRequest: body }).stream();
+    expect(String(inner.requestHeaders("GET", "/").error)).toMatch(
+      `TypeError: edge.json:${line}:50: Cannot read`,
+    );
+  });
+
   it("of a script that rejects before its body has come are reported once, by the body hook", async () => {
     const unhandled: unknown[] = [];
     const note = (error: unknown) => void unhandled.push(error);
