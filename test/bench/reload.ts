@@ -5,10 +5,13 @@
  *
  * The load: clients that open a connection for each request. Edits follow each other as soon as the last has arrived.
  */
+import { setTimeout as delay } from "node:timers/promises";
 import { type Edited, Load, Workbench } from "../integration/reloading.ts";
 
 const WORKERS = 2;
 const CLIENTS = 8;
+/** What a busy time leaves behind is given back after 30 s. */
+const QUIET_MS = 40_000;
 const [router = 100, filter = 100, config = 200] = process.argv.slice(2).map(Number);
 
 const bench = await Workbench.open(WORKERS);
@@ -31,6 +34,8 @@ for (const [what, edits] of [
   if (edits > 0) report(what, await measure(what, edits));
 const seconds = (performance.now() - started) / 1000;
 await load.stop();
+await delay(QUIET_MS);
+console.log(`memory ${grown()} MiB above the start after ${QUIET_MS / 1000} quiet seconds`);
 await bench.close();
 console.log(
   `${load.requests} requests (${Math.round((load.requests - atStart) / seconds)}/s), ${load.failures.length} failed`,
