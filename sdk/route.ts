@@ -119,6 +119,10 @@ export interface MirrorPolicy {
   readonly clusterHeader: HeaderName | undefined;
   /** The mirrored request's host ends in `-shadow`. */
   readonly shadowHost: boolean;
+  /** The mirrored request's host as it is sent, whatever `shadowHost` says. */
+  readonly host?: string;
+  /** Edits the mirrored request's head, when all else is done. */
+  edit?(headers: RequestHeaders, source: FormatSource): void;
   /** Whether this request is mirrored (`runtime_fraction`). */
   chosen(): boolean;
 }

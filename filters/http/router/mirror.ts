@@ -2,6 +2,7 @@ import {
   type Cluster,
   type HeaderMap,
   type Host,
+  type HttpStream,
   headerName,
   type MirrorPolicy,
   type PoolCallbacks,
@@ -29,12 +30,13 @@ export class MirrorPlan {
   readonly #router: Router;
   readonly #targets: readonly { readonly cluster: string; readonly headers: RequestHeaders }[];
 
-  constructor(router: Router, policies: readonly MirrorPolicy[], headers: RequestHeaders) {
+  constructor(router: Router, policies: readonly MirrorPolicy[], stream: HttpStream) {
     this.#router = router;
+    const headers = stream.request;
     this.#targets = policies.flatMap((policy) => {
       if (!policy.chosen()) return [];
       const cluster = clusterOf(policy, headers);
-      return cluster === "" ? [] : [{ cluster, headers: shadowHead(policy, headers, router) }];
+      return cluster === "" ? [] : [{ cluster, headers: shadowHead(policy, stream, router) }];
     });
   }
 
@@ -63,7 +65,8 @@ function clusterOf(policy: MirrorPolicy, headers: RequestHeaders): string {
 }
 
 /** A copy of the head as Envoy sends it: from an internal client, over one more hop, to another host. */
-function shadowHead(policy: MirrorPolicy, headers: RequestHeaders, router: Router): RequestHeaders {
+function shadowHead(policy: MirrorPolicy, stream: HttpStream, router: Router): RequestHeaders {
+  const headers = stream.request;
   const copy = new RequestHeaders();
   copy.method = headers.method;
   copy.path = headers.path;
@@ -73,7 +76,12 @@ function shadowHead(policy: MirrorPolicy, headers: RequestHeaders, router: Route
   const own = router.cx.node.address;
   if (own !== undefined) copy.set(FORWARDED_FOR, [...before, own].join(","));
   copy.set(INTERNAL, "true");
-  if (policy.shadowHost) copy.authority = shadowHost(headers.authority ?? "");
+  if (policy.host !== undefined) copy.authority = policy.host;
+  else if (policy.shadowHost) copy.authority = shadowHost(headers.authority ?? "");
+  if (policy.edit !== undefined) {
+    const { info, metadata, filterState } = stream;
+    policy.edit(copy, { info, metadata, filterState, request: copy, response: undefined });
+  }
   return copy;
 }
 

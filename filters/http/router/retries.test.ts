@@ -432,6 +432,32 @@ describe("a mirror", () => {
     expect(copy.host.told).toEqual([500]);
   });
 
+  it("has a host of its own, and a head that is edited", () => {
+    const own = {
+      host_rewrite_literal: "copy.test",
+      request_headers_mutations: [
+        { append: { header: { key: "x-by", value: "%REQ(x-who)% %REQ(:path)%" } } },
+        { remove: "x-who" },
+      ],
+    };
+    const p = proxy(
+      {},
+      { request_mirror_policies: [{ cluster: "copy", cluster_header: "", ...own }] },
+    );
+    const copy = p.cluster("copy");
+    p.connect().get("/x", "x-who: me");
+    expect(["host", "x-by", "x-who"].map((name) => copy.last.header(name))).toEqual([
+      "copy.test",
+      "me /x",
+      undefined,
+    ]);
+    expect(["host", "x-by", "x-who"].map((name) => p.up.last.header(name))).toEqual([
+      "h.test",
+      undefined,
+      "me",
+    ]);
+  });
+
   it("is counted once where its answer breaks off in the middle", () => {
     const p = proxy({}, { request_mirror_policies: [{ cluster: "copy", cluster_header: "" }] });
     const copy = p.cluster("copy");

@@ -309,7 +309,7 @@ export class RoutedRequest implements HttpFilter, AttemptOwner {
     if (policies !== undefined) {
       if (policies.internalRedirect !== undefined) this.#keepsBody = true;
       if (policies.mirrors.length > 0 && this.#headers.method !== "CONNECT") {
-        const plan = new MirrorPlan(this.#router, policies.mirrors, this.#headers);
+        const plan = new MirrorPlan(this.#router, policies.mirrors, this.#stream);
         if (!plan.empty) {
           this.#mirrors = plan;
           this.#keepsBody = true;

@@ -1,26 +1,12 @@
 import {
-  ConfigError,
-  compileHeaderRules,
-  compileStringMatch,
   type FormatSource,
-  type HeaderName,
-  type HeaderRules,
-  HeaderValueOption,
-  nameOf,
   type RequestHeaders,
   type SetupContext,
   type Static,
-  StringMatcher,
   Type,
   TypedExtension,
 } from "@tsproxy/sdk";
-
-/** Envoy's `config.common.mutation_rules.v3.HeaderMutation`: one of its fields is given. */
-const HeaderMutation = Type.Object({
-  append: Type.Optional(HeaderValueOption),
-  remove: Type.Optional(Type.String({ minLength: 1 })),
-  remove_on_match: Type.Optional(Type.Object({ key_matcher: StringMatcher })),
-});
+import { compileHeaderMutations, HeaderMutation } from "./header-mutation.ts";
 
 /** An entry of `early_header_mutation_extensions`. */
 export const EarlyHeaderMutation = TypedExtension({
@@ -35,9 +21,11 @@ export class EarlyHeaderMutations {
   readonly #steps: readonly ((headers: RequestHeaders, source: FormatSource) => void)[];
 
   constructor(config: readonly EarlyHeaderMutation[], path: string, cx: SetupContext) {
-    this.#steps = config.flatMap((extension, e) =>
-      extension.typed_config.mutations.map((mutation, k) =>
-        compileStep(mutation, `${path}[${e}].typed_config.mutations[${k}]`, cx),
+    this.#steps = config.map((extension, e) =>
+      compileHeaderMutations(
+        extension.typed_config.mutations,
+        `${path}[${e}].typed_config.mutations`,
+        cx,
       ),
     );
   }
@@ -45,43 +33,4 @@ export class EarlyHeaderMutations {
   apply(headers: RequestHeaders, source: FormatSource): void {
     for (const step of this.#steps) step(headers, source);
   }
-}
-
-function compileStep(
-  config: Static<typeof HeaderMutation>,
-  path: string,
-  cx: SetupContext,
-): (headers: RequestHeaders, source: FormatSource) => void {
-  const { append, remove, remove_on_match: pattern } = config;
-  const key = remove ?? append?.header.key ?? "";
-  if (key.startsWith(":") || key.toLowerCase() === "host") {
-    throw new ConfigError(path, `"${key}": :-prefixed or host headers may not be modified`);
-  }
-  if (remove !== undefined) {
-    const name: HeaderName = nameOf(remove, `${path}.remove`);
-    return (headers) => void headers.remove(name);
-  }
-  if (pattern !== undefined) {
-    const matches = compileStringMatch(
-      pattern.key_matcher,
-      `${path}.remove_on_match.key_matcher`,
-      cx,
-    );
-    return (headers) => {
-      for (const name of new Set([...headers].map(([each]) => each))) {
-        if (name !== "host" && matches(name)) headers.remove(name);
-      }
-    };
-  }
-  const rules: HeaderRules | undefined = compileHeaderRules(
-    {
-      request_headers_to_add: append === undefined ? [] : [append],
-      request_headers_to_remove: [],
-      response_headers_to_add: [],
-      response_headers_to_remove: [],
-    },
-    "request",
-    path,
-  );
-  return (headers, source) => rules?.apply(headers, source);
 }

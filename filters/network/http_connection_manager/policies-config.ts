@@ -9,6 +9,7 @@ import {
   TypedExtension,
   UInt32,
 } from "@tsproxy/sdk";
+import { HeaderMutation } from "./header-mutation.ts";
 
 const Metadata = Type.Object({
   filter_metadata: Type.Record(Type.String(), Type.Record(Type.String(), Type.Unknown()), {
@@ -67,6 +68,9 @@ const MirrorPolicyConfig = Type.Object({
   cluster_header: Type.String({ default: "" }),
   runtime_fraction: Type.Optional(RuntimeFractionalPercent),
   disable_shadow_host_suffix_append: Type.Boolean({ default: false }),
+  /** The mirrored request's host, without a suffix. */
+  host_rewrite_literal: Type.Optional(Type.String()),
+  request_headers_mutations: Type.Optional(Type.Array(HeaderMutation)),
 });
 export type MirrorPolicyConfig = Static<typeof MirrorPolicyConfig>;
 

@@ -4,6 +4,7 @@ import {
   compileHeaderMatch,
   compileResponseHeaderMatch,
   type Host,
+  headerText,
   type InternalRedirectPolicy,
   type InternalRedirectPredicate,
   type MetadataCriterion,
@@ -15,6 +16,7 @@ import {
   type SetupContext,
   type StreamDuration,
 } from "@tsproxy/sdk";
+import { compileHeaderMutations } from "./header-mutation.ts";
 import type {
   InternalRedirectConfig,
   Metadata,
@@ -203,10 +205,15 @@ function compileMirror(config: MirrorPolicyConfig, path: string, cx: SetupContex
     throw new ConfigError(path, "give cluster or cluster_header");
   }
   const fraction = new RuntimeFraction(config.runtime_fraction, cx.runtime);
+  const { host_rewrite_literal: host, request_headers_mutations: mutations } = config;
   return {
     cluster,
     clusterHeader: header === "" ? undefined : nameOf(header, `${path}.cluster_header`),
     shadowHost: !config.disable_shadow_host_suffix_append,
+    ...(host && { host: headerText(host, `${path}.host_rewrite_literal`) }),
+    ...(mutations !== undefined && {
+      edit: compileHeaderMutations(mutations, `${path}.request_headers_mutations`, cx),
+    }),
     chosen: () => fraction.enabled(),
   };
 }
