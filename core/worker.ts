@@ -90,6 +90,10 @@ class Worker {
   readonly #gathering: Gathering;
   /** The builtin isolate was lost and is being built again. */
   #isDead = false;
+  /** The builtin isolate that was lost last. */
+  #lost: Builtin | undefined = undefined;
+  /** A change that main wants prepared, and that waits until the isolate has been built again. */
+  #waiting: Extract<ToWorker, { type: "prepare" }> | undefined = undefined;
   /** Its listening sockets, which stay open meanwhile. */
   #listeners: ReadonlyMap<string, Listening> = new Map();
   /** Connections that other workers have passed on meanwhile. */
@@ -369,7 +373,8 @@ class Worker {
         this.#commit(message.generation);
         break;
       case "abort":
-        if (this.#pending?.generation === message.generation) this.#drop(this.#pending);
+        if (this.#waiting?.generation === message.generation) this.#waiting = undefined;
+        else if (this.#pending?.generation === message.generation) this.#drop(this.#pending);
         break;
       case "listen":
         void this.#listen(message.listeners);
@@ -450,6 +455,10 @@ class Worker {
   }
 
   #prepare(message: Extract<ToWorker, { type: "prepare" }>): void {
+    if (this.#isDead) {
+      this.#waiting = message;
+      return;
+    }
     const { generation, modules, removed, config, rehearsed } = message;
     const next = new Map(this.#live.modules);
     for (const name of removed) next.delete(name);
@@ -670,7 +679,9 @@ class Worker {
    * to blame (BLAME_MS).
    */
   #onDead(builtin: Builtin, error: unknown): void {
-    if (builtin !== this.#builtin || this.#stopping) return;
+    // Each call into an isolate that has ended fails, and comes here: the first alone counts.
+    if (builtin !== this.#builtin || builtin === this.#lost || this.#stopping) return;
+    this.#lost = builtin;
     const blamed = this.#before !== undefined && performance.now() - this.#committedAt < BLAME_MS;
     const changed = blamed ? changedPackages(this.#before!, this.#live) : [];
     const reason = error instanceof Error ? error.message : String(error);
@@ -716,6 +727,9 @@ class Worker {
       if (this.#isFirst) this.#gathering.takes = true;
       for (const { name, handle } of this.#given.splice(0)) this.#sockets.take(name, handle);
       this.#crossing.poke();
+      const waiting = this.#waiting;
+      this.#waiting = undefined;
+      if (waiting !== undefined) this.#prepare(waiting);
     };
     const pending: Pending = {
       generation: this.#generation,

@@ -280,6 +280,8 @@ export class Reload {
   async #takeBackAll(): Promise<void> {
     for (const [unit, reason] of this.#toTakeBack) {
       this.#toTakeBack.delete(unit);
+      // Another thread may have reported the same code while it was taken back.
+      if (unit.before === undefined) continue;
       unit.next = unit.before;
       const failure = await this.#attempt([{ type: "code", unit }], true);
       unit.next = undefined;

@@ -1,4 +1,4 @@
-import { writeFileSync } from "node:fs";
+import { readFileSync, writeFileSync } from "node:fs";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { eventually, get, RawClient } from "./client.ts";
 import {
@@ -138,6 +138,32 @@ describe("under a load of one connection a request", () => {
     await load.untilAllWorkers(WORKERS, (seen) => seen.config === version);
     expect(load.failures).toEqual([]);
   });
+});
+
+test("a router that loops for ever is taken back on every worker, each tells of it once, and an edit serves again", async () => {
+  const bench = await Workbench.open(WORKERS);
+  const load = new Load(bench.port, CLIENTS);
+  try {
+    await load.untilAllWorkers(WORKERS, () => true);
+    const before = bench.version("router");
+    const source = readFileSync(bench.routerFile, "utf8");
+    const from = bench.proxy.lines.length;
+    const looping = source
+      .replace(/VERSION = "\d+"/, 'VERSION = "99"')
+      .replace("headers.set(", "while (true) {}\n        headers.set(");
+    writeFileSync(bench.routerFile, looping);
+    await bench.proxy.line(/http\/router\/filter\.ts: hung or broke the isolate/, from);
+    await load.untilAllWorkers(WORKERS, (seen) => seen.router === before);
+    const said = bench.proxy.lines.slice(from).map(({ msg }) => msg);
+    const faults = said.filter((line) => line.includes("isolate of the shipped filters was lost"));
+    expect(faults.every((line) => line.endsWith("the generation before serves again"))).toBe(true);
+    expect(said).not.toContain("the reload failed");
+    const version = bench.edit("router");
+    await load.untilAllWorkers(WORKERS, (seen) => seen.router === version);
+  } finally {
+    await load.stop();
+    await bench.close();
+  }
 });
 
 describe("one connection at a time", () => {
