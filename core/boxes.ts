@@ -6,6 +6,7 @@ import type { SandboxUse } from "./inside/sandbox/main.ts";
 import { HISTOGRAM_CELLS } from "./inside/stats.ts";
 import type { Watchdog } from "./isolate.ts";
 import { textOf } from "./packages/module-code.ts";
+import type { Marks } from "./process/marks.ts";
 import type { FromWorker, ModuleSource, ProfiledFilter, Refusal, ToWorker } from "./protocol.ts";
 import type { SandboxIsolate } from "./sandbox/isolate.ts";
 import type { SandboxLimits } from "./sandbox/options.ts";
@@ -31,6 +32,8 @@ export interface BoxesOptions {
   readonly post: (message: FromWorker) => void;
   /** The thread's words for the supervisor (BEAT): among them the box that the thread is inside now. */
   readonly beats: Int32Array;
+  /** Undefined: this process keeps no marks. */
+  readonly marks: Marks | undefined;
   /** Called after setup: the filters of this use read only these parts of their streams (a mask of HOOK bits). */
   readonly onReads: (use: number, mask: number) => void;
   /** Called after the setup of a balancer: JSON of its ToldPolicy. */
@@ -149,6 +152,8 @@ export class Boxes {
       cpuShare: manifest.cpuShare ?? 1,
       limits: limitsOf(manifest),
       quarantined,
+      marks: this.#options.marks?.of(module.package),
+      onLost: () => post({ type: "lost", package: module.package }),
       mark: { words: beats, box },
       memory: crossing.memory,
       place: (size) => crossing.place(size),

@@ -69,6 +69,8 @@ export interface FleetEvents {
   onStatsLost(thread: Thread): void;
   onLines(message: Extract<FromWorker, { type: "lines" }>): void;
   onCall(name: string, args: unknown): Promise<unknown>;
+  /** A sandbox of this package has taken a thread along. */
+  onSandboxLost?(packageName: string): void;
   onInspected?(message: Extract<FromWorker, { type: "inspected" | "inspect_bound" }>): void;
   /** A thread has died; another one takes its place. */
   onLost(thread: Thread, reason: string): void;
@@ -353,6 +355,9 @@ export class Fleet implements RehearsalStage {
         break;
       case "fault":
         this.#events.onFault(member.thread, message);
+        break;
+      case "lost":
+        this.#events.onSandboxLost?.(message.package);
         break;
       case "stats_lost":
         this.#events.onStatsLost(member.thread);

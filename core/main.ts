@@ -23,7 +23,7 @@ import { succeed } from "./packages/build-cache.ts";
 import { Describer } from "./packages/describe.ts";
 import { SHIPPED_ROOT } from "./packages/packages.ts";
 import { bundlePreludes } from "./packages/preludes.ts";
-import { sampleCpu } from "./process/thread-cpu.ts";
+import { isAsleep, sampleCpu } from "./process/thread-cpu.ts";
 import { BEAT, type Refusal, type RuntimeConfig } from "./protocol.ts";
 import { Canary } from "./reload/canary.ts";
 import { Reload, type Serving, StartError } from "./reload/reload.ts";
@@ -74,6 +74,8 @@ const garbage = new AfterReloads(collectAll);
 const canary = new Canary({ prelude, node: () => node, sandboxed: "left out" });
 /** An operator has asked to fail health checks (admin's /healthcheck/fail). */
 let failing = false;
+/** A sandbox has taken a thread along, and Node would wait for that thread for ever before it exits. */
+let hasLost = false;
 const runtime = new RuntimeLayers({
   serviceCluster: options.serviceCluster,
   onChange: (values) => fleet.publish(RUNTIME_TOPIC, values),
@@ -185,6 +187,7 @@ function newFleet(): Fleet {
         node: ownNode(),
         drain: { ms: options.drainTimeMs, immediate: options.drainImmediately },
         fileFlush: options.fileFlush,
+        marks: options.marks,
       },
       started.promise,
     ),
@@ -197,6 +200,10 @@ function newFleet(): Fleet {
       stats,
       lines,
       onCall,
+      onSandboxLost: (name) => {
+        hasLost = true;
+        tell({ type: "lost", package: name });
+      },
       onInspected: (message) => onInspected(message),
     }),
     options.concurrency,
@@ -336,13 +343,18 @@ async function drain(ms = DRAIN_MS): Promise<void> {
 }
 
 async function stop(code: number): Promise<never> {
-  setTimeout(() => process.exit(code), STOP_MS).unref();
+  setTimeout(() => exit(code), STOP_MS).unref();
   await reload.close();
   await fleet.stop();
   await lines.flush();
   await files.end();
   await canary.dispose();
   describer.dispose();
+  exit(code);
+}
+
+function exit(code: number): never {
+  if (hasLost) process.kill(process.pid, "SIGKILL");
   process.exit(code);
 }
 
@@ -417,7 +429,15 @@ function beat(): void {
       const words = new Int32Array(thread.memory.beat);
       sampleCpu(words);
       const turns = Atomics.load(words, BEAT.TURNS);
-      return { name: thread.name, turns, cpuMs: words[BEAT.CPU_MS]!, boxMs, inside };
+      const asleep = inside !== undefined && isAsleep(words);
+      return {
+        name: thread.name,
+        turns,
+        cpuMs: words[BEAT.CPU_MS]!,
+        boxMs,
+        inside,
+        isAsleep: asleep,
+      };
     });
     tell({ type: "beat", threads });
   }, BEAT_MS);

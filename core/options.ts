@@ -37,6 +37,8 @@ export interface RunOptions {
   readonly takeover: boolean;
   /** Started while another process seems to hang: sets everything up, and binds beside that process once it is told to. */
   readonly standby?: boolean;
+  /** The descriptor of a file for Marks: a process before this one died, and nobody knows inside which filter. Absent: no marks. */
+  readonly marks?: number | undefined;
   /** The socket file where a successor finds this proxy; "": none. */
   readonly controlSocket: string;
   /** Permissions of that file. */
@@ -99,6 +101,8 @@ export type ToSupervisor =
   | { readonly type: "dev"; readonly event: DevEvent }
   /** The main thread may be silent for so long now. */
   | { readonly type: "busy"; readonly ms: number }
+  /** A sandbox of this package has taken one of the process's threads along. The process can go on for a while without it. */
+  | { readonly type: "lost"; readonly package: string }
   /** Sent ten times a second: how far each thread has got, and how long it may be silent. */
   | { readonly type: "beat"; readonly threads: readonly ThreadBeat[] };
 
@@ -108,6 +112,8 @@ export interface ThreadBeat {
   readonly turns: number;
   /** CPU time that it has used, in milliseconds; 0: unknown. */
   readonly cpuMs?: number;
+  /** It waits for something other than a CPU. */
+  readonly isAsleep?: boolean;
   /** The sandboxed package that it is inside now. */
   readonly inside?: string | undefined;
   /** Its time box: how long it may be silent now. */

@@ -372,6 +372,8 @@ export type FromWorker =
       /** Packages whose newest code ended the builtin isolate: this thread runs their previous code again. */
       readonly reverted?: readonly string[];
     }
+  /** A thread on which this package's sandbox ran will never come back (SandboxLost). */
+  | { readonly type: "lost"; readonly package: string }
   /** Asks main for an operation (`core.config`, `core.quit`, …). Answered by `reply`. */
   | { readonly type: "call"; readonly call: number; readonly name: string; readonly args: unknown }
   /** Text to append to a file. `marks`: [time in ms of `steadyNow`, index of the first char written then, …]. */
@@ -431,6 +433,8 @@ export interface WorkerStart {
   readonly beat: SharedArrayBuffer;
   /** The memory that the workers' Gatherings share. */
   readonly gathering: SharedArrayBuffer;
+  /** RunOptions.marks */
+  readonly marks?: number | undefined;
   /** Sizes of the ring's parts (inside/ring.ts). */
   readonly sizes: {
     readonly events: number;

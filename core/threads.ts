@@ -23,7 +23,7 @@ export interface ThreadMemory {
 
 /** Starts the proxy's threads. `started` resolves once the proxy serves: work that only speeds up later changes waits for it. */
 export function threadStarter(
-  start: Pick<WorkerStart, "prelude" | "node" | "drain" | "fileFlush">,
+  start: Pick<WorkerStart, "prelude" | "node" | "drain" | "fileFlush" | "marks">,
   started: Promise<void>,
 ): StartThread {
   const secret = randomSecret();

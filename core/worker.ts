@@ -19,6 +19,7 @@ import { HISTOGRAM_CELLS, NAMED_ONLY, type StatDefinition } from "./inside/stats
 import { CERTIFICATES_TOPIC, NODE_TOPIC, RUNTIME_TOPIC } from "./inside/topics.ts";
 import { Watchdog } from "./isolate.ts";
 import { FileWatch, LocalServices } from "./local-services.ts";
+import { Marks } from "./process/marks.ts";
 import { signThread } from "./process/thread-cpu.ts";
 import type {
   AddressConfig,
@@ -119,12 +120,15 @@ class Worker {
   );
   readonly #ownProfile = new ThreadProfile();
   readonly #beats: Int32Array;
+  readonly #marks: Marks | undefined;
 
   constructor(start: WorkerStart, post: (message: FromWorker) => void) {
     this.#start = start;
     this.#post = post;
     this.#beats = new Int32Array(start.beat);
     signThread(this.#beats);
+    const { marks, index, role } = start;
+    if (marks !== undefined) this.#marks = new Marks(marks, role === "control" ? 0 : index + 1);
     this.#watchdog = new Watchdog(start.beat);
     this.#gathering = new Gathering(start.gathering, start.index);
     this.#cells = new SandboxCells(start.stats, post);
@@ -187,6 +191,7 @@ class Worker {
       stats: this.#cells,
       post: this.#post,
       beats: this.#beats,
+      marks: this.#marks,
       // Setups of sandboxes run on other threads, so the builtin isolate is free to be entered here.
       onReads: (use, mask) => this.#guarded(() => builtin.narrow(use, mask)),
       onPolicy: (use, told) => this.#guarded(() => builtin.learnPolicy(use, told)),

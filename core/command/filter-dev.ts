@@ -67,9 +67,7 @@ class Dev {
 
   run({ node, flags }: Runtime): Promise<number> {
     const supervisor = new Supervisor({
-      args: (quarantined, standby) => [
-        JSON.stringify({ ...this.#runOptions(), quarantined, standby } satisfies RunOptions),
-      ],
+      args: (role) => [JSON.stringify({ ...this.#runOptions(), ...role } satisfies RunOptions)],
       execPath: node,
       execArgv: flags,
       log: (message) => this.#report.log("error", message, {}),

@@ -24,6 +24,7 @@ export interface FleetLogParts {
   readonly stats: StatsReader;
   readonly lines: Pick<LineOrder, "add">;
   readonly onCall: (name: string, args: unknown) => Promise<unknown>;
+  readonly onSandboxLost: (packageName: string) => void;
   /** Messages of debugger sessions. Absent: no debugger can attach. */
   readonly onInspected?: NonNullable<FleetEvents["onInspected"]>;
 }
@@ -33,10 +34,12 @@ export class FleetLog implements FleetEvents {
   readonly #parts: FleetLogParts;
   readonly #said = new Map<string, { since: number; times: number }>();
   readonly onCall: FleetLogParts["onCall"];
+  readonly onSandboxLost: FleetLogParts["onSandboxLost"];
 
   constructor(parts: FleetLogParts) {
     this.#parts = parts;
     this.onCall = parts.onCall;
+    this.onSandboxLost = parts.onSandboxLost;
   }
 
   onLog(

@@ -78,3 +78,17 @@ test("a suspect is waited for longer where other workers serve, since a standby 
   for (let n = 0; n < 10; n++) beat();
   expect(seen).toContain("worker 0");
 });
+
+test("a thread that sleeps inside a sandbox gets no CPU, and hangs all the same", () => {
+  const { watch, seen } = watched();
+  const beat = (isAsleep: boolean) =>
+    watch.onBeat([
+      { name: "worker 0", turns: 1, cpuMs: 50, boxMs: 1_000, inside: "http/bad", isAsleep },
+    ]);
+  for (let n = 0; n < 3; n++) beat(n !== 1);
+  expect(seen).toEqual([]);
+  beat(true);
+  expect(seen).toEqual(["worker 0 in http/bad"]);
+  for (let n = 0; n < 14; n++) beat(true);
+  expect(seen).toEqual(["worker 0 in http/bad", "worker 0"]);
+});

@@ -8,6 +8,8 @@ const SILENCE_MS = 500;
  * 312 ms).
  */
 const SUSPICIOUS = 0.4;
+/** A thread that sleeps inside a sandbox is suspect after this long: V8 ran out of memory there, and will never return. */
+const ASLEEP_MS = 200;
 /** Extra time for a suspect thread if the process has other workers, which serve until the standby process is ready. */
 const STANDBY_MS = 5_000;
 /** Time box of the main thread. It serves no traffic, and a large config may keep it busy this long. */
@@ -25,11 +27,14 @@ export interface HangEvents {
 /**
  * Reports when a thread of the proxy, or its main thread, is silent for too long. A thread's silence is counted in beats of main,
  * and main's in our own ticks, so that no thread looks dead after the machine has stood still. Nor does a thread that waits for a
- * CPU (thread-cpu.ts).
+ * CPU (thread-cpu.ts), unlike one that sleeps inside a sandbox.
  */
 export class HangWatch {
   readonly #events: HangEvents;
-  readonly #silent = new Map<string, { turns: number; beats: number; cpuMs: number }>();
+  readonly #silent = new Map<
+    string,
+    { turns: number; beats: number; cpuMs: number; asleep: number }
+  >();
   #guilty: string | undefined;
   #suspect: string | undefined;
   #timer: NodeJS.Timeout | undefined;
@@ -69,10 +74,11 @@ export class HangWatch {
     }
   }
 
-  #onBeatOf({ name, turns, cpuMs = 0, boxMs, inside }: ThreadBeat, hasOthers: boolean): void {
+  #onBeatOf(beat: ThreadBeat, hasOthers: boolean): void {
+    const { name, turns, cpuMs = 0, boxMs, inside } = beat;
     const known = this.#silent.get(name);
     if (known?.turns !== turns) {
-      this.#silent.set(name, { turns, beats: 0, cpuMs });
+      this.#silent.set(name, { turns, beats: 0, cpuMs, asleep: 0 });
       if (this.#suspect !== name) return;
       this.#suspect = undefined;
       this.#events.onRelief();
@@ -80,13 +86,17 @@ export class HangWatch {
     }
     if (inside !== undefined) this.#guilty = inside;
     const wallMs = ++known.beats * TICK_MS;
-    const silentMs = cpuMs === 0 ? wallMs : silence(wallMs, cpuMs - known.cpuMs);
+    known.asleep = beat.isAsleep === true ? known.asleep + 1 : 0;
+    const asleepMs = known.asleep * TICK_MS;
+    // A thread that sleeps does not wait for a CPU.
+    const awakeMs = cpuMs === 0 ? wallMs : silence(wallMs, cpuMs - known.cpuMs);
+    const silentMs = Math.max(awakeMs, asleepMs);
     const standbyMs = hasOthers && this.#suspect === name ? STANDBY_MS : 0;
     if (silentMs > boxMs + SILENCE_MS + standbyMs) this.#hang(name);
     else if (
       inside !== undefined &&
       this.#suspect === undefined &&
-      silentMs >= boxMs * SUSPICIOUS
+      (silentMs >= boxMs * SUSPICIOUS || asleepMs >= ASLEEP_MS)
     ) {
       this.#suspect = name;
       this.#events.onSuspicion(name, inside);

@@ -4,6 +4,7 @@ import type { DevEvent } from "../dev-events.ts";
 import type { ToProxy, ToSupervisor } from "../options.ts";
 import { isRunning, startProcess } from "../proxy-start.ts";
 import { HangWatch } from "./hang-watch.ts";
+import { takeMarks } from "./marks.ts";
 
 /** A Node program to run, and what to do with its output. */
 export interface ProxyProgram {
@@ -14,11 +15,16 @@ export interface ProxyProgram {
   readonly early?: ChildProcess | undefined;
   readonly execPath?: string | undefined;
   readonly execArgv: readonly string[];
+  /** A file for its Marks, which it gets as descriptor MARKS. */
+  readonly marks?: number | undefined;
   /** Called with each line of its stderr. Undefined: it writes to ours. */
   readonly onLine?: ((line: string) => void) | undefined;
   /** The same for its stdout. */
   readonly onOutput?: ((line: string) => void) | undefined;
 }
+
+/** Standard input, output and error come before it, and the channel for messages. */
+export const MARKS = 4;
 
 export interface ProxyEvents {
   /** The process serves. */
@@ -32,6 +38,8 @@ export interface ProxyEvents {
   onSuspicion(guilty: string): void;
   /** That thread goes on. */
   onRelief(): void;
+  /** A sandbox of this package has taken one of its threads along. */
+  onLost(guilty: string): void;
 }
 
 export interface End {
@@ -40,12 +48,15 @@ export interface End {
   readonly reason: string;
   /** The sandboxed package that it hung or ended in. */
   readonly guilty: string | undefined;
+  /** The sandboxed packages that it was inside when it ended, as its marks tell. Undefined: it made none. */
+  readonly marked: ReadonlySet<string> | undefined;
 }
 
 /** One process of the proxy, which is killed when it hangs. */
 export class ProxyProcess {
   readonly #child: ChildProcess;
   readonly #watch: HangWatch;
+  readonly #marks: number | undefined;
   /** The silent thread, and the sandboxed package that it is inside. */
   #hung: { readonly who: string; readonly guilty: string | undefined } | undefined;
   /** Resolves when the process has ended, or could not be started. */
@@ -57,7 +68,7 @@ export class ProxyProcess {
   readonly #held = new Set<NodeJS.Signals>();
   #isReady = false;
 
-  constructor({ early, onLine, onOutput, ...program }: ProxyProgram, events: ProxyEvents) {
+  constructor({ early, onLine, onOutput, marks, ...program }: ProxyProgram, events: ProxyEvents) {
     const { execPath = process.execPath } = program;
     const to = (reader: unknown) => (reader === undefined ? "inherit" : "pipe");
     const child = isRunning(early)
@@ -65,9 +76,16 @@ export class ProxyProcess {
       : startProcess({
           ...program,
           execPath,
-          stdio: ["inherit", to(onOutput), to(onLine), "ipc"],
+          stdio: [
+            "inherit",
+            to(onOutput),
+            to(onLine),
+            "ipc",
+            ...(marks === undefined ? [] : [marks]),
+          ],
         });
     this.#child = child;
+    this.#marks = marks;
     if (child === early) this.send({ type: "run", args: program.args });
     if (onOutput && child.stdout) createInterface({ input: child.stdout }).on("line", onOutput);
     if (onLine && child.stderr) createInterface({ input: child.stderr }).on("line", onLine);
@@ -109,6 +127,9 @@ export class ProxyProcess {
         case "dev":
           events.onDev(message.event);
           break;
+        case "lost":
+          events.onLost(message.package);
+          break;
         case "busy":
           this.#watch.onBusy(message.ms);
           break;
@@ -121,7 +142,12 @@ export class ProxyProcess {
   #end(): Promise<End> {
     return new Promise((resolve) => {
       this.#child.on("error", ({ message }) =>
-        resolve({ code: 1, reason: `could not be started: ${message}`, guilty: undefined }),
+        resolve({
+          code: 1,
+          reason: `could not be started: ${message}`,
+          guilty: undefined,
+          marked: undefined,
+        }),
       );
       this.#child.on("exit", (code, signal) => {
         this.#watch.stop();
@@ -129,7 +155,8 @@ export class ProxyProcess {
         const hung = this.#killed ? this.#hung : undefined;
         const reason = hung === undefined ? died : `hung (${hung.who} was silent) and was killed`;
         const { guilty } = hung ?? this.#watch;
-        resolve({ code: code ?? undefined, reason, guilty });
+        const marked = this.#marks === undefined ? undefined : takeMarks(this.#marks);
+        resolve({ code: code ?? undefined, reason, guilty, marked });
       });
     });
   }

@@ -29,7 +29,11 @@ function supervise(code: string) {
   const backOffMs = { first: 1, most: 4 };
   const supervisor = new Supervisor({
     main,
-    args: (quarantined, standby) => [quarantined.join(), standby ? "standby" : ""],
+    args: ({ quarantined, standby, marks = 0 }) => [
+      quarantined.join(),
+      standby ? "standby" : "",
+      String(marks),
+    ],
     execArgv: [],
     log: (message) => log.push(message),
     onDev: () => fs.writeFileSync(`${runs}.heard`, ""),
@@ -73,7 +77,7 @@ test("tells how a proxy has ended, though a message to it has failed before", as
   );
   supervisor.send({ type: "keep_builds" });
   expect(await ended).toBe(0);
-  expect(log[0]).toMatch(/was ended by SIGKILL; starting it again/);
+  expect(log[0]).toMatch(/was ended by SIGKILL; starting it again at once/);
 });
 
 test("starts another proxy after a crash", async () => {
@@ -82,7 +86,7 @@ test("starts another proxy after a crash", async () => {
   );
   expect(await supervisor.run()).toBe(0);
   expect(runs()).toBe(2);
-  expect(log[0]).toMatch(/was ended by SIGABRT; starting it again in 0\.001 s/);
+  expect(log[0]).toMatch(/was ended by SIGABRT; starting it again at once/);
 });
 
 test("gives up after five crashes within a minute", async () => {
@@ -242,4 +246,55 @@ test("holds back SIGHUP and SIGUSR1 from a proxy that still starts", async () =>
   supervisor.signal("SIGHUP");
   supervisor.signal("SIGUSR1");
   expect(await ended).toBe(0);
+});
+
+/** `inside` writes the mark of a package, in the slot of a worker, as Marks does. */
+const MARKED = `
+  const marks = Number(process.argv[4]);
+  const inside = (worker, name) => fs.writeSync(marks, Buffer.from(name + "\\0"), 0, undefined, worker * 4096);
+  const die = () => process.kill(process.pid, "SIGABRT");`;
+
+test("the second crash tells which filter it was in, and the third process runs without it", async () => {
+  const { supervisor, log, runs } = supervise(`${MARKED} ${READY}
+    if (run === 2) inside(1, "http/bad");
+    if (run < 3) die();
+    else process.exit(process.argv[2] === "http/bad" && process.argv[3] === "" ? 0 : 9);`);
+  expect(await supervisor.run()).toBe(0);
+  expect(runs()).toBe(3);
+  expect(log[0]).toMatch(/SIGABRT; starting it again at once/);
+  expect(log[1]).toMatch(/SIGABRT inside the filter http\/bad; another one takes its place/);
+});
+
+test("of several filters that a process was inside, the one to blame is in common with the next crash", async () => {
+  const { supervisor, log, runs } = supervise(`${MARKED} ${READY}
+    if (run === 2) { inside(1, "http/good"); inside(2, "http/bad"); }
+    if (run === 3) { inside(2, "http/bad"); inside(1, "http/other"); }
+    if (run < 4) die();
+    else process.exit(process.argv[2] === "http/bad" ? 0 : 9);`);
+  expect(await supervisor.run()).toBe(0);
+  expect(runs()).toBe(4);
+  expect(log[2]).toMatch(/inside the filter http\/bad/);
+});
+
+test("a crash inside no filter blames nobody", async () => {
+  const { supervisor, log } = supervise(`${MARKED} ${READY} die();`);
+  expect(await supervisor.run()).toBe(1);
+  expect(log).toHaveLength(5);
+  expect(log.join()).not.toMatch(/inside/);
+});
+
+test("a filter that has taken a thread along is replaced with its process, which goes on until then", async () => {
+  const { supervisor, log, runs } = supervise(`${PROCESSES}
+    if (run === 1) {
+      process.on("message", ({ type }) => {
+        if (type === "retire") process.exit(0);
+      });
+      ${READY}
+      process.send({ type: "lost", package: "http/bad" });
+      fs.writeFileSync(RUNS + ".first", String(process.pid));
+    } else { standBy(); tell("prepared"); }`);
+  expect(await supervisor.run()).toBe(0);
+  expect(runs()).toBe(2);
+  expect(log).toHaveLength(1);
+  expect(log[0]).toMatch(/ran out of memory inside the filter http\/bad; another one serves/);
 });

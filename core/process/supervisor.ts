@@ -2,7 +2,8 @@ import type { DevEvent } from "../dev-events.ts";
 import type { Log } from "../logs/log.ts";
 import type { LogOptions } from "../logs/log-options.ts";
 import type { RunOptions, Runtime, ToProxy } from "../options.ts";
-import { ProxyProcess, type ProxyProgram } from "./proxy-process.ts";
+import { openMarks } from "./marks.ts";
+import { type End, MARKS, ProxyProcess, type ProxyProgram } from "./proxy-process.ts";
 import { ControlSocket, keepsConnections, Predecessor } from "./takeover.ts";
 
 const BACK_OFF_MS = { first: 1_000, most: 60_000 } as const;
@@ -15,9 +16,11 @@ const LISTEN_AGAIN_MS = 100;
 /** How often to look whether the parent process, npx, is still there. */
 const LOOK_MS = 500;
 
-export interface SupervisorOptions extends Omit<ProxyProgram, "args"> {
-  /** `quarantined`: sandboxed packages that a process has hung or ended in. `standby`: the process waits to be told to serve. */
-  readonly args: (quarantined: readonly string[], standby: boolean) => readonly string[];
+/** How a process is to be started. */
+export type ProcessRole = Required<Pick<RunOptions, "quarantined" | "standby" | "marks">>;
+
+export interface SupervisorOptions extends Omit<ProxyProgram, "args" | "marks"> {
+  readonly args: (role: ProcessRole) => readonly string[];
   readonly log: (message: string) => void;
   /** Called when a proxy serves for the first time. */
   readonly onFirstReady?: () => void;
@@ -40,9 +43,7 @@ export async function superviseProxy(
     log.info("no proxy serves this config, so there is none to take over");
   const supervisor = new Supervisor({
     early,
-    args: (quarantined, standby) => [
-      JSON.stringify({ ...options, takeover: predecessor !== undefined, quarantined, standby }),
-    ],
+    args: (role) => [JSON.stringify({ ...options, takeover: predecessor !== undefined, ...role })],
     execPath: node,
     execArgv: flags,
     drainTimeMs: options.drainTimeMs,
@@ -142,6 +143,8 @@ interface Standby {
   readonly proxy: ProxyProcess;
   /** The package that the other process seems to hang in: the standby does not enter it. */
   readonly guilty: string;
+  /** Why the other process has to go, to follow "the proxy" in a sentence. */
+  reason: string;
   /** The standby was told to serve: it takes the other process's place even if that one recovers. */
   isToServe: boolean;
   /** The other process has recovered since: it need not be killed, and may finish its connections. */
@@ -151,12 +154,17 @@ interface Standby {
 /**
  * Keeps one proxy process alive.
  *
- *   start ──ready──> serving ──crash, hang──> back off 1-60 s ──> start
+ *   start ──ready──> serving ──crash, hang──> back off 0, 1, 2, … 60 s ──> start
  *     └─exit before its first ready: end      └─exit 0: end       five crashes in a minute: end
+ *
+ * After the first crash whose cause nobody knows, processes keep Marks: the next one tells which sandboxed packages it was inside.
+ * If that is one, it is quarantined: its failure policy answers until its code changes. Of several, that one is which the next
+ * crash has in common with this one.
  *
  * A process that seems to hang inside a sandboxed package gets a standby, which sets up all but this package. Meanwhile the
  * process may recover, and its other threads may serve. The standby binds beside it before it is killed, so that no client is
- * refused.
+ * refused. The same is done for a process that has lost a thread of isolated-vm's to a sandbox: it serves as before, and then
+ * finishes its connections.
  *
  *   serving ──suspicion──> standby is started ──prepared──> is told to serve ──ready──> the hanging process is killed
  *                             │                                │                          (or it was killed before, as it hung)
@@ -176,6 +184,10 @@ export class Supervisor {
   /** The first process, if it was started early. Undefined once `#start` has used it. */
   #startedEarly: ProxyProgram["early"];
   readonly #quarantined = new Set<string>();
+  /** A process has died, and nobody knows inside which package. */
+  #keepsMarks = false;
+  /** The packages, one of which has ended each of the last processes. */
+  #suspects: ReadonlySet<string> = new Set();
 
   constructor(options: SupervisorOptions) {
     this.#options = options;
@@ -199,20 +211,13 @@ export class Supervisor {
         this.#proxy = this.#succeed();
         continue;
       }
-      const { code, reason, guilty } = end;
+      const { code, reason } = end;
       if (code === 0 || this.#stopAsked || !this.#wasReady) {
         this.#dropStandby();
         return code ?? (this.#stopAsked ? 0 : 1);
       }
-      const now = performance.now();
-      if (now - started > CRASHES.withinMs) backOffMs = this.#backOff.first;
-      this.#crashes.push(now);
-      if (this.#crashes.filter((at) => now - at < CRASHES.withinMs).length >= CRASHES.most) {
-        this.#options.log(`the proxy ${reason}; five times within a minute, so this is the end`);
-        this.#dropStandby();
-        return 1;
-      }
-      // A package that was quarantined before can only have hung again with other code, so no back-off is needed.
+      // A package that was quarantined before can only have ended another process with other code, so no back-off is needed.
+      const guilty = this.#guiltyOf(end);
       if (guilty !== undefined) {
         this.#quarantined.add(guilty);
         this.#options.log(
@@ -222,6 +227,21 @@ export class Supervisor {
         continue;
       }
       this.#dropStandby();
+      this.#keepsMarks = true;
+      const now = performance.now();
+      if (now - started > CRASHES.withinMs) backOffMs = this.#backOff.first;
+      this.#crashes.push(now);
+      const crashes = this.#crashes.filter((at) => now - at < CRASHES.withinMs).length;
+      if (crashes >= CRASHES.most) {
+        this.#options.log(`the proxy ${reason}; five times within a minute, so this is the end`);
+        return 1;
+      }
+      if (crashes === 1) {
+        this.#options.log(
+          `the proxy ${reason}; starting it again at once; if that was in a filter, it will be known the next time`,
+        );
+        continue;
+      }
       this.#options.log(`the proxy ${reason}; starting it again in ${backOffMs / 1000} s`);
       await this.#sleep(backOffMs);
       if (this.#stopAsked) return 0;
@@ -248,15 +268,31 @@ export class Supervisor {
     return this.#options.backOffMs ?? BACK_OFF_MS;
   }
 
+  /** The package that the process hung or ended in. Undefined: nobody knows. */
+  #guiltyOf({ guilty, marked }: End): string | undefined {
+    if (guilty !== undefined) return guilty;
+    if (this.#standby !== undefined) return this.#standby.guilty;
+    if (marked === undefined || marked.size === 0) return undefined;
+    const common = [...marked].filter((name) => this.#suspects.has(name));
+    const suspects = common.length > 0 ? common : [...marked];
+    this.#suspects = new Set(suspects.length === 1 ? [] : suspects);
+    return suspects.length === 1 ? suspects[0] : undefined;
+  }
+
   /** Starts a proxy. `without`: as a standby that does not enter this package. */
   #start(without?: string): ProxyProcess {
     const isStandby = without !== undefined;
     const quarantined = new Set([...this.#quarantined, ...(isStandby ? [without] : [])]);
-    const args = this.#options.args([...quarantined], isStandby);
+    const marks = this.#keepsMarks ? openMarks() : undefined;
+    const args = this.#options.args({
+      quarantined: [...quarantined],
+      standby: isStandby,
+      marks: marks === undefined ? undefined : MARKS,
+    });
     const early = this.#startedEarly;
     this.#startedEarly = undefined;
     const proxy: ProxyProcess = new ProxyProcess(
-      { ...this.#options, early, args },
+      { ...this.#options, early, args, marks },
       {
         onReady: () => this.#onReady(proxy),
         onPrepared: () => this.#onPrepared(proxy),
@@ -266,6 +302,7 @@ export class Supervisor {
         onDev: (event) => this.#options.onDev?.(event),
         onSuspicion: (guilty) => this.#onSuspicion(proxy, guilty),
         onRelief: () => this.#onRelief(proxy),
+        onLost: (guilty) => this.#onLost(proxy, guilty),
       },
     );
     return proxy;
@@ -287,12 +324,32 @@ export class Supervisor {
       this.#standby.isRelieved = false;
       return;
     }
+    this.#standBy(proxy, guilty, "was silent for too long");
+  }
+
+  /** The process goes on without the package, but a thread of isolated-vm's and some memory are gone until another one serves. */
+  #onLost(proxy: ProxyProcess, guilty: string): void {
+    if (proxy !== this.#proxy || this.#stopAsked) return;
+    const reason = "ran out of memory";
+    const standby = this.#standby ?? this.#standBy(proxy, guilty, reason);
+    standby.isToServe = standby.isRelieved = true;
+    standby.reason = reason;
+  }
+
+  #standBy(proxy: ProxyProcess, guilty: string, reason: string): Standby {
     proxy.send({ type: "keep_builds" });
-    const standby = { proxy: this.#start(guilty), guilty, isToServe: false, isRelieved: false };
+    const standby: Standby = {
+      proxy: this.#start(guilty),
+      guilty,
+      reason,
+      isToServe: false,
+      isRelieved: false,
+    };
     this.#standby = standby;
     void standby.proxy.ended.then(() => {
       if (this.#standby === standby) this.#standby = undefined;
     });
+    return standby;
   }
 
   #onPrepared(proxy: ProxyProcess): void {
@@ -306,7 +363,7 @@ export class Supervisor {
     else this.#dropStandby();
   }
 
-  /** Called when the standby serves and the process that it replaces has recovered: that one may finish its connections. */
+  /** Called when the standby serves and the process that it replaces has recovered, or can go on for a while: that one may finish its connections. */
   #retire(): void {
     const proxy = this.#proxy;
     if (proxy === undefined) return;
@@ -317,11 +374,11 @@ export class Supervisor {
 
   /** Takes the standby that serves in the place of a retired process. Undefined: it has ended meanwhile. */
   #succeed(): ProxyProcess | undefined {
-    const guilty = this.#standby?.guilty;
-    if (guilty === undefined) return undefined;
+    if (this.#standby === undefined) return undefined;
+    const { guilty, reason } = this.#standby;
     this.#quarantined.add(guilty);
     this.#options.log(
-      `the proxy was silent for too long inside the filter ${guilty}; another one serves, and the filter's failure policy answers until its code is another one; the one before finishes its connections`,
+      `the proxy ${reason} inside the filter ${guilty}; another one serves, and the filter's failure policy answers until its code is another one; the one before finishes its connections`,
     );
     return this.#takeStandby(guilty);
   }

@@ -18,7 +18,7 @@ export async function makeIsolate(
   uses: readonly SandboxUse[],
   { timeoutMs, runtime, now }: { timeoutMs: number; runtime: string; now: () => number },
 ): Promise<Made> {
-  const { supply, module, watchdog, worker, node } = options;
+  const { supply, module, watchdog, worker, node, marks } = options;
   const empty = await supply.takeIsolate(options.limits?.quotaMb);
   const memory = supply.takeMemory();
   const stats = new SandboxStats(options.stats, memory.stats, options.package);
@@ -28,6 +28,7 @@ export async function makeIsolate(
     worker,
     node,
     runtime,
+    marks,
   });
   isolate.times[BOX.WAKE_AT / 2] = Number.POSITIVE_INFINITY;
   try {

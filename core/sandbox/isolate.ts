@@ -2,7 +2,9 @@ import type ivmTypes from "isolated-vm";
 import { BOX, GATE } from "../inside/sandbox/layout.ts";
 import type { Watchdog } from "../isolate.ts";
 import { isolatedVm } from "../own-files.ts";
+import type { SandboxMarks } from "../process/marks.ts";
 import { randomBytes } from "../random.ts";
+import { CallsAside } from "./aside.ts";
 import { IMAGE_FILENAME, type SandboxImage } from "./image.ts";
 
 // isolated-vm is CommonJS with a native half; its only use for sandboxes is in this file.
@@ -30,6 +32,7 @@ export interface SandboxMemory {
 export class EmptyIsolate {
   readonly isolate: ivmTypes.Isolate;
   readonly prelude: ivmTypes.Reference;
+  readonly aside: CallsAside;
   readonly #context: ivmTypes.Context;
   readonly #sdk: ivmTypes.Module;
 
@@ -38,8 +41,10 @@ export class EmptyIsolate {
     context: ivmTypes.Context,
     sdk: ivmTypes.Module,
     prelude: ivmTypes.Reference,
+    aside: CallsAside,
   ) {
     this.isolate = isolate;
+    this.aside = aside;
     this.#context = context;
     this.#sdk = sdk;
     this.prelude = prelude;
@@ -50,7 +55,16 @@ export class EmptyIsolate {
     const { snapshot } = image;
     // Needed by debuggers and profiles; costs nothing while none is attached (an entry takes 2.07 µs with it, 2.08 without).
     const inspector = true;
-    const isolate = new ivm.Isolate({ memoryLimit, inspector, ...(snapshot && { snapshot }) });
+    const aside = new CallsAside();
+    // Where V8 itself runs out of memory isolated-vm would end the process, if nobody wanted to be told. So it leaves the thread that
+    // the isolate runs on asleep instead: one of its own, or this one, which the supervisor sees (HangWatch).
+    const onCatastrophicError = aside.onLost;
+    const isolate = new ivm.Isolate({
+      memoryLimit,
+      inspector,
+      onCatastrophicError,
+      ...(snapshot && { snapshot }),
+    });
     try {
       const context = await isolate.createContext({ inspector });
       if (snapshot === undefined) {
@@ -64,7 +78,8 @@ export class EmptyIsolate {
       sdk.instantiateSync(context, resolver(undefined));
       sdk.evaluateSync();
       context.global.deleteSync(IMAGE);
-      return new EmptyIsolate(isolate, context, sdk, made.getSync("prelude", { reference: true }));
+      const prelude = made.getSync("prelude", { reference: true });
+      return new EmptyIsolate(isolate, context, sdk, prelude, aside);
     } catch (error) {
       if (!isolate.isDisposed) isolate.dispose();
       throw error;
@@ -78,10 +93,10 @@ export class EmptyIsolate {
   async load({ code, filename }: Source): Promise<ivmTypes.Module> {
     const module =
       code.length > COMPILE_HERE_MAX
-        ? await this.isolate.compileModule(code, { filename })
+        ? await this.aside.run(() => this.isolate.compileModule(code, { filename }))
         : this.isolate.compileModuleSync(code, { filename });
     module.instantiateSync(this.#context, resolver(this.#sdk));
-    await module.evaluate({ timeout: LOAD_TIMEOUT_MS });
+    await this.aside.run(() => module.evaluate({ timeout: LOAD_TIMEOUT_MS }));
     return module;
   }
 
@@ -91,7 +106,8 @@ export class EmptyIsolate {
     const entry = this.prelude.getSync("adopt", { reference: true });
     const timeout = LOAD_TIMEOUT_MS;
     // On another thread: the export may have a getter that never returns.
-    return String(await entry.apply(undefined, [exported.derefInto()], { timeout }));
+    const args = [exported.derefInto()];
+    return String(await this.aside.run(() => entry.apply(undefined, args, { timeout })));
   }
 
   /** Calls a function of the image on this thread, before it has loaded a package. Our own code needs no time limit. */
@@ -151,17 +167,17 @@ export class SandboxIsolate {
   /** File name of its module in stack traces. */
   readonly filename: string;
   readonly #channels = new Set<DebugChannel>();
-  /** Number of calls that run in it on other threads now. */
-  readonly #aside = new Set<Promise<unknown>>();
+  readonly #aside: CallsAside;
 
   private constructor(
-    { isolate, prelude }: EmptyIsolate,
+    { isolate, prelude, aside }: EmptyIsolate,
     run: ivmTypes.Reference<(count: number) => void>,
     memory: SandboxMemory,
     filename: string,
     { timeoutMs, watchdog }: { readonly timeoutMs: number; readonly watchdog: Watchdog },
   ) {
     this.#isolate = isolate;
+    this.#aside = aside;
     this.#namespace = prelude;
     this.#run = run;
     this.#timeoutMs = timeoutMs;
@@ -191,9 +207,11 @@ export class SandboxIsolate {
       readonly node: { readonly id: string; readonly cluster: string; readonly address?: string };
       /** JSON of all runtime values, or "". */
       readonly runtime: string;
+      readonly marks?: SandboxMarks | undefined;
     },
   ): Promise<SandboxIsolate> {
     try {
+      empty.aside.marks = options.marks;
       const share = (part: SharedArrayBuffer): unknown => new ivm.ExternalCopy(part).copyInto();
       const { worker, node, runtime } = options;
       empty.call("init", [
@@ -228,6 +246,7 @@ export class SandboxIsolate {
     this.#args[0] = count;
     this.gate[GATE.BEAT]!++;
     this.words[BOX.RAN] = 0;
+    this.#aside.marks?.enter();
     try {
       this.#run.applySync(undefined, this.#args as [number]);
       return undefined;
@@ -236,6 +255,7 @@ export class SandboxIsolate {
       if (this.words[BOX.RAN] !== 1) throw error;
       return error;
     } finally {
+      this.#aside.marks?.leave();
       this.gate[GATE.BEAT]!++;
     }
   }
@@ -245,9 +265,18 @@ export class SandboxIsolate {
     return new Error(`it was stopped: no return within ${this.#timeoutMs} ms, or no memory`);
   }
 
-  /** A reference to the function that `run` calls, for the builtin isolate of this thread. */
+  /** A reference to the function that `run` calls, for the builtin isolate of this thread. With marks it is entered through core. */
   get entry(): unknown {
-    return this.#run;
+    const { marks } = this.#aside;
+    if (marks === undefined) return this.#run;
+    return new ivm.Reference((count: number) => {
+      marks.enter();
+      try {
+        this.#run.applySync(undefined, [count]);
+      } finally {
+        marks.leave();
+      }
+    });
   }
 
   /** As `run`, but on another thread (60 µs): for a sandbox that may take long. */
@@ -257,9 +286,8 @@ export class SandboxIsolate {
     // that ends the process.
     const timeout = this.#timeoutMs;
     try {
-      await this.#leftAlone(
-        this.#run.apply(undefined, [count], this.isDebugged ? {} : { timeout }),
-      );
+      const options = this.isDebugged ? {} : { timeout };
+      await this.#aside.run(() => this.#run.apply(undefined, [count], options));
       return undefined;
     } catch (error) {
       const isStopped = String((error as Error | null)?.message).startsWith(
@@ -272,7 +300,7 @@ export class SandboxIsolate {
 
   /** Calls a function of the prelude on another thread, with texts in and out. */
   async call(name: string, ...args: (string | number)[]): Promise<string> {
-    return String(await this.#leftAlone(this.#enter(name, args)));
+    return String(await this.#aside.run(() => this.#enter(name, args)));
   }
 
   /**
@@ -301,7 +329,7 @@ export class SandboxIsolate {
       if (!this.#channels.delete(channel) || this.disposed) return;
       // The inspector calls a session once more after its last response, on the isolate's thread, and aborts the process if it is
       // gone by then. A call into the isolate waits until that is over.
-      const entered = this.#leftAlone(this.#isolate.getHeapStatistics());
+      const entered = this.#aside.run(() => this.#isolate.getHeapStatistics());
       entered.then(
         () => session.dispose(),
         () => {},
@@ -349,15 +377,6 @@ export class SandboxIsolate {
     return channel;
   }
 
-  async #leftAlone<T>(call: Promise<T>): Promise<T> {
-    this.#aside.add(call);
-    try {
-      return await call;
-    } finally {
-      this.#aside.delete(call);
-    }
-  }
-
   /** Bytes of heap and of external memory (asking takes 3 µs). */
   get memoryUsed(): number {
     const statistics = this.#isolate.getHeapStatisticsSync();
@@ -381,7 +400,7 @@ export class SandboxIsolate {
     }
     // An isolate must not be disposed while it is paused at a line: the pause is released first.
     for (const channel of [...this.#channels]) channel.close();
-    void Promise.allSettled([...this.#aside]).then(() => setTimeout(() => this.#end()));
+    void this.#aside.ended().then(() => setTimeout(() => this.#end()));
   }
 
   #end(): void {

@@ -1,5 +1,6 @@
 import type { HookMask } from "../inside/sandbox/layout.ts";
 import type { Watchdog } from "../isolate.ts";
+import type { SandboxMarks } from "../process/marks.ts";
 import type { SandboxIsolate, Source } from "./isolate.ts";
 import type { StatsSink } from "./stats.ts";
 import type { Supply } from "./supply.ts";
@@ -75,6 +76,10 @@ export interface SandboxOptions {
   readonly quarantined?: boolean;
   /** Where the supervisor sees that this thread is inside the sandbox: the thread's beat words, and the number to write. */
   readonly mark?: { readonly words: Int32Array; readonly box: number };
+  /** Told of each call into the isolate. */
+  readonly marks?: SandboxMarks | undefined;
+  /** V8 ran out of memory during a call on another thread, which will never come back. The process should be replaced. */
+  onLost?(): void;
   /** Monotonic milliseconds. */
   readonly now?: () => number;
 }

@@ -13,6 +13,7 @@ import {
 import type { SandboxUse } from "../inside/sandbox/main.ts";
 import { BEAT, type Refusal } from "../protocol.ts";
 import { Answers } from "./answers.ts";
+import { SandboxLost } from "./aside.ts";
 import { Breaker } from "./breaker.ts";
 import { type Made, makeIsolate, setUp } from "./build.ts";
 import { Calls, replyRecord } from "./calls.ts";
@@ -700,6 +701,8 @@ export class Sandbox {
   }
 
   #fault(what: string, error: unknown): void {
+    // A setup that is refused is made no further use of.
+    if (error instanceof SandboxLost && what !== "setup") this.#options.onLost?.();
     this.#lose(what, error, this.#breaker.fault(this.#now()));
   }
 

@@ -1,0 +1,41 @@
+import type { SandboxMarks } from "../process/marks.ts";
+
+/** V8 ran out of memory inside a call on another thread. That thread sleeps from then on, and the isolate can never be entered. */
+export class SandboxLost extends Error {
+  constructor() {
+    super("it ran out of memory, and took a thread along");
+  }
+}
+
+/** The calls into one isolate that run on threads of isolated-vm's now. */
+export class CallsAside {
+  /** Undefined: the process keeps none, or the isolate has no package yet. */
+  marks: SandboxMarks | undefined = undefined;
+  readonly #running = new Map<Promise<unknown>, (lost: SandboxLost) => void>();
+  #isLost = false;
+
+  /** Answers what the call answers. Rejects with SandboxLost if it will never answer. */
+  async run<T>(begin: () => Promise<T>): Promise<T> {
+    if (this.#isLost) throw new SandboxLost();
+    const leave = this.marks?.leaveAlone();
+    const call = begin();
+    const lost = new Promise<never>((_, reject) => this.#running.set(call, reject));
+    try {
+      return await Promise.race([call, lost]);
+    } finally {
+      leave?.();
+      this.#running.delete(call);
+    }
+  }
+
+  /** Called by isolated-vm, on the thread that has made the isolate, unless that is the one which sleeps now. */
+  readonly onLost = (): void => {
+    this.#isLost = true;
+    for (const reject of this.#running.values()) reject(new SandboxLost());
+  };
+
+  /** Resolves when all present calls have ended. */
+  async ended(): Promise<void> {
+    await Promise.allSettled(this.#running.keys());
+  }
+}
