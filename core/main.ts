@@ -128,9 +128,10 @@ const inspector =
 tellStart(inspector?.address);
 announce(log, options, reload.live!.config, fleet.bound, reload.packages());
 writeAdminAddress();
+// Before the last line of the start is printed: who reads that line may count on the supervisor.
+beat();
 reload.watch();
 watchCore();
-beat();
 setImmediate(started.resolve);
 // A start leaves 9 MiB of garbage here. Not collected in `filter dev`: that would drop compiled code that the first save needs.
 if (options.dev !== true) setTimeout(collectGarbage, COLLECT_AFTER_MS, "last-resort").unref();

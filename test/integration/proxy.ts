@@ -188,6 +188,11 @@ export class Proxy {
     return [this.pid, ...descendants(this.pid)].map(residentBytes).reduce((sum, n) => sum + n, 0);
   }
 
+  /** Ids of the processes that the supervisor has started and that have not ended. */
+  processes(): number[] {
+    return descendants(this.pid).filter((pid) => commandOf(pid).includes("/boot."));
+  }
+
   /** Ends it with SIGTERM and tells its exit code. */
   async stop(): Promise<number | null> {
     if (!this.#gone) this.signal("SIGTERM");
@@ -262,6 +267,14 @@ function parentOf(pid: number): number {
 
 function residentBytes(pid: number): number {
   return Number(/^VmRSS:\s+(\d+)/m.exec(statusOf(pid))?.[1] ?? 0) * 1024;
+}
+
+function commandOf(pid: number): string {
+  try {
+    return readFileSync(`/proc/${pid}/cmdline`, "utf8");
+  } catch {
+    return "";
+  }
 }
 
 function statusOf(pid: number): string {
