@@ -318,7 +318,8 @@ export class SandboxIsolate {
     return this.#channels.size > 0;
   }
 
-  debug(onMessage: (text: string) => void): DebugChannel {
+  /** `onClosed`: no more messages come, because the session was closed or the isolate has ended. */
+  debug(onMessage: (text: string) => void, onClosed: () => void = () => {}): DebugChannel {
     const session = this.#isolate.createInspectorSession();
     const unanswered = new Set<number>();
     let isClosing = false;
@@ -368,6 +369,7 @@ export class SandboxIsolate {
       close: () => {
         if (isClosing) return;
         isClosing = true;
+        onClosed();
         unanswered.clear();
         send(`{"id":${CLOSE_ID},"method":"Debugger.disable"}`);
       },

@@ -1,5 +1,6 @@
 import { expect, test } from "vitest";
-import { type CpuProfile, joined } from "./profile.ts";
+import type { DebugChannel, SandboxIsolate } from "./isolate.ts";
+import { type CpuProfile, joined, SandboxProfile } from "./profile.ts";
 
 const frame = (functionName: string) => ({
   functionName,
@@ -35,4 +36,18 @@ test("slices of a profile become one: the same calls are one, and time goes on",
     samples: [2, 3, 3, 4],
     timeDeltas: [10, 10, 190, 10],
   });
+});
+
+test("a profile whose isolate ends is told so, and does not wait for an answer for ever", async () => {
+  let onClosed = () => {};
+  const isolate = {
+    disposed: false,
+    debug(_onMessage: unknown, closed: () => void): DebugChannel {
+      onClosed = closed;
+      return { isolate: this as never, send: () => {}, close: () => closed() };
+    },
+  };
+  const starting = SandboxProfile.start(isolate as unknown as SandboxIsolate, "cpu");
+  onClosed();
+  await expect(starting).rejects.toThrow("was replaced");
 });

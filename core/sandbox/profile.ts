@@ -6,6 +6,8 @@ const SLICE_MS = 200;
 /** Bytes between two samples of a heap profile. */
 const HEAP_SAMPLE_BYTES = 16 * 1024;
 
+const REPLACED = "the filter was replaced while it was profiled; begin again";
+
 interface Answer {
   readonly id?: number;
   readonly method?: string;
@@ -27,12 +29,16 @@ export class SandboxProfile {
   #snapshot = "";
   #slicing: NodeJS.Timeout | undefined;
   #sliced: Promise<void> = Promise.resolve();
+  #over = false;
   readonly #slices: CpuProfile[] = [];
 
   private constructor(isolate: SandboxIsolate, kind: ProfileKind) {
     this.#isolate = isolate;
     this.#kind = kind;
-    this.#channel = isolate.debug((text) => this.#onMessage(JSON.parse(text)));
+    this.#channel = isolate.debug(
+      (text) => this.#onMessage(JSON.parse(text)),
+      () => this.#onClosed(),
+    );
   }
 
   static async start(isolate: SandboxIsolate, kind: ProfileKind): Promise<SandboxProfile> {
@@ -62,8 +68,6 @@ export class SandboxProfile {
   async stop(): Promise<string> {
     clearInterval(this.#slicing);
     try {
-      if (this.#isolate.disposed)
-        throw new Error("the filter was replaced while it was profiled; begin again");
       if (this.#kind === "snapshot") {
         await this.#ask("HeapProfiler.takeHeapSnapshot", { reportProgress: false });
         return this.#snapshot;
@@ -80,15 +84,17 @@ export class SandboxProfile {
 
   /** V8 samples only the thread on which the profile was started, and the isolate moves between threads: hence the slices. */
   #slice(): Promise<void> {
-    this.#sliced = this.#sliced.then(async () => {
-      if (this.#isolate.disposed) return;
+    const slice = async () => {
       this.#slices.push((await this.#ask("Profiler.stop")).profile as CpuProfile);
       await this.#ask("Profiler.start");
-    });
+    };
+    // If the isolate has ended, `stop` tells so.
+    this.#sliced = this.#sliced.then(slice).catch(() => {});
     return this.#sliced;
   }
 
   async #ask(method: string, params: object = {}): Promise<NonNullable<Answer["result"]>> {
+    if (this.#over || this.#isolate.disposed) throw new Error(REPLACED);
     const id = this.#next++;
     const answer = new Promise<Answer>((resolve) => this.#answers.set(id, resolve));
     this.#channel.send(JSON.stringify({ id, method, params }));
@@ -97,9 +103,17 @@ export class SandboxProfile {
     return result ?? {};
   }
 
+  #onClosed(): void {
+    this.#over = true;
+    for (const answer of this.#answers.values()) answer({ error: { message: REPLACED } });
+    this.#answers.clear();
+  }
+
   #onMessage(message: Answer): void {
-    if (message.id !== undefined) this.#answers.get(message.id)?.(message);
-    else if (message.method === "HeapProfiler.addHeapSnapshotChunk")
+    if (message.id !== undefined) {
+      this.#answers.get(message.id)?.(message);
+      this.#answers.delete(message.id);
+    } else if (message.method === "HeapProfiler.addHeapSnapshotChunk")
       this.#snapshot += message.params?.chunk ?? "";
   }
 }
