@@ -128,15 +128,18 @@ export async function crash(kind: Kind, concurrency: number): Promise<Crashed> {
   const served = async (): Promise<void> => {
     while ((await ask(port, "/")) !== 200) await pause();
   };
-  const [first] = proxy.processes();
-  process.kill(first!, "SIGABRT");
+  let from = proxy.lines.length;
+  process.kill(proxy.processes()[0]!, "SIGABRT");
   await proxy.line(/SIGABRT; starting it again at once/);
-  await served();
+  // The last line of a start.
+  await proxy.line(/^watching /, from);
+  from = proxy.lines.length;
   await killInside(proxy, culprit.name, port);
   const died = performance.now();
   await served();
   const awayMs = performance.now() - died;
   await proxy.line(/inside the filter/);
+  await proxy.line(/^watching /, from);
   return { proxy, answers: [await ask(port, "/bad"), await ask(port, "/")], awayMs };
 }
 
