@@ -353,11 +353,13 @@ export class HeaderMap {
     }
   }
 
-  /** Joins the value to those that are there. False: there are none, or they are not joined. */
-  #join(name: HeaderName, value: string): boolean {
-    if ((name.joined & this.joins) === 0 || !this.has(name)) return false;
+  /** True if another value of this name goes into the line that is there. */
+  #isJoined(name: HeaderName): boolean {
+    return (name.joined & this.joins) !== 0 && this.has(name);
+  }
+
+  #join(name: HeaderName, value: string): void {
     this.replace(name, joined([...this.getAll(name), value]));
-    return true;
   }
 
   #grow(): void {
@@ -481,13 +483,16 @@ export class HeaderMap {
   append(name: string | HeaderName, value: string): void {
     const n = typeof name === "string" ? headerName(name) : name;
     checkValue(value);
-    if (n.joined !== 0 && this.#join(n, value)) return;
-    this.added.push(n.text, value);
+    if (this.#isJoined(n)) this.#join(n, value);
+    else this.added.push(n.text, value);
   }
 
   /** As `append`, with a line encoded beforehand. */
   appendLine(line: HeaderLine): void {
-    if (line.name.joined !== 0 && this.#join(line.name, line.value)) return;
+    if (this.#isJoined(line.name)) {
+      this.#join(line.name, line.value);
+      return;
+    }
     this.lines.push(line);
     this.linesAt.push(this.added.length);
   }
