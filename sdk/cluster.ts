@@ -70,6 +70,7 @@ export interface Host {
   readonly hostname: string;
   /** The zone of its locality; absent or empty: none is given. */
   readonly zone?: string;
+  readonly locality?: HostSpec["locality"] | undefined;
   /** True: its metadata has `canary: true` under `envoy.lb`. */
   readonly canary?: boolean;
   readonly weight: number;

@@ -231,7 +231,7 @@ export interface StreamInfo {
   downstreamTxBegin?: number;
   /** More of the cluster, the host and the upstream connection. */
   cluster?: Pick<Cluster, "metadata" | "observabilityName"> | undefined;
-  host?: Pick<Host, "hostname" | "metadata"> | undefined;
+  host?: Pick<Host, "hostname" | "metadata" | "locality"> | undefined;
   upstreamConnectionId?: number | undefined;
   /** How a connection of TCP ended; absent: `Normal`, as requests always say. Envoy's DetectedCloseType. */
   downstreamCloseType?: CloseType;

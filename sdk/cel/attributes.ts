@@ -124,6 +124,34 @@ class MetadataMessage extends CelMap {
   }
 }
 
+/** `config.core.v3.Locality` */
+class LocalityMessage extends CelMap {
+  readonly #locality: Locality;
+
+  constructor(locality: Locality) {
+    super();
+    this.#locality = locality;
+  }
+  get(key: CelValue): CelValue | undefined {
+    return isLocalityKey(key) ? wireOf(this.#locality[key] ?? "") : undefined;
+  }
+  override has(key: CelValue): boolean {
+    return isLocalityKey(key) && (this.#locality[key] ?? "") !== "";
+  }
+  keys(): Iterable<CelValue> {
+    return LOCALITY_KEYS.filter((key) => this.has(key));
+  }
+  override text(): string {
+    return LOCALITY_KEYS.filter((key) => this.has(key))
+      .map((key) => `${key}: ${JSON.stringify(this.#locality[key])} `)
+      .join("");
+  }
+}
+type Locality = NonNullable<NonNullable<StreamInfo["host"]>["locality"]>;
+const LOCALITY_KEYS = ["region", "zone", "sub_zone"] as const;
+const isLocalityKey = (key: CelValue): key is (typeof LOCALITY_KEYS)[number] =>
+  LOCALITY_KEYS.some((known) => known === key);
+
 /** Prints a Struct in protobuf's text format, on one line. */
 function structText(fields: unknown): string {
   return Object.entries((fields ?? {}) as Fields)
@@ -266,6 +294,8 @@ const UPSTREAM: Readonly<Record<string, Read>> = {
   address: ({ info }) => addressOf(info.upstreamHost),
   port: ({ info }) => portOf(info.upstreamHost),
   local_address: ({ info }) => addressOf(info.upstreamLocalAddress),
+  locality: ({ info }) =>
+    info.host === undefined ? undefined : new LocalityMessage(info.host.locality ?? {}),
   transport_failure_reason: ({ info }) =>
     info.upstreamHost === undefined ? undefined : wireOf(info.upstreamTransportFailure ?? ""),
   request_attempt_count: ({ info }) => int(info.attempts ?? 0),

@@ -199,7 +199,7 @@ function select(
     const value = of(source);
     if (value instanceof CelError) return value;
     if (!(value instanceof CelMap)) return NO_OVERLOAD;
-    return isTest === true ? value.get(key) !== undefined : indexed(value, key);
+    return isTest === true ? value.has(key) : indexed(value, key);
   };
 }
 

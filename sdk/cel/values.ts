@@ -63,6 +63,10 @@ export abstract class CelMap {
   /** Undefined: there is no such key. */
   abstract get(key: CelValue): CelValue | undefined;
   abstract keys(): Iterable<CelValue>;
+  /** For `has()`. Messages whose unset fields have default values override this. */
+  has(key: CelValue): boolean {
+    return this.get(key) !== undefined;
+  }
   /** How logs print it: messages override this with protobuf's text format. */
   text(): string {
     return "CelMap value";

@@ -183,6 +183,9 @@ export class UpstreamHost implements Host {
   get hostname(): string {
     return this.spec.hostname;
   }
+  get locality(): HostSpec["locality"] {
+    return this.spec.locality;
+  }
   get weight(): number {
     return this.spec.weight;
   }
