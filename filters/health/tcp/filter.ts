@@ -82,6 +82,8 @@ class TcpSession implements HealthSession, ConnectionHandler {
     const { receive } = this.#exchange;
     if (!this.#waiting || receive.length === 0) return;
     const before = this.#answer;
+    // What was looked through in vain is not looked through again with each byte that follows.
+    if (before.length === MAX_ANSWER_BYTES) return;
     const size = chunk.end - chunk.at;
     const answer = new Uint8Array(Math.min(before.length + size, MAX_ANSWER_BYTES));
     answer.set(before);

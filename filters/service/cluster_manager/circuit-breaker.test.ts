@@ -203,6 +203,18 @@ describe("circuit breakers", () => {
     expect([shown("cx_open"), shown("remaining_cx")]).toEqual([0, 1]);
   });
 
+  it("are shown for a retry budget as in Envoy: `max_retries` until a retry is asked for, then 0", () => {
+    const thresholds = { track_remaining: true, retry_budget: {} };
+    cx.role = "control";
+    limited(thresholds);
+    const shown = () => cx.stats.value("cluster.c.circuit_breakers.default.remaining_retries");
+    expect(shown()).toBe(3);
+    cx.role = "worker";
+    limited(thresholds).beginRetry("default");
+    cx.clock.advance(50);
+    expect(shown()).toBe(0);
+  });
+
   it("answer for runtime keys", () => {
     const c = limited({ max_pending_requests: 0 });
     cx.runtime.replace([["circuit_breakers.c.default.max_pending_requests", 5]]);

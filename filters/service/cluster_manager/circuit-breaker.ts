@@ -84,6 +84,8 @@ export class CircuitBreaker {
   readonly pools: Limit;
   /** The config sets `max_connections`: it is enforced exactly, while each worker of Envoy may exceed it by one. */
   readonly exact: boolean;
+  /** With a retry budget: above 0 once a worker has asked it for a retry. */
+  readonly budgetAsked: SharedCount | undefined;
   /** Number of pools, over all workers, in which requests wait because no connection may be opened. */
   readonly starving: SharedCount;
 
@@ -102,10 +104,14 @@ export class CircuitBreaker {
     this.requests = limit("requests", limits.maxRequests);
     this.pools = limit("connection_pools", entry?.max_connection_pools ?? Number.MAX_SAFE_INTEGER);
     const retries = limit("retries", limits.maxRetries);
-    this.retries =
-      entry?.retry_budget === undefined
-        ? retries
-        : new Limit(retries.count, this.#budget(config, priority, entry.retry_budget, cx));
+    if (entry?.retry_budget === undefined) {
+      this.retries = retries;
+      this.budgetAsked = undefined;
+    } else {
+      this.budgetAsked = cx.sharedCount(`circuit_breakers|${config.name}|${priority}|asked`);
+      const budget = this.#budget(config, priority, entry.retry_budget, cx);
+      this.retries = new Limit(retries.count, budget);
+    }
     this.exact = entry?.max_connections !== undefined;
     this.starving = cx.sharedCount(`circuit_breakers|${config.name}|${priority}|starving`);
     if (cx.role !== "canary") usersOf(config, priority, cx).acquire();
@@ -133,9 +139,11 @@ export class CircuitBreaker {
       },
       cx.runtime,
     );
-    const { pending, requests } = this;
+    const { budgetAsked, pending, requests } = this;
+    const isWorker = cx.role === "worker";
     return {
       get value() {
+        if (isWorker && budgetAsked?.value === 0) budgetAsked.acquire();
         const active = pending.count.value + requests.count.value;
         return Math.max(least.value, Math.floor((percent.value / 100) * active));
       },
@@ -193,6 +201,13 @@ class ShownLimit {
   }
 }
 
+/** `remaining_retries` of a retry budget. As in Envoy it is `max_retries` until the first retry is asked for, and 0 from then on. */
+interface ShownBudget {
+  readonly asked: SharedCount;
+  readonly left: Gauge;
+  readonly first: number;
+}
+
 /** Limits that are not in use yet. */
 interface Unused {
   readonly users: SharedCount;
@@ -205,6 +220,7 @@ interface Unused {
  */
 export class BreakerDisplay {
   readonly #limits: ShownLimit[] = [];
+  readonly #budgets: ShownBudget[] = [];
   #unused: Unused[] = [];
   readonly #timer: Timer;
 
@@ -232,11 +248,12 @@ export class BreakerDisplay {
     for (const [limit, open, remaining] of SHOWN) {
       const left =
         entry?.track_remaining === true ? stats.gauge(`remaining_${remaining}`) : undefined;
-      // As in Envoy, `remaining_retries` is always 0 with a retry budget.
-      const isBudget = limit === "retries" && entry?.retry_budget !== undefined;
-      if (isBudget) left?.set(0);
+      const asked = limit === "retries" ? breaker.budgetAsked : undefined;
       const makeOpen = () => stats.gauge(`${open}_open`);
-      this.#limits.push(new ShownLimit(breaker[limit], makeOpen, isBudget ? undefined : left));
+      const counted = asked === undefined ? left : undefined;
+      this.#limits.push(new ShownLimit(breaker[limit], makeOpen, counted));
+      if (asked !== undefined && left !== undefined)
+        this.#budgets.push({ asked, left, first: entry?.max_retries ?? DEFAULTS.maxRetries });
     }
   }
 
@@ -246,6 +263,7 @@ export class BreakerDisplay {
   end(): void {
     this.#timer.cancel();
     for (const limit of this.#limits) limit.hide();
+    for (const { left } of this.#budgets) left.set(0);
   }
 
   #show(): void {
@@ -253,6 +271,7 @@ export class BreakerDisplay {
     if (used.length > 0) this.#unused = this.#unused.filter((limits) => !used.includes(limits));
     for (const { show } of used) show();
     for (const limit of this.#limits) limit.show();
+    for (const { asked, left, first } of this.#budgets) left.set(asked.value > 0 ? 0 : first);
     this.#timer.arm(SHOW_MS);
   }
 }
