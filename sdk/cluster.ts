@@ -390,11 +390,14 @@ export interface Cluster {
   priorityOf?(host: Host): number;
   /** Chooses a host and opens nothing (udp_proxy). Undefined: there is none. */
   chooseHost?(context: BalancerContext): Host | undefined;
-  /** Chooses a host and opens a connection that is the caller's own (tcp_proxy). "overflow": there are too many connections. */
+  /**
+   * Chooses a host and opens a connection that is the caller's own (tcp_proxy). "overflow": there are too many connections. Without
+   * `connection` too many others wait for theirs (`max_pending_requests`).
+   */
   connect(
     handler: ConnectionHandler,
     context: BalancerContext,
-  ): { readonly connection: Connection; readonly host: Host } | "no_host" | "overflow";
+  ): { readonly connection: Connection | undefined; readonly host: Host } | "no_host" | "overflow";
 }
 
 /** Answered by `Clusters.status`. */

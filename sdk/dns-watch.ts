@@ -73,6 +73,8 @@ export class DnsWatch {
   onAnswer: (changed: boolean, first: boolean) => void = () => {};
   readonly #timer: Timer;
   readonly #literal: boolean;
+  /** The name is an address, and has been counted as an answer. */
+  #counted = false;
   #failures = 0;
   #stopped = false;
 
@@ -97,8 +99,12 @@ export class DnsWatch {
 
   /** Asks now; later attempts follow by themselves until `stop`. */
   resolve(): void {
-    if (this.#literal || this.#stopped) return;
+    if (this.#stopped) return;
     this.#outcomes.attempt.inc();
+    if (this.#literal) {
+      this.#onLiteral();
+      return;
+    }
     this.#cx
       .operation("dns.resolve", {
         name: this.#name,
@@ -109,6 +115,14 @@ export class DnsWatch {
         (answer) => this.#take(answer as Answer),
         (error: unknown) => this.#onFailure(error),
       );
+  }
+
+  /** Nobody is asked, but as in Envoy it counts. */
+  #onLiteral(): void {
+    this.#outcomes.success.inc();
+    if (this.#counted) this.#outcomes.noRebuild.inc();
+    this.#counted = true;
+    this.#timer.arm(this.#refreshMs([]));
   }
 
   stop(): void {

@@ -172,8 +172,8 @@ function address(
 function attempted(word: (host: AttemptedHost) => string): Make {
   return plain(({ request, info }) => {
     const { attemptedBefore, upstreamHost, host, upstreamConnectionId } = info;
-    if (upstreamHost === undefined) return undefined;
     if (request !== undefined && upstreamConnectionId === undefined) return undefined;
+    if (upstreamHost === undefined) return attemptedBefore?.map(word).join(",");
     const last = word({ address: upstreamHost, hostname: host?.hostname ?? "" });
     return attemptedBefore === undefined ? last : [...attemptedBefore.map(word), last].join(",");
   });

@@ -54,6 +54,15 @@ beforeEach(() => {
 });
 
 describe("strict DNS", () => {
+  it("counts an address in the place of a name as a name that is answered at once", () => {
+    discover([endpoint("10.0.0.9")]);
+    expect([latest(), asked.length]).toEqual([["10.0.0.9:80"], 0]);
+    expect([stat("attempt"), stat("success"), stat("no_rebuild")]).toEqual([1, 1, 0]);
+    cx.clock.advance(5_000);
+    expect([stat("attempt"), stat("success"), stat("no_rebuild")]).toEqual([2, 2, 1]);
+    expect(lists).toHaveLength(1);
+  });
+
   it("makes a host of every address, named after what was asked for", async () => {
     names.set("api.test", addresses("10.0.0.1", "10.0.0.2"));
     discover([{ ...endpoint("api.test", 8080), load_balancing_weight: 3 }]);

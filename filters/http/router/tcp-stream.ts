@@ -49,8 +49,14 @@ export class TcpStream implements ConnectionHandler, RequestEncoder, PoolHandle 
       callbacks.onPoolFailure({ reason: opened, host: undefined, transportFailure: "" });
       return undefined;
     }
-    stream.#connection = opened.connection;
-    stream.#host = opened.host;
+    const { connection, host } = opened;
+    if (connection === undefined) {
+      stream.#over = true;
+      callbacks.onPoolFailure({ reason: "overflow", host, transportFailure: "" });
+      return undefined;
+    }
+    stream.#connection = connection;
+    stream.#host = host;
     return stream;
   }
 

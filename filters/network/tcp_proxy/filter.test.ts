@@ -48,9 +48,12 @@ const bytes = (text: string) => {
   return new Chunk(memory, 1, memory.length - 1);
 };
 
+type Refusal = "no_host" | "overflow" | "pending_overflow";
+
+/** `refusals`: how attempts at a connection end, the first ones first; later ones get a connection. */
 function start(
   config: Record<string, unknown> = {},
-  refusal?: "no_host" | "overflow",
+  refusals: Refusal[] = [],
   state: Record<string, unknown> = {},
 ) {
   const cx = new TestContext();
@@ -64,6 +67,8 @@ function start(
       connect(handler: ConnectionHandler, context: BalancerContext) {
         chosen.push(name);
         contexts.push(context);
+        const refusal = refusals.shift();
+        if (refusal === "pending_overflow") return { connection: undefined, host };
         if (refusal !== undefined) return refusal;
         const connection = new TestConnection(100 + upstreams.length);
         upstreams.push({ handler, connection });
@@ -151,6 +156,18 @@ describe("connecting", () => {
     expect(t.logged[0]!.info).toMatchObject({ flags: ["UF"], attempts: 2 });
   });
 
+  it("tries again, and gives up with URX alone, while too many others wait for a connection", () => {
+    const t = start({ max_connect_attempts: 2 }, ["pending_overflow"]);
+    expect([t.upstreams.length, t.downstream.closed]).toEqual([1, undefined]);
+    const given = start({ max_connect_attempts: 2 }, ["pending_overflow", "pending_overflow"]);
+    expect([given.upstreams.length, given.downstream.closed]).toEqual([0, "abort"]);
+    expect(given.cx.stats.value("cluster.e.upstream_cx_connect_attempts_exceeded")).toBe(1);
+    given.filter.onClose!({ ...remoteClose, by: "local" });
+    const { info } = given.logged[0]!;
+    expect(info).toMatchObject({ flags: ["URX"], attempts: 2, upstreamHost: undefined });
+    expect(info.attemptedBefore).toEqual([host, host]);
+  });
+
   it("gives up with UF,URX when the attempts are used up", () => {
     const t = start();
     t.client("a");
@@ -172,7 +189,7 @@ describe("connecting", () => {
     ["no_host", "UH", 1],
     ["overflow", "UO", 2],
   ] as const)("closes when the cluster answers %s", (refusal, flag, why) => {
-    const t = start({}, refusal);
+    const t = start({}, [refusal]);
     expect(t.downstream.closed).toBe("abort");
     t.client("late");
     t.filter.onClose!({ ...remoteClose, by: "local" });

@@ -185,23 +185,35 @@ class TcpProxy implements NetworkFilter {
   // ---- upstream
 
   #connect(cluster: Cluster): void {
-    this.#attempts++;
-    this.#attemptedMs = this.#shared.cx.now();
-    const upstream = new Upstream(this);
-    this.#upstream = upstream;
     const tunneling = this.#tunneling;
-    if (tunneling !== undefined) {
-      const source = this.#entry("TcpUpstreamConnected");
-      upstream.connection = tunneling.open(cluster, upstream, source, this.#context);
-      return;
-    }
-    const begun = cluster.connect(upstream, this.#context);
-    if (begun === "no_host" || begun === "overflow") {
-      this.onUpstreamRefused(begun);
-      return;
-    }
-    this.#onHost(begun.host);
-    upstream.connection = begun.connection;
+    do {
+      this.#attempts++;
+      this.#attemptedMs = this.#shared.cx.now();
+      const upstream = new Upstream(this);
+      this.#upstream = upstream;
+      if (tunneling !== undefined) {
+        const source = this.#entry("TcpUpstreamConnected");
+        upstream.connection = tunneling.open(cluster, upstream, source, this.#context);
+        return;
+      }
+      const begun = cluster.connect(upstream, this.#context);
+      if (begun === "no_host" || begun === "overflow") {
+        this.onUpstreamRefused(begun);
+        return;
+      }
+      if (begun.connection !== undefined) {
+        this.#onHost(begun.host);
+        upstream.connection = begun.connection;
+        return;
+      }
+      this.#upstream = undefined;
+      this.#listHost(begun.host);
+    } while (this.#mayAttempt);
+    this.#onNoMoreAttempts(cluster);
+  }
+
+  get #mayAttempt(): boolean {
+    return this.#attempts < this.#shared.config.max_connect_attempts;
   }
 
   onUpstreamHost(host: Host, connection: Connection | undefined): void {
@@ -212,9 +224,12 @@ class TcpProxy implements NetworkFilter {
   #onHost(host: Host): void {
     const before = this.#host;
     this.#host = host;
-    if (before === undefined) return;
+    if (before !== undefined) this.#listHost(before);
+  }
+
+  #listHost(host: AttemptedHost): void {
     this.#hostsBefore ??= [];
-    if (this.#hostsBefore.length < MOST_HOSTS_LISTED) this.#hostsBefore.push(before);
+    if (this.#hostsBefore.length < MOST_HOSTS_LISTED) this.#hostsBefore.push(host);
   }
 
   onUpstreamRefused(reason: "no_host" | "overflow"): void {
@@ -303,10 +318,11 @@ class TcpProxy implements NetworkFilter {
     // As in Envoy, the flag is set even if a later attempt succeeds.
     if (this.#attempts === 1) this.#flags.push("UF");
     const cluster = this.#cluster!;
-    if (this.#attempts < this.#shared.config.max_connect_attempts) {
-      this.#connect(cluster);
-      return;
-    }
+    if (this.#mayAttempt) this.#connect(cluster);
+    else this.#onNoMoreAttempts(cluster);
+  }
+
+  #onNoMoreAttempts(cluster: Cluster): void {
     cluster.stats.counter("upstream_cx_connect_attempts_exceeded").inc();
     this.#flags.push("URX");
     this.#refuse(INIT_FAILURE.connectFailed);

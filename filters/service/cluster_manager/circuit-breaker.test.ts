@@ -17,6 +17,7 @@ import {
   gauges,
   listedCluster,
   one,
+  refused,
   remote,
   say,
   spec,
@@ -213,6 +214,23 @@ describe("circuit breakers", () => {
     limited(thresholds).beginRetry("default");
     cx.clock.advance(50);
     expect(shown()).toBe(0);
+  });
+
+  it("bound TCP connections that are not established yet", () => {
+    const c = limited({ max_pending_requests: 1 });
+    const open = () => {
+      const begun = c.connect({ onData: () => {}, onEof: () => {}, onClosed: () => {} }, {});
+      return typeof begun === "object" && begun.connection !== undefined;
+    };
+    expect([open(), open()]).toEqual([true, false]);
+    expect([stat("rq_pending_overflow"), stat("rq_pending_active"), stat("cx_total")]).toEqual([
+      1, 1, 1,
+    ]);
+    connected(0);
+    expect([open(), open()]).toEqual([true, false]);
+    close(1, refused);
+    expect(open()).toBe(true);
+    expect(c.inUse!.connections).toBe(2);
   });
 
   it("answer for runtime keys", () => {

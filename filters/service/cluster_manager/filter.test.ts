@@ -334,6 +334,17 @@ describe("the control thread", () => {
     },
   );
 
+  it("counts updates of a cluster's hosts as Envoy does, in which each name's first answer is one", () => {
+    start(discoveredCluster("c"));
+    const updated = () => cx.stats.value("cluster_manager.cluster_updated");
+    discoverer.updates[0]!([spec("10.0.0.1"), spec("10.0.0.2")], 2);
+    expect(updated()).toBe(1);
+    discoverer.updates[0]!([spec("10.0.0.1"), spec("10.0.0.2")]);
+    expect(updated()).toBe(1);
+    discoverer.updates[0]!([spec("10.0.0.2")]);
+    expect(updated()).toBe(2);
+  });
+
   it("answers the hosts that discovery has named last", () => {
     const manager = start(discoveredCluster("c"));
     discoverer.updates[0]!([spec("10.0.0.1")]);

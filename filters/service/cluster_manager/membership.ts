@@ -25,6 +25,8 @@ interface Hosts {
   readonly changes: number;
 }
 
+const NO_MEMBERS: ReadonlyMap<string, number> = new Map();
+
 interface Cells {
   readonly total: Gauge;
   readonly healthy: Gauge;
@@ -41,6 +43,7 @@ export class Membership {
   /** Priority of each host by id, for each cluster. */
   readonly members = new Map<string, ReadonlyMap<string, number>>();
   readonly #stats: Stats;
+  readonly #updated: Counter;
   #previous: Estate | undefined;
   readonly #configs = new Map<string, ClusterConfig>();
   readonly #cells = new Map<string, Cells>();
@@ -50,6 +53,7 @@ export class Membership {
 
   constructor(cx: SetupContext, config: Config, previous: Estate | undefined) {
     this.#stats = cx.stats.scope("cluster_manager.");
+    this.#updated = this.#stats.counter("cluster_updated");
     this.#previous = previous;
     this.#breakers = new BreakerDisplay(config, cx);
     for (const cluster of config) {
@@ -129,10 +133,13 @@ export class Membership {
     cells.healthy.set(counts.healthy);
     cells.degraded.set(counts.degraded);
     cells.excluded.set(excluded);
-    const before = this.members.get(cluster) ?? new Map<string, number>();
+    const before = this.members.get(cluster);
     const now = new Map([...specs].map(([id, spec]) => [id, spec.priority]));
-    const changed = changedPriorities(before, now).size;
-    cells.change.add(changed === 0 ? 0 : Math.max(changed, changes));
+    const changed = changedPriorities(before ?? NO_MEMBERS, now).size;
+    const counted = changed === 0 ? 0 : Math.max(changed, changes);
+    cells.change.add(counted);
+    // As in Envoy, a cluster's first hosts are no update. The health desk counts those of clusters with health.
+    if (health === undefined) this.#updated.add(before === undefined ? changes - 1 : counted);
     this.members.set(cluster, now);
   }
 

@@ -36,7 +36,10 @@ export class TrackedConnection implements ConnectionHandler {
     this.#openedAt = owner.cx.now();
   }
 
-  /** `chosen`: what its transport has to know of the client whose bytes it carries. */
+  /**
+   * The caller has acquired `connections` and `pending`. `chosen`: what its transport has to know of the client whose bytes it
+   * carries.
+   */
   open(chosen: TransportOptions): Connection {
     const { cells } = this.#owner;
     cells.cxTotal.inc();
@@ -56,6 +59,7 @@ export class TrackedConnection implements ConnectionHandler {
   }
 
   #endPending(): void {
+    this.#owner.limits.breaker("default").pending.release();
     this.#owner.cells.rqPendingActive.dec();
     this.host.cells.rqPendingActive.dec();
   }

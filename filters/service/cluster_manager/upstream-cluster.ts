@@ -313,9 +313,15 @@ export class UpstreamCluster implements Cluster, PoolOwner {
       this.traffic.cxNoneHealthy.inc();
       return "no_host";
     }
-    if (!this.limits.breaker("default").connections.tryAcquire()) {
+    const { connections, pending } = this.limits.breaker("default");
+    if (!connections.tryAcquire()) {
       this.traffic.cxOverflow.inc();
       return "overflow";
+    }
+    if (!pending.tryAcquire()) {
+      connections.release();
+      this.traffic.rqPendingOverflow.inc();
+      return { connection: undefined, host };
     }
     const tracked = new TrackedConnection(this, host, handler, this.#onTrackedGone);
     this.#tracked.add(tracked);
