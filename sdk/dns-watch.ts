@@ -1,4 +1,5 @@
 import { DnsResolverConfig, type DnsResolverOptions, dnsResolverOptions } from "./dns-resolver.ts";
+import { DnsStats } from "./dns-stats.ts";
 import { ConfigError, type SetupContext, type Timer } from "./extension.ts";
 import { isIp } from "./ip.ts";
 import { Duration, Enum, type Static, Type } from "./schema.ts";
@@ -66,6 +67,7 @@ export class DnsWatch {
   readonly #options: DnsOptions;
   readonly #resolver: DnsResolverOptions | undefined;
   readonly #outcomes: DnsOutcomes;
+  readonly #stats: DnsStats;
   readonly #cx: SetupContext;
   /** Set by the owner. True: an answer without addresses is a failure, and the name keeps those it had. */
   emptyFails = false;
@@ -90,6 +92,7 @@ export class DnsWatch {
     this.#options = options;
     this.#resolver = dnsResolverOptions(options);
     this.#outcomes = outcomes;
+    this.#stats = new DnsStats(options.dns_lookup_family ?? "AUTO", cx);
     this.#cx = cx;
     this.#literal = isIp(name);
     this.answered = this.#literal;
@@ -101,6 +104,7 @@ export class DnsWatch {
   resolve(): void {
     if (this.#stopped) return;
     this.#outcomes.attempt.inc();
+    this.#stats.onAsked();
     if (this.#literal) {
       this.#onLiteral();
       return;
@@ -112,14 +116,18 @@ export class DnsWatch {
         ...(this.#resolver !== undefined && { resolver: this.#resolver }),
       })
       .then(
-        (answer) => this.#take(answer as Answer),
-        (error: unknown) => this.#onFailure(error),
+        (answer) => this.#onAnswer(answer as Answer),
+        (error: unknown) => {
+          this.#stats.onFailed();
+          this.#onFailure(error);
+        },
       );
   }
 
   /** Nobody is asked, but as in Envoy it counts. */
   #onLiteral(): void {
     this.#outcomes.success.inc();
+    this.#stats.onAnswered(this.ips);
     if (this.#counted) this.#outcomes.noRebuild.inc();
     this.#counted = true;
     this.#timer.arm(this.#refreshMs([]));
@@ -130,9 +138,10 @@ export class DnsWatch {
     this.#timer.cancel();
   }
 
-  #take(answer: Answer): void {
-    if (this.#stopped) return;
+  #onAnswer(answer: Answer): void {
     const found = (answer.addresses ?? []).slice(0, MAX_ADDRESSES);
+    this.#stats.onAnswered(found.map(({ ip }) => ip));
+    if (this.#stopped) return;
     if (found.length === 0 && this.emptyFails) {
       this.#onFailure(new Error("it has no addresses"));
       return;

@@ -13,6 +13,7 @@ export * from "./cookies.ts";
 export * from "./der.ts";
 export * from "./dns-cache.ts";
 export * from "./dns-resolver.ts";
+export * from "./dns-stats.ts";
 export * from "./dns-watch.ts";
 export * from "./edf.ts";
 export * from "./extension.ts";

@@ -2,6 +2,7 @@ import {
   type Counter,
   type DnsCacheConfig,
   type DnsResolverOptions,
+  DnsStats,
   dnsResolverOptions,
   type Gauge,
   type HostSpec,
@@ -51,6 +52,7 @@ export class Resolver {
   readonly #update: (hosts: readonly HostSpec[]) => void;
   readonly #entries = new Map<string, Entry>();
   readonly #stats: Outcomes;
+  readonly #dns: DnsStats;
   readonly #count: Gauge;
   #stopped = false;
 
@@ -67,6 +69,7 @@ export class Resolver {
     this.#stats = Object.fromEntries(
       COUNTERS.map((name) => [name, stats.counter(name)]),
     ) as Outcomes;
+    this.#dns = new DnsStats(config.dns_lookup_family, cx);
     this.#count = stats.gauge("num_hosts");
     this.#count.set(0);
     update([]);
@@ -149,6 +152,7 @@ export class Resolver {
       return;
     }
     entry.deadline.arm(this.#config.dns_query_timeout);
+    this.#dns.onAsked();
     this.#cx
       .operation("dns.resolve", {
         name: entry.host.name,
@@ -156,8 +160,15 @@ export class Resolver {
         ...(this.#resolver !== undefined && { resolver: this.#resolver }),
       })
       .then(
-        (answer) => isOpen() && this.#onAnswer(entry, answer as Answer),
-        () => isOpen() && this.#onFailure(entry, "failure"),
+        (answer) => {
+          const { addresses = [] } = answer as Answer;
+          this.#dns.onAnswered(addresses.map(({ ip }) => ip));
+          if (isOpen()) this.#onAnswer(entry, answer as Answer);
+        },
+        () => {
+          this.#dns.onFailed();
+          if (isOpen()) this.#onFailure(entry, "failure");
+        },
       );
   }
 

@@ -54,6 +54,17 @@ beforeEach(() => {
 });
 
 describe("strict DNS", () => {
+  it("counts what is asked of DNS as Envoy's resolver does", async () => {
+    const dns = (name: string) => cx.stats.value(`dns.cares.${name}`);
+    names.set("one.test", addresses("10.0.0.1"));
+    names.set("bad.test", new Error("refused"));
+    discover([endpoint("one.test"), endpoint("bad.test"), endpoint("slow.test")]);
+    await settled();
+    // AUTO asks for IPv6 first, and for IPv4 if that has no address.
+    expect(["resolve_total", "not_found", "get_addr_failure"].map(dns)).toEqual([4, 1, 2]);
+    expect(dns("pending_resolutions")).toBe(1);
+  });
+
   it("counts an address in the place of a name as a name that is answered at once", () => {
     discover([endpoint("10.0.0.9")]);
     expect([latest(), asked.length]).toEqual([["10.0.0.9:80"], 0]);
