@@ -167,7 +167,7 @@ describe("a connection of the caller's own", () => {
     connected(0);
     expect([stat("rq_total"), stat("rq_active"), opened.host.activeRequests]).toEqual([1, 1, 1]);
     expect(cx.sharedCount("circuit_breakers|c|default|requests").value).toBe(1);
-    opened.connection.write(latin1Encode("ping"), 0, 4);
+    opened.connection!.write(latin1Encode("ping"), 0, 4);
     say(0, "pong");
     cx.opened[0]!.handler.onEof();
     close(0, remote);
