@@ -168,3 +168,34 @@ function hasIpv6(): Promise<boolean> {
     server.listen(0, "::1", () => server.close(() => resolve(true)));
   });
 }
+
+test("a client that says nothing to listener filters is closed in time, or served all the same if the config says so", async () => {
+  const inspector = {
+    name: "envoy.filters.listener.tls_inspector",
+    typed_config: {
+      "@type":
+        "type.googleapis.com/envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector",
+    },
+  };
+  const sign = {
+    name: "envoy.filters.network.direct_response",
+    typed_config: {
+      "@type": "type.googleapis.com/envoy.extensions.filters.network.direct_response.v3.Config",
+      response: { inline_string: "served" },
+    },
+  };
+  const waits = { listener_filters: [inspector], listener_filters_timeout: "0.2s" };
+  const proxy = await start({
+    config: bootstrap([
+      listener("closes", sign, waits),
+      listener("serves", sign, { ...waits, continue_on_listener_filters_timeout: true }),
+    ]),
+  });
+  const closed = await RawClient.connect(proxy.port("closes"));
+  await closed.untilClosed();
+  expect(closed.text).toBe("");
+  const served = await RawClient.connect(proxy.port("serves"));
+  await served.untilText("served");
+  served.destroy();
+  await proxy.untilStat("listener.127.0.0.1_0.downstream_pre_cx_timeout", 2);
+});

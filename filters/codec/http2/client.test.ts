@@ -156,6 +156,24 @@ describe("a lost exchange", () => {
   });
 });
 
+it("asks a connection that was idle for long whether it is still there, before its next exchange", () => {
+  const idle = { connection_idle_interval: 5000, timeout: 2000 };
+  const { cx, ask, connection, send, take } = ready({ connection_keepalive: idle });
+  cx.clock.advance(4999);
+  ask();
+  expect(framesText(take())).toEqual(["HEADERS 1 end"]);
+  cx.clock.advance(5000);
+  ask();
+  expect(framesText(take())).toEqual(["PING 0", "HEADERS 3 end"]);
+  send(frame(TYPE.PING, FLAG.ACK, 0, "12345678"));
+  cx.clock.advance(2001);
+  expect(connection.closed).toBeUndefined();
+  cx.clock.advance(5000);
+  ask();
+  cx.clock.advance(2001);
+  expect(connection.closed).toBe("abort");
+});
+
 it("takes no push, and no frame for a stream that it has not opened", () => {
   for (const bytes of [
     frame(TYPE.PUSH_PROMISE, FLAG.END_HEADERS, 1, uint32(2) + OK),
