@@ -32,6 +32,8 @@ describe("/clusters and /listeners", () => {
     expect(JSON.parse(body).cluster_statuses.map((c: { name: string }) => c.name)).toEqual([
       "empty",
     ]);
+    const none = await start(world).ask("/clusters?filter=nobody&format=json");
+    expect(JSON.parse(none.body)).toEqual({});
   });
 
   it("tells why a host is not healthy", async () => {

@@ -14,7 +14,11 @@ export async function clusters(query: Query, core: CoreData): Promise<Answer> {
     .filter((c) => matches === undefined || matches(c.name))
     .map((c) => ({ ...c, thresholds: presentThresholds(c, core) }));
   const cells = hostCells(await core.stats());
-  if (query.wantsJson) return json({ cluster_statuses: wanted.map((c) => clusterJson(c, cells)) });
+  if (query.wantsJson) {
+    // Protobuf's JSON leaves an empty list out.
+    if (wanted.length === 0) return json({});
+    return json({ cluster_statuses: wanted.map((c) => clusterJson(c, cells)) });
+  }
 
   function* body(): Generator<string> {
     for (const cluster of wanted) yield* clusterText(cluster, cells);
