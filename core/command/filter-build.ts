@@ -1,3 +1,4 @@
+import { realpathSync } from "node:fs";
 import { mkdir, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { Catalog } from "../packages/catalog.ts";
@@ -68,10 +69,26 @@ async function write(unit: PackageUnit, out: string): Promise<Written> {
     schema: info!.schema,
     ...(info!.routeSchema !== undefined && { routeSchema: info!.routeSchema }),
   };
-  const text = packBundle(manifest, bundle.code, bundle.sources.json);
+  const text = packBundle(manifest, bundle.code, portable(bundle.sources.json, unit.source.id));
   const base = path.basename(unit.source.id).replace(/(?:-\d[\w.+-]*)?\.[cm]?[jt]s$/, "");
   const file = path.join(out, `${base}-${version}.js`);
   await writeFile(file, text);
   const hash = JSON.parse(text.slice(text.indexOf("{"), text.indexOf("\n"))).hash as string;
-  return { package: info!.package, version, file: shortPath(file), bytes: text.length, hash };
+  return {
+    package: info!.package,
+    version,
+    file: shortPath(file),
+    bytes: Buffer.byteLength(text),
+    hash,
+  };
+}
+
+/** The source map with files named as beside the package, `hello/filter.ts`, so that no path of this machine is in what is built. */
+function portable(sourceMap: string, source: string): string {
+  const map = JSON.parse(sourceMap) as { sources: string[] };
+  const beside = path.dirname(realpathSync(source));
+  map.sources = map.sources.map((file) =>
+    path.relative(beside, path.resolve("/", file)).replace(/^(\.\.\/)+/, ""),
+  );
+  return JSON.stringify(map);
 }

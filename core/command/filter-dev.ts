@@ -142,12 +142,14 @@ class Dev {
             name === "tcp" && chain ? `nc ${address.ip} ${address.port}` : `curl -i http://${at}/`,
         };
       }),
-      filters: packages.map(({ package: name, folder, group, problems }) => ({
-        package: name,
-        folder: shortPath(folder),
-        placement: group === "builtin" ? "among the shipped ones" : "in its own sandbox",
-        problems,
-      })),
+      filters: packages
+        .filter((info) => chain?.leavesOut(info) !== true)
+        .map(({ package: name, folder, group, problems }) => ({
+          package: name,
+          folder: shortPath(folder),
+          placement: group === "builtin" ? "among the shipped ones" : "in its own sandbox",
+          problems,
+        })),
       workers: this.#options.concurrency,
       echo: chain?.upstreams ?? [],
       inspector,
@@ -231,6 +233,17 @@ class OwnChain {
     const chain = new OwnChain(options, catalog, path.join(folder, "envoy.yaml"), echoes, ports);
     await chain.#write(found.used);
     return chain;
+  }
+
+  /** Whether another filter was asked for by its name. */
+  leavesOut({
+    package: name,
+    problems,
+  }: {
+    package: string;
+    problems: readonly unknown[];
+  }): boolean {
+    return this.#options.name !== undefined && !this.#used.includes(name) && problems.length === 0;
   }
 
   get upstreams(): string[] {

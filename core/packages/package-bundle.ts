@@ -24,7 +24,9 @@ export function packBundle(
   code: string,
   sourceMap: string,
 ): string {
-  const map = Buffer.from(sourceMap).toString("base64");
+  const { mappings, ...rest } = JSON.parse(sourceMap) as { readonly mappings: string };
+  // The manifest's line stands before the code, so an empty line before its mappings.
+  const map = Buffer.from(JSON.stringify({ ...rest, mappings: `;${mappings}` })).toString("base64");
   const body = `${code.trimEnd()}\n${MAP}${map}\n`;
   return `${MARK}${JSON.stringify({ ...manifest, hash: hashOf(body) })}\n${body}`;
 }

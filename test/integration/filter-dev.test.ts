@@ -70,6 +70,15 @@ test("runs what is found before an echo upstream, and tells of each save what it
   expect(await session.next("mended")).toEqual({ event: "mended", what: "http/hello" });
 });
 
+test("runs one of several filters, and tells of no other", async () => {
+  session = new DevSession();
+  for (const name of ["one", "two"]) session.run("filter", "new", name);
+  const started = await session.start("two", "--concurrency", "1");
+  expect(started.filters).toMatchObject([{ package: "http/two" }]);
+  const { headers } = await get(portOf(started, "http"), "/");
+  expect([headers["x-one"], headers["x-two"]]).toEqual([undefined, "hello"]);
+});
+
 test("a filter that comes later is taken into the chain", async () => {
   session = new DevSession();
   session.run("filter", "new", "one");
