@@ -1,12 +1,12 @@
 import { describe, expect, it } from "vitest";
 import { CULPRITS, crash, type Kind } from "./crashes.ts";
 
-/** `npm run attacks` runs all kinds, with one worker and with two. */
+/** Each case starts three processes, so only the whole list of attacks runs them: ATTACKS=all. */
 const isWhole = process.env["ATTACKS"] === "all";
-const kinds = isWhole ? (Object.keys(CULPRITS) as Kind[]) : (["http"] as const);
-const cases = kinds.flatMap((kind) => (isWhole ? [1, 2] : [2]).map((n) => [kind, n] as const));
+const kinds = Object.keys(CULPRITS) as Kind[];
+const cases = kinds.flatMap((kind) => [1, 2].map((n) => [kind, n] as const));
 
-describe.each(cases)(
+describe.runIf(isWhole).each(cases)(
   "a crash of the process inside a package of kind %s, with %d workers",
   (kind, workers) => {
     it("is blamed on that package, which the next process does not enter", async () => {
@@ -18,12 +18,9 @@ describe.each(cases)(
         expect(proxy.output).toContain(`inside the filter ${name}; another one takes its place`);
         expect(proxy.output).not.toContain("inside the filter http/good");
         expect(answers).toEqual([answer, 200]);
-        const listed = JSON.parse(await proxy.admin("/filters")) as {
-          package: string;
-          state: string;
-        }[];
-        expect(listed.find((one) => one.package === name)?.state).toBe("failed");
-        expect(listed.find((one) => one.package === "http/good")?.state).toBe("active");
+        const listed = await proxy.admin("/filters");
+        expect(listed).toMatch(new RegExp(`^${name} .* failed `, "m"));
+        expect(listed).toMatch(/^http\/good .* active /m);
       } finally {
         await proxy.stop();
       }

@@ -18,7 +18,7 @@ interface Culprit {
   /** The package to blame. */
   readonly name: string;
   readonly files?: Readonly<Record<string, string>>;
-  /** HTTP filters before the router, more of the connection manager's config, network filters before that. */
+  /** HTTP filters before the router, more of the connection manager's config, and network filters, for a listener of their own. */
   readonly httpFilters?: readonly Json[];
   readonly manager?: Json;
   readonly networkFilters?: readonly Json[];
@@ -46,7 +46,9 @@ export const CULPRITS = {
   },
   script: {
     name: "http/script",
-    httpFilters: [{ name: "http/script", config: { inline: `if (req.path === "/bad") ${LOOP}` } }],
+    httpFilters: [
+      { name: "http/script", config: { onRequest: `if (req.path === "/bad") ${LOOP}` } },
+    ],
     answer: 500,
   },
   lua: {
@@ -67,10 +69,7 @@ end`,
   },
   network: {
     name: "network/bad",
-    files: dropIn(
-      "defineNetworkFilter",
-      `() => ({ onData(data) { if (data.text().startsWith("GET /bad")) ${LOOP} } })`,
-    ),
+    files: dropIn("defineNetworkFilter", `{ create: () => ({ onData() { ${LOOP} } }) }`),
     networkFilters: BAD,
     answer: "ECONNRESET",
   },
@@ -99,16 +98,28 @@ export default defineHttpFilter({ name: "good", config: Type.Object({}),
   setup: () => () => ({ onRequestHeaders(h) { h.set("x-good", "1"); } }) });`,
 };
 
-async function config(culprit: Culprit): Promise<{ readonly port: number; readonly json: Json }> {
+interface Configured {
+  readonly json: Json;
+  /** Where / is asked for, and where /bad is. */
+  readonly port: number;
+  readonly badPort: number;
+}
+
+async function config(culprit: Culprit): Promise<Configured> {
   const { httpFilters = [], manager = {}, networkFilters = [], cluster: more } = culprit;
   // Every process must have the same port.
   const port = await freePort();
-  const bad = more === undefined ? direct("/bad", "passed") : route("/bad", "chosen");
+  const badRoute = more === undefined ? direct("/bad", "passed") : route("/bad", "chosen");
   const filters = [{ name: "good", config: {} }, ...httpFilters];
-  const hcm = httpFilter([bad, direct("/", "healthy")], manager, filters);
-  const at = { address: address(port), filter_chains: [{ filters: [...networkFilters, hcm] }] };
+  const hcm = httpFilter([badRoute, direct("/", "healthy")], manager, filters);
   const clusters = more === undefined ? [] : [cluster("chosen", [port], more)];
-  return { port, json: bootstrap([listener("main", hcm, at)], clusters) };
+  const main = listener("main", hcm, { address: address(port) });
+  if (networkFilters.length === 0)
+    return { json: bootstrap([main], clusters), port, badPort: port };
+  const badPort = await freePort();
+  const chain = [{ filters: [...networkFilters, hcm] }];
+  const bad = listener("bad", hcm, { address: address(badPort), filter_chains: chain });
+  return { json: bootstrap([main, bad], clusters), port, badPort };
 }
 
 export interface Crashed {
@@ -122,7 +133,7 @@ export interface Crashed {
 /** Kills the process of a proxy twice, the second time while it is inside the culprit, as a crash of V8 would. */
 export async function crash(kind: Kind, concurrency: number): Promise<Crashed> {
   const culprit: Culprit = CULPRITS[kind];
-  const { port, json } = await config(culprit);
+  const { port, badPort, json } = await config(culprit);
   const files = { ...culprit.files, ...GOOD };
   const proxy = await Proxy.start({ config: json, files, concurrency });
   const served = async (): Promise<void> => {
@@ -134,13 +145,13 @@ export async function crash(kind: Kind, concurrency: number): Promise<Crashed> {
   // The last line of a start.
   await proxy.line(/^watching /, from);
   from = proxy.lines.length;
-  await killInside(proxy, culprit.name, port);
+  await killInside(proxy, culprit.name, badPort);
   const died = performance.now();
   await served();
   const awayMs = performance.now() - died;
   await proxy.line(/inside the filter/);
   await proxy.line(/^watching /, from);
-  return { proxy, answers: [await ask(port, "/bad"), await ask(port, "/")], awayMs };
+  return { proxy, answers: [await ask(badPort, "/bad"), await ask(port, "/")], awayMs };
 }
 
 /** Asks for /bad until the marks of the process (descriptor 4) show that it is inside the package, and kills it there. */
