@@ -27,6 +27,10 @@ interface Culprit {
   readonly answer: number | string;
 }
 
+const OFF = {
+  "@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig",
+  disabled: true,
+};
 const LOOP = "for (;;) {}";
 const BAD = [{ name: "bad", config: {} }];
 const dropIn = (define: string, setup: string) => ({
@@ -111,7 +115,10 @@ async function config(culprit: Culprit): Promise<Configured> {
   const port = await freePort();
   const badRoute = more === undefined ? direct("/bad", "passed") : route("/bad", "chosen");
   const filters = [{ name: "good", config: {} }, ...httpFilters];
-  const hcm = httpFilter([badRoute, direct("/", "healthy")], manager, filters);
+  // The failure policy is to answer for /bad alone.
+  const off = Object.fromEntries(httpFilters.map(({ name }) => [name, OFF]));
+  const healthy = { ...direct("/", "healthy"), typed_per_filter_config: off };
+  const hcm = httpFilter([badRoute, healthy], manager, filters);
   const clusters = more === undefined ? [] : [cluster("chosen", [port], more)];
   const main = listener("main", hcm, { address: address(port) });
   if (networkFilters.length === 0)
