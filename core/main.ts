@@ -406,10 +406,10 @@ function tell(message: ToSupervisor): void {
 
 /** Logs once that core or the SDK has changed, as these are not reloaded. */
 function watchCore(): void {
-  let told = false;
+  let quiet = true;
   const watch = new Watch(() => {
-    if (!told) log.info("core or the SDK has changed: restart to take that up");
-    told = true;
+    if (!quiet) log.info("core or the SDK has changed: restart to take that up");
+    quiet = true;
   });
   const rooms = readdirSync(CORE, { withFileTypes: true }).filter((entry) => entry.isDirectory());
   const files = isPacked ? [] : ownBundles.flatMap((made) => made.sources.files);
@@ -420,6 +420,8 @@ function watchCore(): void {
     ...own.map(path.dirname),
   ];
   watch.set(new Map(folders.map((folder) => [folder, undefined])));
+  // A folder counts as changed when its watch begins, which is no news here.
+  quiet = false;
 }
 
 /** Tells the supervisor that the proxy serves, and from then on, every BEAT_MS, how far each thread has got. */

@@ -99,6 +99,15 @@ test("gauges of the workers follow connections as they come and go", async () =>
   await proxy.untilStat(name, 0);
 });
 
+test("a start in which nothing is edited does not say that core has changed", async () => {
+  const proxy = await start({ config: bootstrap([main]) });
+  await get(proxy.port("main"), "/");
+  proxy.signal("SIGTERM");
+  await proxy.exited;
+  expect(proxy.output).toContain("watching");
+  expect(proxy.output).not.toContain("has changed");
+});
+
 test("SIGTERM lets a request in flight finish, takes no new connection, and ends with 0", async () => {
   const asked = deferred<http.ServerResponse>();
   const upstream = await origin((_, response) => asked.resolve(response));
