@@ -10,7 +10,7 @@ const FREE = Buffer.alloc(1);
 
 /**
  * Notes which sandboxes a thread is inside, in a file: what a process has written there can still be read when it is dead,
- * unlike its memory. A note takes 2 µs, so this is done only in processes that are started after one that died for no known
+ * unlike its memory. A note takes 1.5 µs, so this is done only in processes that are started after one that died for no known
  * reason.
  */
 export class Marks {

@@ -50,6 +50,10 @@ describe("under a load of one connection a request", () => {
     },
   );
 
+  test("nobody is told to restart: core and the SDK are as they were", () => {
+    expect(bench.proxy.output).not.toContain("restart to take that up");
+  });
+
   test("after an edit nobody meets the code of before again", async () => {
     const version = bench.edit("filter");
     await load.untilAllWorkers(WORKERS, (seen) => seen.filter === version);
