@@ -172,7 +172,10 @@ export type InternalRedirectPredicate =
 export interface RedirectAction {
   readonly type: "redirect";
   readonly status: number;
+  /** To be asked before `rewrite`. */
   location(headers: RequestHeaders): string;
+  /** Undefined: the path stays. Envoy rewrites that of the request too, which logs show. `keepOriginal`: as `RouteAction.rewrite`. */
+  readonly rewrite?: ((headers: RequestHeaders, keepOriginal: boolean) => void) | undefined;
 }
 
 export interface DirectResponseAction {

@@ -272,6 +272,21 @@ describe("a request that goes nowhere", () => {
     ]);
     expect(p.cx.stats.value("http.test.rq_direct_response")).toBe(2);
   });
+
+  it("has the rewritten path from then on, and keeps the original, if its route redirects with a rewrite", () => {
+    const seen = "%REQ(:PATH)% %REQ(X-ENVOY-ORIGINAL-PATH)%";
+    const p = proxy({
+      local_reply_config: { body_format: { text_format_source: { inline_string: seen } } },
+      route_config: oneHost(
+        { match: { prefix: "/a/" }, redirect: { prefix_rewrite: "/b/", strip_query: true } },
+        { match: { prefix: "/f/" }, redirect: { path_redirect: "/fixed" } },
+      ),
+    });
+    const c = p.connect().get("/a/q?x=1");
+    expect(c.take()).toMatch(/location: \S+\/b\/q\n[^]*\n\n\/b\/q\?x=1 \/a\/q\?x=1$/);
+    c.get("/f/q");
+    expect(c.take()).toMatch(/location: \S+\/fixed\n[^]*\n\n\/f\/q -$/);
+  });
 });
 
 describe("a response", () => {

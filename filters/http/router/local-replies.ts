@@ -66,15 +66,19 @@ export function streamDurationReply(details: string, requestEnded: boolean): Rep
   return reply(requestEnded ? 504 : 408, { body, flags: ["UMSDR"], details });
 }
 
+/** `quiet`: without Envoy's headers. */
 export function directReply(
   action: RedirectAction | DirectResponseAction,
   headers: RequestHeaders,
   stream: HttpStream,
+  quiet: boolean,
 ): Reply {
   const details = "direct_response";
   const { status } = action;
   if (action.type === "redirect") {
-    return reply(status, { headers: [["location", action.location(headers)]], details });
+    const answer = reply(status, { headers: [["location", action.location(headers)]], details });
+    action.rewrite?.(headers, !quiet);
+    return answer;
   }
   // Envoy adds `location` here too: the request's own URI.
   const located = status === 201 || (status >= 300 && status < 400);

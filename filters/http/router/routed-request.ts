@@ -169,7 +169,7 @@ export class RoutedRequest implements HttpFilter, AttemptOwner {
     const { action } = route;
     if (action.type !== "route") {
       stats.rqDirectResponse.inc();
-      this.#answer(directReply(action, headers, this.#stream));
+      this.#answer(directReply(action, headers, this.#stream, config.suppress_envoy_headers));
       return undefined;
     }
     const cluster = this.#clusterOf(action);

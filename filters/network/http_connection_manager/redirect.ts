@@ -1,6 +1,7 @@
 import {
   ConfigError,
   compileRewrite,
+  headerName,
   type RedirectAction,
   type RegexRewrite,
   type RequestHeaders,
@@ -29,6 +30,7 @@ export class Redirect implements RedirectAction {
   readonly #fixedPath: string;
   readonly #stripQuery: boolean;
   readonly #path: PathRewrite | undefined;
+  readonly rewrite: RedirectAction["rewrite"];
 
   constructor(config: RedirectConfig, match: RouteMatch, path: string, cx: SetupContext) {
     this.status = STATUS[config.response_code];
@@ -47,7 +49,10 @@ export class Redirect implements RedirectAction {
       (form) => config[form] !== undefined && config[form] !== "",
     );
     if (forms.length > 1) throw new ConfigError(path, `give one of ${forms.join(" and ")}`);
-    this.#path = compilePathRewrite(config, match, path, cx);
+    const rewrite = compilePathRewrite(config, match, path, cx);
+    this.#path = rewrite;
+    this.rewrite =
+      rewrite && ((headers, keepOriginal) => rewritePath(rewrite, headers, keepOriginal));
   }
 
   location(headers: RequestHeaders): string {
@@ -100,6 +105,16 @@ export const httpsRedirect: RedirectAction = {
 export interface PathRewrite {
   /** `path` has no query. */
   rewrite(path: string): string;
+}
+
+const ORIGINAL_PATH = headerName("x-envoy-original-path");
+
+/** `keepOriginal`: the path that was there goes into x-envoy-original-path. */
+export function rewritePath(to: PathRewrite, headers: RequestHeaders, keepOriginal: boolean): void {
+  const { path } = headers;
+  const plain = withoutQuery(path);
+  if (keepOriginal) headers.replace(ORIGINAL_PATH, path);
+  headers.path = to.rewrite(plain) + path.slice(plain.length);
 }
 
 /** Compiles the path rewrite of a route or redirect action; undefined: the path stays. */

@@ -10,7 +10,7 @@ import {
   type SetupContext,
   wireText,
 } from "@tsproxy/sdk";
-import { compilePathRewrite, type PathRewrite } from "./redirect.ts";
+import { compilePathRewrite, type PathRewrite, rewritePath } from "./redirect.ts";
 import type { RouteActionConfig } from "./route-config.ts";
 import { type RouteMatch, withoutQuery } from "./route-match.ts";
 
@@ -19,7 +19,6 @@ const NOT_FOUND_STATUS = {
   NOT_FOUND: 404,
   INTERNAL_SERVER_ERROR: 500,
 } as const;
-const ORIGINAL_PATH = headerName("x-envoy-original-path");
 const ORIGINAL_HOST = headerName("x-envoy-original-host");
 const FORWARDED_HOST = headerName("x-forwarded-host");
 
@@ -66,11 +65,7 @@ class Forwarding {
   rewrite(headers: RequestHeaders, keepOriginals: boolean): void {
     const host = this.#host?.(headers) ?? "";
     if (host !== "") this.rewriteHost(headers, host, keepOriginals);
-    if (this.#path === undefined) return;
-    const path = headers.path;
-    const plain = withoutQuery(path);
-    if (keepOriginals) headers.replace(ORIGINAL_PATH, path);
-    headers.path = this.#path.rewrite(plain) + path.slice(plain.length);
+    if (this.#path !== undefined) rewritePath(this.#path, headers, keepOriginals);
   }
 
   rewriteHost(headers: RequestHeaders, host: string, keepOriginal: boolean): void {
