@@ -274,12 +274,27 @@ export class Boxes {
 
   /** Runs `setup` in the sandboxes for all uses reported since the last call. */
   async prepare(): Promise<readonly Refusal[]> {
-    const told = this.#told;
-    this.#told = [];
-    const byBox = new Map<number, ToldUse[]>();
-    for (const use of told) byBox.set(use.box, [...(byBox.get(use.box) ?? []), use]);
-    const answers = await Promise.all([...byBox].map(([box, uses]) => this.#prepareBox(box, uses)));
+    const answers = await Promise.all(
+      [...this.#takeTold()].map(([box, uses]) => this.#prepareBox(box, uses)),
+    );
     return answers.flat();
+  }
+
+  /** As `prepare`, when everything ran before and was lost: nothing is refused. A sandbox that cannot be set up goes on trying. */
+  async restore(): Promise<void> {
+    await Promise.all(
+      [...this.#takeTold()].map(([box, uses]) =>
+        this.#boxes.get(box)?.sandbox.restore(uses.map(setupOf)),
+      ),
+    );
+  }
+
+  /** The uses reported since the last call, by their box. */
+  #takeTold(): ReadonlyMap<number, readonly ToldUse[]> {
+    const byBox = new Map<number, ToldUse[]>();
+    for (const use of this.#told) byBox.set(use.box, [...(byBox.get(use.box) ?? []), use]);
+    this.#told = [];
+    return byBox;
   }
 
   async #prepareBox(box: number, uses: readonly ToldUse[]): Promise<readonly Refusal[]> {
@@ -292,9 +307,10 @@ export class Boxes {
       old === undefined || old === found
         ? new Map<number, unknown>()
         : await this.#handover(old.sandbox);
-    const setups = uses.map(({ use, config, place, statPrefix, previousUse }): SandboxUse => {
+    const setups = uses.map((use): SandboxUse => {
+      const { previousUse } = use;
       const previous = previousUse === undefined ? undefined : left.get(previousUse);
-      return { id: use, config, place, statPrefix, ...(previous != null && { previous }) };
+      return { ...setupOf(use), ...(previous != null && { previous }) };
     });
     if (old !== found || !found.sandbox.isHeld) return found.sandbox.prepare(setups);
     // The code stays, only the config is new: a debugger's pause is released for the setup and restored after it.
@@ -390,6 +406,13 @@ export class Boxes {
     for (const box of [...this.#boxes.keys()]) this.#end(box);
   }
 }
+
+const setupOf = ({ use: id, config, place, statPrefix }: ToldUse): SandboxUse => ({
+  id,
+  config,
+  place,
+  statPrefix,
+});
 
 /** Every string value in a config, at any depth. */
 function* stringsIn(value: unknown): Iterable<string> {

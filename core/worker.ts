@@ -106,6 +106,8 @@ class Worker {
   #committedAt = 0;
   #pending: Pending | undefined = undefined;
   #generation = 0;
+  /** The change that was lost with an isolate last. Main may be about to put it into service, as this thread had said it was ready. */
+  #lostGeneration = 0;
   #deaths = 0;
   #stopping = false;
   readonly #crypto = new Crypto();
@@ -597,6 +599,8 @@ class Worker {
 
   #commit(generation: number): void {
     const pending = this.#pending;
+    // The others run it now. A thread that is started in the place of this one is set up with it from the beginning.
+    if (generation === this.#lostGeneration) void this.#stop();
     if (pending?.generation !== generation) return;
     this.#pending = undefined;
     this.#boxes.commit(pending.boxes);
@@ -709,7 +713,7 @@ class Worker {
     if (this.#isFirst) this.#gathering.takes = false;
     this.#post({ type: "stats_lost" });
     this.#cells.forgetGauges();
-    this.#pending = undefined;
+    this.#loseChange();
     this.#sockets.destroy();
     this.#boxes.dispose();
     builtin.dispose();
@@ -718,7 +722,22 @@ class Worker {
     setTimeout(() => this.#rebuild(), delay);
   }
 
-  /** Builds the isolates again with what is live. The listening sockets have stayed open meanwhile. */
+  /** A change that was being set up is lost with the isolates: main is told at once. */
+  #loseChange(): void {
+    const pending = this.#pending;
+    this.#pending = undefined;
+    if (pending === undefined || pending.onReady !== undefined) return;
+    const { generation } = pending;
+    this.#lostGeneration = generation;
+    const error = new Error("the isolate of the shipped filters was lost while this was set up");
+    this.#post({ type: "refused", generation, refusals: [refusalOf("", error)] });
+  }
+
+  /**
+   * Builds the isolates again with what is live. The listening sockets have stayed open meanwhile. Sandboxes that cannot be set up
+   * hold nothing up: their failure policy answers. If shipped filters refuse what they took before (a file of theirs is gone, say), all
+   * is tried again later.
+   */
   #rebuild(): void {
     if (this.#stopping) return;
     [this.#builtin, this.#crossing, this.#sockets, this.#boxes] = this.#build();
@@ -747,10 +766,19 @@ class Worker {
     };
     this.#pending = pending;
     const refusals = this.#stage(pending, [...live.modules.values()], live.config);
-    for (const { message, package: name } of refusals)
-      this.#log("error", `cannot be set up again: ${message}`, { filter: name });
-    void this.#prepareBoxes(pending);
+    const [refusal] = refusals;
+    if (refusal !== undefined) {
+      const name = refusal.package === "" ? "" : `${refusal.package}: `;
+      this.#onDead(this.#builtin, new Error(`${name}cannot be set up again: ${refusal.message}`));
+      return;
+    }
+    void this.#restoreBoxes(pending);
     this.#crossing.poke();
+  }
+
+  async #restoreBoxes(pending: Pending): Promise<void> {
+    await this.#boxes.restore();
+    if (this.#pending === pending) this.#onReady(pending.generation, "boxes");
   }
 
   async #drain(ms: number): Promise<void> {

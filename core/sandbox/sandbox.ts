@@ -177,6 +177,16 @@ export class Sandbox {
     return refusals;
   }
 
+  /**
+   * Takes uses that ran before in a sandbox that was lost, and settles when they have been tried once. If they cannot be set up, the
+   * failure policy answers for them while that is tried again, as after any other fault.
+   */
+  async restore(uses: readonly SandboxUse[]): Promise<void> {
+    if (this.#options.quarantined === true) return;
+    this.#uses.push(...uses);
+    await this.#beginRebuild();
+  }
+
   async #prepareFirst(uses: readonly SandboxUse[]): Promise<Refusal[]> {
     let made: Made;
     try {
@@ -751,12 +761,15 @@ export class Sandbox {
   #rebuildIn(ms: number): void {
     clearTimeout(this.#rebuildTimer);
     if (this.#disposed) return;
-    this.#rebuildTimer = setTimeout(() => {
-      this.#rebuilding = this.#rebuild().finally(() => {
-        this.#rebuilding = undefined;
-      });
-    }, ms);
+    this.#rebuildTimer = setTimeout(() => void this.#beginRebuild(), ms);
     this.#rebuildTimer.unref();
+  }
+
+  #beginRebuild(): Promise<void> {
+    this.#rebuilding = this.#rebuild().finally(() => {
+      this.#rebuilding = undefined;
+    });
+    return this.#rebuilding;
   }
 
   /** Builds the isolate again; compiling and setup run on other threads. */

@@ -1,0 +1,83 @@
+import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import os from "node:os";
+import path from "node:path";
+import { expect, test } from "vitest";
+import { eventually, get } from "./client.ts";
+import { bootstrap, direct, http, listener, router } from "./config.ts";
+import { Proxy, ROOT } from "./proxy.ts";
+
+/** Its setup refuses while a runtime value says so. */
+const MOODY = `import { defineHttpFilter, Type } from "@tsproxy/sdk";
+export default defineHttpFilter({
+  name: "moody",
+  config: Type.Object({}),
+  setup(_config, cx) {
+    if (cx.runtime.integer("refuse", 0) === 1) throw new Error("not today");
+    return () => ({
+      onResponseHeaders(headers) {
+        headers.set("x-refuse", String(cx.runtime.integer("refuse", 0)));
+      },
+    });
+  },
+});
+`;
+
+test("a worker whose isolate was lost serves again although a sandbox refuses its setup, and that one joins when it can", async () => {
+  // A copy of the shipped filters, whose router never comes back from one path.
+  const shipped = mkdtempSync(path.join(os.tmpdir(), "tsproxy-shipped-"));
+  const filter = (source: string) => !source.endsWith("node_modules");
+  cpSync(path.join(ROOT, "filters"), shipped, { recursive: true, filter });
+  const file = path.join(shipped, "http/router/router.ts");
+  const source = readFileSync(file, "utf8");
+  const entry = "  route(stream: HttpStream): RoutedRequest {\n";
+  expect(source).toContain(entry);
+  const spin = 'if (stream.request.path === "/spin") while (true) {}\n';
+  writeFileSync(file, source.replace(entry, entry + spin));
+  const off = { typed_per_filter_config: { moody: { disabled: true } } };
+  const proxy = await Proxy.start({
+    concurrency: 1,
+    env: { TSPROXY_SHIPPED_FILTERS: shipped },
+    files: { "filters/moody.ts": MOODY },
+    config: {
+      ...bootstrap([
+        listener(
+          "main",
+          http(
+            [
+              { ...direct("/spin", ""), ...off },
+              { ...direct("/without", "yes"), ...off },
+              direct("/with", "yes"),
+            ],
+            { http_filters: [{ name: "moody" }, router] },
+          ),
+        ),
+      ]),
+      layered_runtime: { layers: [{ name: "admin", admin_layer: {} }] },
+    },
+  });
+  try {
+    const at = (path: string) => get(proxy.port("main"), path).catch(() => undefined);
+    const refusing = (value: string) =>
+      eventually(
+        () => at("/with"),
+        (answer) => answer?.headers["x-refuse"] === value,
+        `an answer of the sandbox, with refuse=${value}`,
+      );
+    await proxy.admin("/runtime_modify?refuse=1", "POST");
+    await refusing("1");
+    await at("/spin");
+    await proxy.line(/the isolate of the shipped filters was lost/);
+    await eventually(
+      () => at("/without"),
+      (answer) => answer?.text === "yes",
+      "the isolate built anew",
+    );
+    await proxy.line(/setup refuses what it took before: .*not today/);
+    expect((await at("/with"))?.status).toBe(500);
+    await proxy.admin("/runtime_modify?refuse=0", "POST");
+    await refusing("0");
+  } finally {
+    await proxy.stop();
+    rmSync(shipped, { recursive: true, force: true });
+  }
+});
