@@ -60,6 +60,7 @@ export async function runExample(example: Example): Promise<void> {
   };
   // On a terminal the proxies hear Ctrl-C as we do; they ignore hearing of it twice.
   for (const signal of ["SIGINT", "SIGTERM"] as const) process.on(signal, () => stop(signal));
+  if (process.env.npm_execpath !== undefined) onParentGone(() => stop("SIGTERM"));
   const ends = proxies.map((proxy) => once(proxy, "exit"));
   const ready = await Promise.all(
     configs.map(async (config, k) => isReady(await adminPort(config), ends[k]!)),
@@ -72,6 +73,17 @@ export async function runExample(example: Example): Promise<void> {
   for (const service of services) service.close();
   if (isCopy) await rm(folder, { recursive: true });
   process.exit(code ?? 1);
+}
+
+/** npx and npm pass a SIGTERM on to the shell between them and us, which ends without telling us. */
+function onParentGone(tell: () => void): void {
+  const parent = process.ppid;
+  const look = setInterval(() => {
+    if (process.ppid === parent) return;
+    clearInterval(look);
+    tell();
+  }, 200);
+  look.unref();
 }
 
 /** False: the proxy has ended instead. */

@@ -29,8 +29,12 @@ class Example {
 
   /** Settles when it has said what to try, which is the last thing it says by itself. */
   static start(name: string, ...args: string[]): Promise<Example> {
-    const run = path.join("examples", name, "run.ts");
-    return new Example([process.execPath, run, "--free-ports", ...args]).#told();
+    return new Example([process.execPath, ...runOf(name), ...args]).#told();
+  }
+
+  /** As its README says. */
+  static startByNpx(name: string): Promise<Example> {
+    return new Example(["npx", "node", ...runOf(name)]).#told();
   }
 
   #told(): Promise<Example> {
@@ -63,12 +67,27 @@ class Example {
     this.#child.kill("SIGINT");
     return this.exited;
   }
+
+  terminate(): void {
+    this.#child.kill("SIGTERM");
+  }
 }
+
+const runOf = (name: string): string[] => [path.join("examples", name, "run.ts"), "--free-ports"];
 
 let example: Example | undefined;
 afterEach(async () => {
   await example?.stop();
   example = undefined;
+});
+
+test("an example that npx has started ends with npx", async () => {
+  example = await Example.startByNpx("tcp");
+  const admin = example.port("admin");
+  example.terminate();
+  await example.exited;
+  // Every process that it has started holds its output open, so all of them have ended.
+  await expect(get(admin, "/ready")).rejects.toThrow();
 });
 
 const hello = async (front: number, service: number) =>
