@@ -16,6 +16,7 @@ export * from "./dns-resolver.ts";
 export * from "./dns-stats.ts";
 export * from "./dns-watch.ts";
 export * from "./edf.ts";
+export * from "./envoy-loggers.ts";
 export * from "./extension.ts";
 export * from "./fetch.ts";
 export * from "./filter-state.ts";

@@ -1,7 +1,8 @@
 import type { Readable } from "node:stream";
 import { getHeapSnapshot } from "node:v8";
 import type { Fleet } from "../fleet.ts";
-import { type LogLevels, MAIN_LOGGER } from "../logs/log-levels.ts";
+import { MAIN_LOGGER } from "../logs/log.ts";
+import type { LogLevels } from "../logs/log-levels.ts";
 import type { LevelName } from "../logs/log-options.ts";
 import type { RunOptions } from "../options.ts";
 import type { PackageState } from "../packages/package-state.ts";

@@ -33,3 +33,13 @@ it("changes all of them, those that had a level of their own too", () => {
   expect([...say("http/router"), ...say()]).toEqual([]);
   expect(levels.level("http/router")).toBe("off");
 });
+
+it("knows loggers by their last part, their kind and Envoy's names, the most exact first", () => {
+  const { say } = start({ upstream: "debug", router: "debug", http: "off", config: "debug" });
+  expect(say("service/cluster_manager")).toHaveLength(2);
+  expect(say("http/router")).toHaveLength(2);
+  expect(say("http/fault")).toEqual([]);
+  expect(say("network/http_connection_manager")).toEqual([]);
+  expect(say()).toHaveLength(2);
+  expect(say("network/tcp_proxy")).toEqual(["network/tcp_proxy error"]);
+});

@@ -1,8 +1,5 @@
-import { type Log, leastLevel, levelOf } from "./log.ts";
+import { type Log, leastLevel, levelOf, MAIN_LOGGER } from "./log.ts";
 import type { LevelName, LogOptions } from "./log-options.ts";
-
-/** The logger of core itself; each package has a logger of the package's name. */
-export const MAIN_LOGGER = "main";
 
 /** The levels of all loggers, which admin's /logging changes while the proxy runs. */
 export class LogLevels {

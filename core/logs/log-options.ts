@@ -15,7 +15,7 @@ export const LEVEL_NAMES = Object.keys(LEVELS) as LevelName[];
 /** The log reads these for every line, so a level is changed by changing it here (log-levels.ts). */
 export interface LogOptions {
   level: LevelName;
-  /** Levels of components, by package (`http/router`), by the last part of its name, or by its kind. */
+  /** Levels of components, by package (`http/router`), by the last part of its name, by its kind, or by Envoy's name. */
   components: Readonly<Record<string, LevelName>>;
   /** A file to append to; undefined: stderr. */
   readonly path?: string;

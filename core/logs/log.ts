@@ -1,9 +1,13 @@
 import { openSync } from "node:fs";
+import { ENVOY_LOGGERS } from "@tsproxy/sdk";
 import { type DestinationStream, type Logger, pino } from "pino";
 import { lineFormat } from "./log-format.ts";
 import { LEVELS, type LevelName, type LogOptions } from "./log-options.ts";
 
 export type Log = Logger;
+
+/** The logger of core itself; each package has a logger of the package's name. */
+export const MAIN_LOGGER = "main";
 
 /** If the reader of the output stops reading, lines beyond this many waiting bytes are dropped; the proxy goes on. */
 const MAX_BUFFERED_BYTES = 1024 * 1024;
@@ -81,9 +85,15 @@ export function leastLevel({ level, components }: LogOptions): string {
 
 /** The component in the options that means this package. Undefined: none does. */
 function componentOf(components: LogOptions["components"], filter: unknown): string | undefined {
-  if (typeof filter !== "string") return "main";
-  const [kind, name] = filter.split("/");
-  return [filter, name, kind].find((word) => word !== undefined && word in components);
+  const logger = typeof filter === "string" ? filter : MAIN_LOGGER;
+  return componentNames(logger).find((word) => Object.hasOwn(components, word));
+}
+
+/** What a logger may be called in `--component-log-level`, the most exact name first. */
+export function componentNames(logger: string): string[] {
+  const [kind = "", name] = logger.split("/");
+  const envoys = Object.keys(ENVOY_LOGGERS).filter((envoy) => ENVOY_LOGGERS[envoy] === logger);
+  return [logger, ...(name === undefined ? [] : [name]), kind, ...envoys];
 }
 
 function rank(level: string): number {

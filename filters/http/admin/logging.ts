@@ -1,3 +1,4 @@
+import { ENVOY_LOGGERS } from "@tsproxy/sdk";
 import { type Answer, text } from "./answer.ts";
 import type { CoreData } from "./core-data.ts";
 import type { Query } from "./query.ts";
@@ -9,31 +10,6 @@ const LOGGING_USAGE =
   "usage: /logging?level=<level> (change all levels)\n" +
   "usage: /logging?group=<group_name>:<level> (change group of loggers)\n" +
   `levels: ${LEVELS.join(" ")} \n`;
-
-/** Envoy's loggers, and the logger that takes the place of each here: a package's, or core's own (`main`). */
-const ENVOY_LOGGERS: Readonly<Record<string, string>> = {
-  admin: "http/admin",
-  config: "main",
-  conn_handler: "main",
-  connection: "main",
-  file: "main",
-  forward_proxy: "cluster/dynamic_forward_proxy",
-  hc: "health/http",
-  health_checker: "service/cluster_manager",
-  http: "network/http_connection_manager",
-  http2: "codec/http2",
-  init: "main",
-  local_rate_limit: "http/local_ratelimit",
-  lua: "http/lua",
-  pool: "service/cluster_manager",
-  rbac: "http/rbac",
-  router: "http/router",
-  runtime: "main",
-  secret: "main",
-  stats: "main",
-  udp: "udp/udp_proxy",
-  upstream: "service/cluster_manager",
-};
 
 type Levels = readonly (readonly [logger: string, level: string])[];
 
