@@ -598,7 +598,9 @@ export class Engine {
       }
       const place = `/listeners/${nth + k}`;
       this.registry.attempt("", place, refusals, () => {
-        const listener = builder.build(entry, old?.listener, place);
+        // Connections to an address that is gone are drained with the chains they are in.
+        const kept = old && keepsAddresses(old.listener.config, entry) ? old.listener : undefined;
+        const listener = builder.build(entry, kept, place);
         listeners.set(entry.name, { hash, listener });
       });
     }
@@ -765,6 +767,14 @@ export class Engine {
     this.#files.flush();
     return this.#sandboxes.flushLogs();
   }
+}
+
+/** True if a client of the first configuration would reach the second one as well: no address is gone. */
+function keepsAddresses(before: ListenerConfig, now: ListenerConfig): boolean {
+  const all = ({ address, additionalAddresses = [] }: ListenerConfig) =>
+    [address, ...additionalAddresses].map((at) => JSON.stringify(at));
+  const here = new Set(all(now));
+  return all(before).every((at) => here.has(at));
 }
 
 const NO_HANDLER = { onData: () => {}, onEof: () => {}, onClosed: () => {} };

@@ -7,6 +7,7 @@ import {
   cluster,
   direct,
   http as httpFilter,
+  type Json,
   listener,
   route,
 } from "./config.ts";
@@ -254,6 +255,36 @@ describe("one connection at a time", () => {
       );
       expect((await get(proxy.port("main"), "/")).text).toBe("three");
       kept.destroy();
+    } finally {
+      await proxy.stop();
+    }
+  });
+
+  test("connections of an address that its listener leaves end with the drain time; one more address costs none", async () => {
+    const at = (text: string, more: Json) =>
+      listener("main", httpFilter([direct("/", text)]), more);
+    const proxy = await Proxy.start({
+      config: bootstrap([at("one", {})]),
+      args: ["--drain-time-s", "1"],
+    });
+    try {
+      const client = await RawClient.connect(proxy.port("main"));
+      client.send("GET / HTTP/1.1\r\nhost: x\r\n\r\n");
+      await client.untilText("\r\n\r\none");
+      const save = async (listeners: readonly Json[]) => {
+        const from = proxy.lines.length;
+        proxy.reconfigure({
+          ...bootstrap(listeners),
+          admin: { address: address(proxy.adminPort) },
+        });
+        await proxy.line(/^reloaded /, from);
+      };
+      await save([at("two", { additional_addresses: [{ address: address(0, "127.0.0.2") }] })]);
+      client.send("GET / HTTP/1.1\r\nhost: x\r\n\r\n");
+      await client.untilText("\r\n\r\ntwo");
+      expect(client.text.toLowerCase()).not.toContain("connection: close");
+      await save([at("three", { address: address(0, "127.0.0.2") })]);
+      await client.until(({ closed }) => closed);
     } finally {
       await proxy.stop();
     }
