@@ -498,6 +498,24 @@ test("keeps the config when an edit is wrong, and names the line", async () => {
   expect(world.serving.commits).toHaveLength(1);
 });
 
+test("attempts a refused config again when told to look at all files, and tells of it again", async () => {
+  let isTaken = true;
+  const refusal = { package: "", message: "the port is taken", path: "", place: "", stack: "" };
+  const world = await started({
+    canary: (change) => (isTaken && change.config !== undefined ? [refusal] : []),
+  });
+  fs.writeFileSync(world.config, yaml("shout", 10001));
+  await world.says("the config of before goes on");
+  const said = world.lines.length;
+  world.reload.lookAtAll();
+  await world.serving.until("another refusal", () =>
+    world.lines.slice(said).some((line) => line.includes("the port is taken")),
+  );
+  isTaken = false;
+  world.reload.lookAtAll();
+  await world.serving.until("the port", () => world.serving.listeners[0]?.address.port === 10001);
+});
+
 /** A world whose config takes a text from `word.txt`, in another folder. */
 async function naming(word: string): Promise<{ world: World; file: string }> {
   const world = new World();

@@ -197,8 +197,11 @@ export class Reload {
     await this.#looks.close();
   }
 
-  /** Looks at all files, as if all had just been saved. */
+  /** Looks at all files, as if all had just been saved. A config that was refused is attempted, and told of, again. */
   lookAtAll(): void {
+    // What it was refused for may lie outside of the files, like a port that another process had.
+    this.#tried = "";
+    this.#reported.delete("config");
     for (const directory of this.#directories().keys()) this.#looks.event(directory);
   }
 
