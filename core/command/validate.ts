@@ -81,6 +81,7 @@ async function verdictsOf(
       allowUnknown: options.allowUnknown,
       node,
       canary,
+      trial: canary,
       change: { generation: k + 1, modules, removed: [] },
       said: "",
       live: undefined,

@@ -62,6 +62,11 @@ export type Loaded =
       readonly files: NamedFiles;
       readonly errors: readonly Diagnostic[];
       readonly warnings: readonly Diagnostic[];
+      /** All but the listeners, if nothing else has errors: what packages refuse of it can be told as well. */
+      readonly sound?: {
+        readonly config: RuntimeConfig;
+        readonly source: Pick<Source, "diagnostic">;
+      };
     };
 
 /**
@@ -75,7 +80,13 @@ export function loadConfig(
 ): Loaded {
   const { report, read } = readConfig(input, packages, options);
   const { errors, warnings, files } = report;
-  if (read === undefined || report.failed) return { ok: false, files, errors, warnings };
+  if (read === undefined || report.failed) {
+    const failed = { ok: false, files, errors, warnings } as const;
+    const isSound = errors.every(({ path }) => path.startsWith("static_resources.listeners["));
+    if (read === undefined || !isSound) return failed;
+    const { config, source } = read;
+    return { ...failed, sound: { config: { ...config, listeners: [] }, source } };
+  }
   const tree = new Remembered(read, () => readConfig(input, packages, options).read!);
   return {
     ok: true,

@@ -1,5 +1,5 @@
 import type { ExtensionRef } from "@tsproxy/sdk";
-import { type Loaded, loadConfig, loadListener } from "../config/load.ts";
+import { type Loaded, loadConfig, loadListener, type Source } from "../config/load.ts";
 import type { NamedFiles } from "../config/named-files.ts";
 import type { Overlay } from "../config/overlay.ts";
 import type { Change, Stage } from "../fleet.ts";
@@ -33,6 +33,8 @@ export interface RehearsalOptions {
   /** Changes a loaded config before it is set up. */
   readonly adjust?: ((config: RuntimeConfig) => void) | undefined;
   readonly canary: RehearsalStage;
+  /** Where the sound part of a config that has errors is set up, so that all its errors are told at once. Serves nothing. */
+  readonly trial: Stage;
   readonly change: Omit<Change, "config">;
   /** The configuration that serves. Undefined: none yet. */
   readonly live: Rehearsed | undefined;
@@ -74,10 +76,12 @@ export async function rehearse(options: RehearsalOptions): Promise<Rehearsed | R
   const loaded = asked(options.named) === live?.asked ? live.loaded : load(options);
   const warnings = loaded.warnings.map(toProblem);
   const { files } = loaded;
-  if (!loaded.ok)
-    return { problems: loaded.errors.map(toProblem), warnings, packages: new Set(), files };
+  if (!loaded.ok) {
+    const problems = [...loaded.errors.map(toProblem), ...(await problemsOfSound(loaded, options))];
+    return { problems, warnings, packages: new Set(), files };
+  }
   // This function is kept while the config serves: it must not keep `options` alive, and in them the config that served before.
-  const explain = explainer(loaded, options.find);
+  const explain = explainer(loaded.source, options.find);
   const refused = (refusals: readonly Refusal[]): Rejected => ({
     problems: explain(refusals),
     warnings,
@@ -111,6 +115,18 @@ export async function rehearse(options: RehearsalOptions): Promise<Rehearsed | R
   return second.length > 0 ? refused(second) : { ...same, config, unchanged: false };
 }
 
+/** What packages refuse of the sound part of a config that has errors. */
+async function problemsOfSound(
+  { sound }: Loaded & { ok: false },
+  { trial, change, node, find }: RehearsalOptions,
+): Promise<readonly Problem[]> {
+  if (sound === undefined) return [];
+  const config = withNode(sound.config, node);
+  const refusals = await trial.prepare({ ...change, config });
+  await trial.abort(change.generation);
+  return explainer(sound.source, find)(refusals);
+}
+
 /** Checks a config, which takes most of a reload's time if it is large; so nothing is checked again that has not changed. */
 function load(options: RehearsalOptions): Loaded {
   const { file, text, overlays = [], packages, strict, allowUnknown = false } = options;
@@ -126,21 +142,21 @@ export function isRejected(outcome: Rehearsed | Rejected): outcome is Rejected {
 
 /** Makes `Rehearsed.explain`. */
 function explainer(
-  loaded: Loaded & { ok: true },
+  source: Pick<Source, "diagnostic">,
   find: RehearsalOptions["find"],
 ): (refusals: readonly Refusal[]) => Problem[] {
-  return (refusals) => distinct(refusals.map((refusal) => explained(refusal, loaded, find)));
+  return (refusals) => distinct(refusals.map((refusal) => explained(refusal, source, find)));
 }
 
 /** The problem of a refusal: at the line of the code that threw, or at the refused line of the config. */
 function explained(
   refusal: Refusal,
-  loaded: Loaded & { ok: true },
+  source: Pick<Source, "diagnostic">,
   find: RehearsalOptions["find"],
 ): Problem {
   const inCode = locate(refusal.message, refusal.stack, find);
   if (inCode.file !== "") return inCode;
-  if (refusal.place !== "") return toProblem(loaded.source.diagnostic(refusal));
+  if (refusal.place !== "") return toProblem(source.diagnostic(refusal));
   return problem(
     refusal.package === "" ? refusal.message : `${refusal.package}: ${refusal.message}`,
   );

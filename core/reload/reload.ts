@@ -416,6 +416,7 @@ export class Reload {
       node,
       adjust: this.#options.adjust,
       canary,
+      trial: this.#options.canary,
       change,
       live: this.#live,
       find: (name) => packages.find(({ bundle }) => bundle.filename === name)?.bundle.sources,

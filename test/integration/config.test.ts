@@ -98,6 +98,19 @@ test("all errors that only setups find are told at once", async () => {
   expect(output).toMatch(/envoy.yaml:\d+:\d+: .*\.safe_regex\.regex: .*missing closing/);
 });
 
+test("errors of the shape of listeners do not hide what the cluster manager refuses", async () => {
+  const config = front(ROUTER, "          stat_prefx: main\n").concat(`  clusters:
+  - { name: twice, type: STATIC, load_assignment: { cluster_name: x } }
+  - { name: twice, type: STATIC, load_assignment: { cluster_name: x } }
+`);
+  const output = await refusal(config);
+  expect(output).toContain("stat_prefx");
+  expect(output).toMatch(
+    /envoy.yaml:\d+:\d+: static_resources.clusters\[1\].name: "twice" is already/,
+  );
+  expect(output).not.toContain("unknown cluster");
+});
+
 test("two clusters of one name are no reason to call the clusters of routes unknown", async () => {
   const clusters = ["up", "twice", "twice", "twice"].map(
     (name) => `
