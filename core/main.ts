@@ -101,6 +101,8 @@ const reload: Reload = new Reload({
   onQuiet: rest,
   onReload: (outcome) => {
     if (outcome.type !== "mended") server.reloads[outcome.type]();
+    if (outcome.type === "committed" && (options.quarantined ?? []).length > 0)
+      tell({ type: "quarantined", packages: reload.quarantined });
     if (options.dev) tell({ type: "dev", event: outcome });
   },
   adjust: options.dev ? recordExchanges : undefined,

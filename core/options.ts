@@ -103,6 +103,8 @@ export type ToSupervisor =
   | { readonly type: "busy"; readonly ms: number }
   /** A sandbox of this package has taken one of the process's threads along. The process can go on for a while without it. */
   | { readonly type: "lost"; readonly package: string }
+  /** After each reload of a process that has quarantined some: those that still are. A mended one is let in by later processes too. */
+  | { readonly type: "quarantined"; readonly packages: readonly string[] }
   /** Sent ten times a second: how far each thread has got, and how long it may be silent. */
   | { readonly type: "beat"; readonly threads: readonly ThreadBeat[] };
 

@@ -3,7 +3,7 @@ import { type Problem, problem } from "../problem.ts";
 import type { PackageUnit } from "./package-unit.ts";
 
 const QUARANTINED = problem(
-  "the process before ended inside it, so it is not entered: its failure policy answers until its code is another one",
+  "the process before ended inside it, so it is not entered: its failure policy answers until its code or config is another one",
 );
 
 /** One package as `filter list` and admin show it. */
@@ -29,8 +29,7 @@ export function statesOf(unit: PackageUnit): PackageState[] {
   const { origin, folder, id } = unit.source;
   const { generation } = unit;
   const shown = unit.live ?? unit.next;
-  const isQuarantined = shown?.modules.some((module) => module.quarantined) === true;
-  const problems = isQuarantined ? [QUARANTINED, ...unit.problems] : unit.problems;
+  const problems = unit.isQuarantined ? [QUARANTINED, ...unit.problems] : unit.problems;
   const state = problems.length > 0 || unit.live === undefined ? "failed" : "active";
   const common = {
     origin,

@@ -89,6 +89,11 @@ export class PackageUnit {
     );
   }
 
+  /** An earlier process hung or ended inside what would serve. */
+  get isQuarantined(): boolean {
+    return (this.live ?? this.next)?.modules.some((module) => module.quarantined) === true;
+  }
+
   /** True until the first attempt to build it. */
   get isNew(): boolean {
     return !this.#tried;
@@ -120,6 +125,12 @@ export class PackageUnit {
     // The old problems stay visible while the build runs.
     this.problems = await this.#build(describer);
     this.#directories = undefined;
+  }
+
+  /** What serves, to be entered again: its code is the same, but what it was told to do is not. */
+  freed(live: Built): Built {
+    this.#quarantined = "";
+    return { ...live, modules: live.modules.map((module) => ({ ...module, quarantined: false })) };
   }
 
   async #build(describer: Describer): Promise<readonly Problem[]> {

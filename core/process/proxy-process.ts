@@ -40,6 +40,8 @@ export interface ProxyEvents {
   onRelief(): void;
   /** A sandbox of this package has taken one of its threads along. */
   onLost(guilty: string): void;
+  /** It has reloaded, and does not enter these packages, which ended processes before it. */
+  onQuarantined(packages: readonly string[]): void;
 }
 
 export interface End {
@@ -129,6 +131,9 @@ export class ProxyProcess {
           break;
         case "lost":
           events.onLost(message.package);
+          break;
+        case "quarantined":
+          events.onQuarantined(message.packages);
           break;
         case "busy":
           this.#watch.onBusy(message.ms);

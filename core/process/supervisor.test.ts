@@ -276,6 +276,19 @@ test("of several filters that a process was inside, the one to blame is in commo
   expect(log[2]).toMatch(/inside the filter http\/bad/);
 });
 
+test("a filter that was mended is let in again by the next process too", async () => {
+  const { supervisor, runs } = supervise(`${MARKED} ${READY}
+    if (run === 1) die();
+    if (run === 2) { inside(1, "http/bad"); die(); }
+    if (run === 3) {
+      inside(1, "http/other");
+      process.send({ type: "quarantined", packages: [] }, die);
+    }
+    if (run === 4) process.exit(process.argv[2] === "http/other" ? 0 : 9);`);
+  expect(await supervisor.run()).toBe(0);
+  expect(runs()).toBe(4);
+});
+
 test("a crash inside no filter blames nobody", async () => {
   const { supervisor, log } = supervise(`${MARKED} ${READY} die();`);
   expect(await supervisor.run()).toBe(1);

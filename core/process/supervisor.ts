@@ -158,7 +158,7 @@ interface Standby {
  *     └─exit before its first ready: end      └─exit 0: end       five crashes in a minute: end
  *
  * After the first crash whose cause nobody knows, processes keep Marks: the next one tells which sandboxed packages it was inside.
- * If that is one, it is quarantined: its failure policy answers until its code changes. Of several, that one is which the next
+ * If that is one, it is quarantined: its failure policy answers until its code or config changes. Of several, that one is which the next
  * crash has in common with this one.
  *
  * A process that seems to hang inside a sandboxed package gets a standby, which sets up all but this package. Meanwhile the
@@ -183,7 +183,7 @@ export class Supervisor {
   #wasReady = false;
   /** The first process, if it was started early. Undefined once `#start` has used it. */
   #startedEarly: ProxyProgram["early"];
-  readonly #quarantined = new Set<string>();
+  #quarantined = new Set<string>();
   /** A process has died, and nobody knows inside which package. */
   #keepsMarks = false;
   /** The packages, one of which has ended each of the last processes. */
@@ -216,12 +216,12 @@ export class Supervisor {
         this.#dropStandby();
         return code ?? (this.#stopAsked ? 0 : 1);
       }
-      // A package that was quarantined before can only have ended another process with other code, so no back-off is needed.
+      // A package that was quarantined before can only have ended another process with other code or config, so no back-off is needed.
       const guilty = this.#guiltyOf(end);
       if (guilty !== undefined) {
         this.#quarantined.add(guilty);
         this.#options.log(
-          `the proxy ${reason} inside the filter ${guilty}; another one takes its place at once, and the filter's failure policy answers until its code is another one`,
+          `the proxy ${reason} inside the filter ${guilty}; another one takes its place at once, and the filter's failure policy answers until its code or config is another one`,
         );
         this.#proxy = this.#takeStandby(guilty);
         continue;
@@ -303,6 +303,9 @@ export class Supervisor {
         onSuspicion: (guilty) => this.#onSuspicion(proxy, guilty),
         onRelief: () => this.#onRelief(proxy),
         onLost: (guilty) => this.#onLost(proxy, guilty),
+        onQuarantined: (packages) => {
+          if (proxy === this.#proxy) this.#quarantined = new Set(packages);
+        },
       },
     );
     return proxy;
@@ -378,7 +381,7 @@ export class Supervisor {
     const { guilty, reason } = this.#standby;
     this.#quarantined.add(guilty);
     this.#options.log(
-      `the proxy ${reason} inside the filter ${guilty}; another one serves, and the filter's failure policy answers until its code is another one; the one before finishes its connections`,
+      `the proxy ${reason} inside the filter ${guilty}; another one serves, and the filter's failure policy answers until its code or config is another one; the one before finishes its connections`,
     );
     return this.#takeStandby(guilty);
   }

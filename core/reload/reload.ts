@@ -10,7 +10,7 @@ import { type PackageState, statesOf } from "../packages/package-state.ts";
 import { type Built, type PackageNames, PackageUnit } from "../packages/package-unit.ts";
 import { discoverDroppedIn, discoverShipped } from "../packages/packages.ts";
 import { formatProblem, type Problem, problem, shortPath } from "../problem.ts";
-import type { ListenerConfig, RuntimeConfig } from "../protocol.ts";
+import type { ListenerConfig, PackageInfo, RuntimeConfig } from "../protocol.ts";
 import {
   isRejected,
   type RehearsalStage,
@@ -163,6 +163,11 @@ export class Reload {
   }
   get generation(): number {
     return this.#generation;
+  }
+  /** Packages that are not entered, as an earlier process ended inside them. */
+  get quarantined(): string[] {
+    const units = [...this.#units.values()].filter((unit) => unit.isQuarantined);
+    return units.flatMap((unit) => unit.live?.infos.map((info) => info.package) ?? []);
   }
 
   /**
@@ -357,8 +362,9 @@ export class Reload {
 
   /** Attempts all edits together. Those that are refused are set aside and the rest is attempted again. */
   async #settle(edits: readonly Edit[]): Promise<void> {
+    const before = this.#live?.config;
     const failure = await this.#attempt(edits, true);
-    if (failure === undefined) return;
+    if (failure === undefined) return this.#free(before);
     if (failure === "stale") {
       // The event that changed the file has asked for another look already.
       return;
@@ -375,6 +381,21 @@ export class Reload {
         ? edits.map((edit) => [edit])
         : [others, ...blamed.map((edit) => [edit])];
     for (const part of parts) await this.#settle(part);
+  }
+
+  /** Enters quarantined packages again whose own config is no longer the one with which they ended a process. */
+  async #free(before: RuntimeConfig | undefined): Promise<void> {
+    const now = this.#live?.config;
+    if (now === before) return;
+    for (const unit of this.#units.values()) {
+      const { live } = unit;
+      if (live === undefined || !unit.isQuarantined) continue;
+      const isSame = ({ package: name }: PackageInfo) =>
+        configsOf(name, before) === configsOf(name, now);
+      if (live.infos.every(isSame)) continue;
+      unit.next = unit.freed(live);
+      await this.#settle([{ type: "code", unit }]);
+    }
   }
 
   #refuse(edit: Edit, problems: readonly Problem[]): void {
@@ -663,6 +684,16 @@ function changeOf(edits: readonly Edit[], generation: number): Omit<Change, "con
   );
   const removed = before.map((info) => info.package).filter((name) => !kept.has(name));
   return { generation, modules, removed };
+}
+
+/** One text for everything that a config tells a package. */
+function configsOf(name: string, config: RuntimeConfig | undefined): string {
+  const found: string[] = [];
+  JSON.stringify(config, (_key, value) => {
+    if (value?.package === name) found.push(JSON.stringify(value));
+    return value;
+  });
+  return found.join();
 }
 
 function listed(names: readonly string[]): string {
