@@ -42,13 +42,20 @@ describe("objects of filter state", () => {
     expect(made(factory, text)).toBeUndefined();
   });
 
-  it("that filters of other kinds keep have a text only if they say so", () => {
-    expect([filterStateText({ a: 1 }), filterStateText([1]), filterStateText(null)]).toEqual([
-      undefined,
-      undefined,
-      undefined,
-    ]);
-  });
+  it.each([{ a: 1 }, [1], null, { toString: "a" }, { toString: null }, Object.create(null)])(
+    "that filters of other kinds keep have a text only if they say so: not %o",
+    (value) => {
+      expect(filterStateText(value)).toBeUndefined();
+      const filterState = new Map([["k", value]]);
+      const source = {
+        info: newStreamInfo(),
+        request: undefined,
+        response: undefined,
+        filterState,
+      };
+      expect(() => compileFormat("%FILTER_STATE(k:PLAIN)%").format(source)).not.toThrow();
+    },
+  );
 });
 
 describe("a match of filter state", () => {

@@ -108,8 +108,10 @@ export function filterStateText(value: unknown): string | undefined {
   if (typeof value === "string") return value;
   if (typeof value === "number" || typeof value === "boolean") return String(value);
   if (typeof value !== "object" || value === null) return undefined;
-  const isOwn = value.toString !== Object.prototype.toString && !Array.isArray(value);
-  return isOwn ? String(value) : undefined;
+  // JSON that a filter keeps may have a field of that name, which is no method.
+  const { toString: print } = value;
+  const isOwn = typeof print === "function" && print !== Object.prototype.toString;
+  return isOwn && !Array.isArray(value) ? String(value) : undefined;
 }
 
 /** Sets an object of a stream. One that a network filter has set for the connection stays, as in Envoy. */

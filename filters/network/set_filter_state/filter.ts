@@ -82,6 +82,7 @@ export default defineNetworkFilter({
   config: Config,
   setup(config, cx) {
     const compile = (moment: Moment): Apply => {
+      if (config[moment].length === 0) return () => {};
       const apply = compileFilterStateValues(config[moment], moment, cx);
       return (connection) =>
         apply(entryOf(connection, cx), (key, value) => connection.setFilterState?.(key, value));

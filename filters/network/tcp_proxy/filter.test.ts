@@ -445,6 +445,14 @@ describe("filter state of the connection", () => {
     expect([t.downstream.closed !== undefined, t.stat("idle_timeout")]).toEqual([true, 1]);
   });
 
+  it("has no idle timeout if what stands there is no number of milliseconds", () => {
+    const idle = { "envoy.tcp_proxy.per_connection_idle_timeout_ms": "soon" };
+    const t = start({ idle_timeout: 70 }, undefined, idle);
+    t.handler.onConnected!();
+    t.cx.clock.advance(70);
+    expect(t.stat("idle_timeout")).toBe(1);
+  });
+
   it("switches tunnels off", () => {
     const tunneling_config = { hostname: "a.test:443", post_path: "", headers_to_add: [] };
     const off = { "envoy.tcp_proxy.disable_tunneling": true };

@@ -1,9 +1,9 @@
 import { type DownstreamConnection, filterStateText, STATE } from "@tsproxy/sdk";
 
-/** The idle timeout that a filter has set for this connection; undefined: none has. */
+/** Milliseconds, as a filter has set them for this connection; undefined: none has, or it has set something else. */
 export function idleTimeoutOf({ filterState }: DownstreamConnection): number | undefined {
-  const text = filterStateText(filterState?.get(STATE.TCP_PROXY_IDLE_TIMEOUT_MS));
-  return text === undefined ? undefined : Number(text);
+  const text = filterStateText(filterState?.get(STATE.TCP_PROXY_IDLE_TIMEOUT_MS)) ?? "";
+  return /^\d{1,20}$/.test(text) ? Number(text) : undefined;
 }
 
 /** False: a filter wants a plain connection to the upstream, whatever the config says of tunnels. */

@@ -44,7 +44,8 @@ export function peerNamesOf(
   if (name === undefined && names === undefined) return derived;
   const serverName = name !== undefined && NAME.test(name) ? name : undefined;
   return {
-    key: `${derived?.key ?? ""} ${serverName ?? ""} ${names ?? ""}`,
+    // Hosts and names may have spaces in them.
+    key: [derived?.key, serverName, names].join("\n"),
     options: {
       ...derived?.options,
       ...(serverName !== undefined && { serverName }),
