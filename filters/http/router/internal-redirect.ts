@@ -36,8 +36,9 @@ export function redirectRequest(
     stats.redirectBadLocation.inc();
     return undefined;
   }
-  const tls = headers.scheme === "https";
-  const toTls = url.scheme === "https";
+  // As in Envoy, a request on a connection without TLS counts as HTTP, whatever x-forwarded-proto has said of it.
+  const tls = headers.scheme !== "http" && stream.downstreamConnection?.secure === true;
+  const toTls = url.scheme !== "http";
   if (tls !== toTls && !policy.allowCrossScheme) {
     stats.redirectUnsafeScheme.inc();
     return undefined;
@@ -47,7 +48,7 @@ export function redirectRequest(
     stats.redirectTooMany.inc();
     return undefined;
   }
-  const before = new Before(headers, policy);
+  const before = new Before(headers, policy, tls);
   before.copyFrom(response);
   headers.scheme = url.scheme;
   headers.authority = url.host;
@@ -115,13 +116,13 @@ class Before {
   readonly #scheme: string;
   readonly #copied: (readonly [name: string, values: readonly string[]])[] = [];
 
-  constructor(headers: RequestHeaders, policy: InternalRedirectPolicy) {
+  constructor(headers: RequestHeaders, policy: InternalRedirectPolicy, tls: boolean) {
     this.#headers = headers;
     this.#policy = policy;
     this.#authority = headers.authority ?? "";
     this.#path = headers.path;
     this.#scheme = headers.scheme;
-    this.url = `${headers.scheme}://${this.#authority}${this.#path}`;
+    this.url = `${tls ? "https" : "http"}://${this.#authority}${this.#path}`;
   }
 
   /** Copies headers from the response; those that the response lacks are removed from the request. */
@@ -146,16 +147,16 @@ class Before {
   }
 }
 
-/** The parts of an absolute HTTP URL, without the fragment, which no request carries. Undefined: it is not one. */
+/** An absolute URL as Envoy's parser reads it: no user in the host, no character but ASCII, no fragment without a path before it. */
+const URL =
+  /^([a-z]+):\/\/(?:[\w.!~*'()%;:&=+$,-]*@)?((?:[a-z\d.-]+|\[[\da-f:.]+(?:%[\w.~%-]+)?\])(?::(\d{1,9}))?)(?:([/?][!"$-~]*)(?:#[!-~]*)?)?$/i;
+
+/** The parts of an absolute URL, without the fragment, which no request carries. Undefined: it is not one. */
 function absoluteUrl(
   text: string,
 ): { readonly scheme: string; readonly host: string; readonly path: string } | undefined {
-  const found = /^(https?):\/\/([^/?#\s@]+)([/?][^#\s]*)?(?:#.*)?$/i.exec(text);
-  if (found === null) return undefined;
-  const path = found[3] ?? "/";
-  return {
-    scheme: found[1]!.toLowerCase(),
-    host: found[2]!,
-    path: path.startsWith("/") ? path : `/${path}`,
-  };
+  const found = URL.exec(text);
+  if (found === null || Number(found[3] ?? 0) > 65_535) return undefined;
+  // As in Envoy, a path that is only a query stays one: no route but one for any path matches it.
+  return { scheme: found[1]!.toLowerCase(), host: found[2]!, path: found[4] ?? "/" };
 }

@@ -592,15 +592,64 @@ describe("an internal redirect", () => {
     const type = "envoy.extensions.internal_redirect.safe_cross_scheme.v3.SafeCrossSchemeConfig";
     const safe = { name: "p", typed_config: { "@type": type } };
     const p = redirecting({ allow_cross_scheme_redirect: true, predicates: [safe] });
-    const c = p.connect().get("/a", "x-forwarded-proto: https");
+    const c = p
+      .connect((connection) => {
+        connection.secure = true;
+      })
+      .get("/a");
     p.up.last.respond(302, to("http://h.test/b"), "");
     expect(p.up.last.path).toBe("/b");
+    expect(p.up.last.header("x-envoy-original-url")).toBe("https://h.test/a");
     p.up.last.respond(200, {}, "");
     expect(c.status()).toBe(200);
-    c.get("/a");
+    const d = p.connect().get("/a");
+    p.up.last.respond(302, to("https://h.test/b"), "");
+    expect(d.status()).toBe(302);
+    expect(p.cx.stats.value("http.test.passthrough_internal_redirect_predicate")).toBe(1);
+  });
+
+  it("takes a connection without TLS for HTTP, whatever x-forwarded-proto says", () => {
+    const p = redirecting();
+    const c = p.connect().get("/a", "x-forwarded-proto: https");
     p.up.last.respond(302, to("https://h.test/b"), "");
     expect(c.status()).toBe(302);
-    expect(p.cx.stats.value("http.test.passthrough_internal_redirect_predicate")).toBe(1);
+    p.connect().get("/a", "x-forwarded-proto: https");
+    p.up.last.respond(302, to("http://h.test/b"), "");
+    expect(p.up.last.path).toBe("/b");
+    expect(p.up.last.header("x-envoy-original-url")).toBe("http://h.test/a");
+  });
+
+  it.each([
+    ["http://u:p@h.test:81/b", "h.test:81 /b"],
+    ["http://@h.test", "h.test /"],
+    ["HTTP://[::1]:80/b?c?d#e", "[::1]:80 /b?c?d"],
+    ['http://h.test/\\^"', 'h.test /\\^"'],
+  ])("goes where the URL %s leads", (location, place) => {
+    const p = redirecting();
+    p.connect().get("/a");
+    p.up.last.respond(302, to(location), "");
+    expect(`${p.up.last.header("host")} ${p.up.last.path}`).toBe(place);
+  });
+
+  it.each([
+    "http://h.test#f",
+    "http://h.test:/b",
+    "http://h.test:99999/b",
+    "http://h.test:8a/b",
+    "http://h_i.test/b",
+    "http://a@b@h.test/b",
+    "http://[::1/b",
+    "http://h.test/\u00e9",
+    "http://h;i/b",
+    "http://h%2ei/b",
+    "http:///b",
+    "http://h.test\\b",
+  ])("goes to the client for %s, which is no URL to Envoy", (location) => {
+    const p = redirecting();
+    const c = p.connect().get("/a");
+    p.up.last.respond(302, to(location), "");
+    expect(c.status()).toBe(302);
+    expect(p.cx.stats.value("http.test.passthrough_internal_redirect_bad_location")).toBe(1);
   });
 
   it("waits for no request that is still coming", () => {
