@@ -1,6 +1,6 @@
 import {
   ConfigError,
-  nameOf,
+  headerReader,
   type RequestHeaders,
   type SetupContext,
   type Static,
@@ -94,7 +94,7 @@ function compileExtract(
   config: Static<typeof Fragment>["header_value_extractor"],
   path: string,
 ): Extract {
-  const name = nameOf(config.name, `${path}.name`);
+  const read = headerReader(config.name, `${path}.name`);
   const { element_separator: separator, index, element } = config;
   if ((index === undefined) === (element === undefined)) {
     throw new ConfigError(path, "give one of index and element");
@@ -105,13 +105,13 @@ function compileExtract(
   const split = (value: string) => (separator === "" ? [value] : value.split(separator));
   if (element === undefined) {
     return (headers) => {
-      const value = headers.get(name);
+      const value = read(headers)[0];
       return value === undefined ? undefined : split(value)[index!];
     };
   }
   const prefix = element.key + element.separator;
   return (headers) => {
-    const value = headers.get(name);
+    const value = read(headers)[0];
     if (value === undefined) return undefined;
     for (const each of split(value)) {
       if (each.startsWith(prefix)) return each.slice(prefix.length);
