@@ -132,9 +132,10 @@ export class Tagger {
     const cuts: (readonly [number, number])[] = [];
     const apply = ({ tag, pattern, except, read }: Rule) => {
       const match = pattern.exec(name);
-      if (match === null || match[1] === undefined || match[2] === except) return;
+      if (match === null || match[1] === undefined) return;
       // In a pattern with one group that group is both: what is taken out, and the value.
       const value = match[2] ?? match[1];
+      if (value === except) return;
       tags.push([tag, read === undefined ? value : read(value)]);
       cuts.push(match.indices![1]!);
     };
