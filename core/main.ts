@@ -77,7 +77,7 @@ let failing = false;
 /** A sandbox has taken a thread along, and Node would wait for that thread for ever before it exits. */
 let hasLost = false;
 const runtime = new RuntimeLayers({
-  serviceCluster: options.serviceCluster,
+  serviceCluster: () => node.cluster,
   onChange: (values) => fleet.publish(RUNTIME_TOPIC, values),
   onError: (message) => log.error(message),
 });

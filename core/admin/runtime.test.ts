@@ -14,7 +14,7 @@ function layers() {
   const seen: Map<string, RuntimeValue>[] = [];
   let told: (() => void) | undefined;
   const runtime = new RuntimeLayers({
-    serviceCluster: "front",
+    serviceCluster: () => "front",
     onChange: (values) => {
       seen.push(new Map(values));
       told?.();
@@ -108,12 +108,24 @@ it("reads directories, and again when the symbolic link is moved", async () => {
   expect(values()).toEqual({ "health.min": 6 });
 });
 
+it("reads files as Envoy does: comments and empty lines fall away, line ends stay but at the end", () => {
+  const root = fs.mkdtempSync(path.join(os.tmpdir(), "runtime-"));
+  cleanups.push(() => fs.rmSync(root, { recursive: true }));
+  fs.writeFileSync(path.join(root, "lines"), "# why\n\none \ntwo \n");
+  fs.writeFileSync(path.join(root, "number"), "5\n# why\n");
+  const { runtime, values } = layers();
+  const disk = { symlink_root: root, subdirectory: "", append_service_cluster: false };
+  runtime.configure([{ name: "disk", disk_layer: disk }]);
+  expect(values()).toEqual({ lines: "one \ntwo", number: 5 });
+  expect(runtime.dump().entries.number?.final_value).toBe("5\n");
+});
+
 it("has no layer for a directory that is not there", () => {
   const { runtime, values } = layers();
   const disk = { symlink_root: "/nowhere/at/all", subdirectory: "", append_service_cluster: false };
   const errors: string[] = [];
   const quiet = new RuntimeLayers({
-    serviceCluster: "",
+    serviceCluster: () => "",
     onChange: () => {},
     onError: (message) => errors.push(message),
   });

@@ -17,7 +17,8 @@ const MAX_FILE_BYTES = 1024 * 1024;
 const SETTLE_MS = 20;
 
 export interface RuntimeParts {
-  readonly serviceCluster: string;
+  /** The cluster that this node belongs to, which the first config may tell. */
+  readonly serviceCluster: () => string;
   readonly onChange: (values: readonly (readonly [string, RuntimeValue])[]) => void;
   readonly onError: (message: string) => void;
 }
@@ -50,7 +51,8 @@ export class RuntimeLayers {
   /** Takes the layers of a config that was put into service; what operators have overridden stays. */
   configure(layers: readonly RuntimeLayerConfig[]): void {
     this.#config = layers;
-    this.#load();
+    // Envoy loads the layers of its first config again when it has started, and its stats count both loads.
+    this.#load(this.counts.loadSuccess + this.counts.loadError === 0 ? 2 : 1);
     for (const watch of this.#watches.splice(0)) watch.close();
     for (const { disk_layer: disk } of layers) if (disk !== undefined) this.#watch(disk);
   }
@@ -92,7 +94,8 @@ export class RuntimeLayers {
     for (const watch of this.#watches.splice(0)) watch.close();
   }
 
-  #load(): void {
+  /** `times`: how many loads the stats count, where Envoy loads more than once. */
+  #load(times = 1): void {
     let failed = false;
     let disks = 0;
     // As in Envoy, a directory that is not there is no layer.
@@ -115,8 +118,6 @@ export class RuntimeLayers {
       }
     });
     const { counts } = this;
-    // Envoy loads the layers of its first config again when it has started, and its stats count both loads.
-    const times = counts.loadSuccess + counts.loadError === 0 ? 2 : 1;
     if (failed) counts.loadError += times;
     else counts.loadSuccess += times;
     if (disks > 1) counts.overrideExists += times;
@@ -128,7 +129,7 @@ export class RuntimeLayers {
 
   #directory(disk: NonNullable<RuntimeLayerConfig["disk_layer"]>): string {
     const parts = [disk.symlink_root, disk.subdirectory];
-    return path.join(...parts, disk.append_service_cluster ? this.#parts.serviceCluster : "");
+    return path.join(...parts, disk.append_service_cluster ? this.#parts.serviceCluster() : "");
   }
 
   /** Watches for Envoy's way to change values: a new directory is made, and a symbolic link to it is moved over the old link. */
@@ -137,7 +138,7 @@ export class RuntimeLayers {
     try {
       const watch = fs.watch(path.dirname(root), (_event, name) => {
         if (name === path.basename(root))
-          this.#settling ??= setTimeout(() => this.#swap(), SETTLE_MS);
+          this.#settling ??= setTimeout(() => this.#swap(root), SETTLE_MS);
       });
       watch.on("error", (error) => this.#parts.onError(`${root} is not watched: ${error.message}`));
       watch.unref();
@@ -148,9 +149,11 @@ export class RuntimeLayers {
     }
   }
 
-  #swap(): void {
+  #swap(root: string): void {
     this.#settling = undefined;
-    this.#load();
+    // Envoy loads once for each layer of that link.
+    const links = this.#config.map((layer) => layer.disk_layer?.symlink_root);
+    this.#load(links.filter((link) => link !== undefined && path.resolve(link) === root).length);
   }
 }
 
@@ -191,17 +194,22 @@ function diskValues(root: string): Map<string, Entry> {
       const stat = fs.statSync(file);
       if (stat.isDirectory()) walk(file, `${prefix}${name}.`, depth + 1);
       else if (stat.isFile() && stat.size <= MAX_FILE_BYTES) {
-        const lines = fs.readFileSync(file, "utf8").split("\n");
-        const text = lines
-          .filter((line) => !line.startsWith("#"))
-          .join("\n")
-          .trimEnd();
+        const text = withoutComments(fs.readFileSync(file, "utf8"));
         values.set(prefix + name, { text, value: readRuntimeText(text) });
       }
     }
   };
   walk(root, "", 0);
   return values;
+}
+
+/** As in Envoy: empty lines and comments fall away, and the line end stays of every line but the file's last one. */
+function withoutComments(file: string): string {
+  const lines = file.split("\n").filter((line) => line !== "");
+  return lines
+    .map((line, k) => (k === lines.length - 1 ? line.trimEnd() : `${line}\n`))
+    .filter((line) => !line.startsWith("#"))
+    .join("");
 }
 
 /** The value of a text from a file or an operator: a number, a boolean, a FractionalPercent (YAML), else the text itself. */
