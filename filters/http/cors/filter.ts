@@ -102,7 +102,7 @@ function preflight(policy: MergedPolicy, request: RequestHeaders, origin: string
   add("max-age", policy.maxAge);
   const isPrivate = policy.privateNetwork && request.get(REQUEST_PRIVATE) === "true";
   add("allow-private-network", isPrivate ? "true" : "");
-  // In Envoy this is no local reply, so the route's header rules do not edit it.
+  // In Envoy this is no local reply, so neither the route's header rules nor `local_reply_config` edit it.
   return reply(200, { headers, details: "cors_response", unedited: true });
 }
 

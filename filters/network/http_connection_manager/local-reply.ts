@@ -65,7 +65,8 @@ export class LocalReplies {
     let own: string | Uint8Array = reply.body;
     let type = "text/plain";
     const typeBefore = head.get(CONTENT_TYPE);
-    if (this.#mappers.length > 0 || this.#format !== undefined) {
+    const plain = reply.unedited === true;
+    if (!plain && (this.#mappers.length > 0 || this.#format !== undefined)) {
       const text = textOf(own);
       const mapped = this.#rewrite(head, text, context.stream);
       if (mapped.body !== text) own = mapped.body;
@@ -73,7 +74,7 @@ export class LocalReplies {
     }
     info.responseCode = head.status;
     const retyped = own !== reply.body;
-    if (context.grpc) {
+    if (context.grpc && !plain) {
       const text = textOf(own);
       // JSON formats end in a line break, which Envoy removes from `grpc-message`.
       const message = type === "application/json" ? text.replace(/\n$/, "") : text;

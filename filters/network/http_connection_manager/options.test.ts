@@ -1,3 +1,4 @@
+import { reply } from "@tsproxy/sdk";
 import { describe, expect, it } from "vitest";
 import codec from "../../codec/http1/filter.ts";
 import router from "../../http/router/filter.ts";
@@ -52,6 +53,23 @@ describe("local_reply_config", () => {
     expect(p.connect().get("/moved").take()).toMatch(/^HTTP\/1.1 301 [\s\S]*\n\n<>$/);
     // No request to read a header of: the head itself was bad.
     expect(p.connect().send("BAD\r\n\r\n").take()).toMatch(/^HTTP\/1.1 400 [\s\S]*<Bad Request>$/);
+  });
+
+  it("leaves alone the answers of filters that are no local replies in Envoy", () => {
+    const p = proxy();
+    p.filter("bare", () => ({ onRequestHeaders: () => reply(200, { unedited: true }) }));
+    p.start({
+      route_config,
+      http_filters: [
+        { name: "bare", package: "http/bare", config: {} },
+        { name: "http/router", package: "http/router", config: {} },
+      ],
+      local_reply_config: { body_format: { text_format_source: { inline_string: "all" } } },
+    });
+    for (const line of ["x-a: 1", "content-type: application/grpc"])
+      expect(p.connect().get("/direct", line).take()).toBe(
+        "HTTP/1.1 200 OK\nserver: envoy\ncontent-length: 0\n\n",
+      );
   });
 
   it("keeps a mapper's own content-type; JSON has no line end in a gRPC message", () => {
@@ -183,6 +201,12 @@ describe("scoped_routes", () => {
     expect(ask(p, "x-scope: x;v=b")).toMatch(/two$/);
     expect(ask(p, "x-scope: v=c")).toMatch(/^HTTP\/1.1 404/);
     expect(ask(p)).toMatch(/^HTTP\/1.1 404/);
+  });
+
+  it("choose by the host of the request too", () => {
+    const host = { name: ":authority", element_separator: ".", index: 1 };
+    const p = start([{ header_value_extractor: host }], scope("one", "one"), scope("two", "two"));
+    expect(p.connect().send("GET / HTTP/1.1\r\nhost: h.two.test\r\n\r\n").take()).toMatch(/two$/);
   });
 
   it("have a key each", () => {
