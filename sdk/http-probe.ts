@@ -11,7 +11,7 @@ import type { Generation, Slot } from "./extension.ts";
 import type { FormatSource } from "./format.ts";
 import { type HeaderMap, type RequestHeaders, ResponseHeaders } from "./headers.ts";
 import type { HealthTarget } from "./health.ts";
-import { newStreamInfo } from "./http.ts";
+import { newStreamInfo, type StreamInfo } from "./http.ts";
 import type { Address, CloseEvent, Connection, ConnectionHandler } from "./network.ts";
 
 const CODEC_OPTIONS: CodecOptions = {
@@ -218,8 +218,13 @@ export class HttpProbe implements ConnectionHandler, ClientEvents, ResponseDecod
 const NOWHERE: Address = { ip: "127.0.0.1", port: 0 };
 
 /** What the commands in a check's header rules can print: facts of the host; there is no client. */
-export function probeSource(target: HealthTarget, request: RequestHeaders): FormatSource {
+export function probeSource(
+  target: HealthTarget,
+  request: RequestHeaders,
+  protocol: StreamInfo["protocol"],
+): FormatSource {
   const info = newStreamInfo({
+    protocol,
     startTime: Date.now(),
     upstreamHost: target.address,
     upstreamRemoteAddress: target.address,

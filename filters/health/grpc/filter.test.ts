@@ -64,6 +64,13 @@ describe("a gRPC check", () => {
     expect(request!.body).toBe("\0\0\0\0\x05\n\x03a.B");
   });
 
+  it("carries the metadata of the config, whose formats see HTTP/2", () => {
+    const append_action = "APPEND_IF_EXISTS_OR_ADD";
+    const initial_metadata = [{ header: { key: "x-by", value: "%PROTOCOL%" }, append_action }];
+    const [request] = check({ initial_metadata }).requests;
+    expect(request!.headers).toContainEqual(["x-by", "HTTP/2"]);
+  });
+
   it("carries an authority beyond Latin-1 as UTF-8", () => {
     const [request] = check({ authority: "ж" }).requests;
     expect(request!.headers[0]).toEqual(["host", Buffer.from("ж").toString("latin1")]);

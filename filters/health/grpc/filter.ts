@@ -119,7 +119,7 @@ export default defineHealthChecker({
       headers.set("te", "trailers");
       headers.set("content-type", "application/grpc");
       headers.set("user-agent", "Envoy/HC");
-      rules?.apply(headers, probeSource(target, headers));
+      rules?.apply(headers, probeSource(target, headers, "HTTP/2"));
       probe.ask(headers, payload);
     };
     const codec = cx.shipped("codec", "codec/http2");

@@ -46,13 +46,14 @@ export default defineHealthChecker({
     const within = (ranges: Config["expected_statuses"]) => (status: number) =>
       ranges.some(({ start, end }) => status >= start && status < end);
 
+    const protocol = config.codec_client_type === "HTTP2" ? "HTTP/2" : "HTTP/1.1";
     const head = (target: HealthTarget): RequestHeaders => {
       const headers = new RequestHeaders();
       headers.method = method;
       headers.path = path;
       headers.authority = headerText(target.hostname || config.host || target.clusterName, "host");
       headers.set("user-agent", "Envoy/HC");
-      rules?.apply(headers, probeSource(target, headers));
+      rules?.apply(headers, probeSource(target, headers, protocol));
       if (send !== undefined) headers.set("content-length", String(send.length));
       return headers;
     };
