@@ -152,6 +152,10 @@ export const Config = Type.Object({
   ),
   http2_protocol_options: Type.Optional(Http2ProtocolOptions),
   stream_idle_timeout: Duration({ default: 300_000 }),
+  /** HTTP/2: how long the end of a response may wait for the client's window. Absent: `stream_idle_timeout`. */
+  stream_flush_timeout: Type.Optional(Duration()),
+  /** HTTP/1: past `max_connection_duration` the connection lives until its next response, which says `connection: close`. */
+  http1_safe_max_connection_duration: Type.Boolean({ default: false }),
   request_timeout: Duration({ default: 0 }),
   request_headers_timeout: Duration({ default: 0 }),
   stream_error_on_invalid_http_message: Type.Boolean({ default: false }),

@@ -445,7 +445,9 @@ export class HcmConnection implements NetworkFilter, ServerEvents {
   #onMaxDuration(): void {
     if (this.#closing) return;
     this.#runtime.stats.cxMaxDurationReached.inc();
+    const waits = this.#runtime.config.http1_safe_max_connection_duration && !this.isHttp2;
     if (this.#codec === undefined) this.close();
+    else if (waits) this.#drain();
     else this.#leave(false);
   }
 

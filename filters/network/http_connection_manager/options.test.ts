@@ -291,6 +291,29 @@ it("closes a connection that has lived long enough", () => {
   expect(idle.connection.closed).toBe("delayed");
 });
 
+it("lets a connection that has lived long enough wait for its next response", () => {
+  const p = proxy().start({
+    common_http_protocol_options: { idle_timeout: 3_600_000, max_connection_duration: 1000 },
+    http1_safe_max_connection_duration: true,
+    drain_timeout: 500,
+  });
+  const silent = p.connect();
+  const idle = p.connect().get("/");
+  p.up.last.respond(200, { "content-length": "0" }, "");
+  idle.take();
+  const busy = p.connect().get("/");
+  p.cx.clock.advance(1001);
+  p.up.last.respond(200, { "content-length": "0" }, "");
+  expect(busy.take()).toContain("connection: close");
+  expect(silent.connection.closed).toBe("flush");
+  p.cx.clock.advance(60_000);
+  expect(idle.connection.closed).toBeUndefined();
+  idle.get("/");
+  p.up.last.respond(200, { "content-length": "0" }, "");
+  expect(idle.take()).toContain("connection: close");
+  expect(idle.connection.closed).toBe("flush");
+});
+
 describe("max_stream_duration of a route", () => {
   const route = (max_stream_duration: object) => oneHost(routeTo("up", { max_stream_duration }));
 

@@ -213,6 +213,6 @@ function codecOptions(config: Config, cx: SetupContext): CodecOptions {
       stream_error_on_invalid_http_messaging: config.stream_error_on_invalid_http_message,
       ...config.http2_protocol_options,
     }),
-    flushTimeoutMs: config.stream_idle_timeout,
+    flushTimeoutMs: config.stream_flush_timeout ?? config.stream_idle_timeout,
   };
 }

@@ -10,7 +10,13 @@ export const Config = Type.Object({
           protocol: Type.Optional(Type.Literal("TCP")),
         }),
       ),
-      pipe: Type.Optional(Type.Object({ path: Type.String({ minLength: 1 }) })),
+      pipe: Type.Optional(
+        Type.Object({
+          path: Type.String({ minLength: 1 }),
+          /** Permissions of the socket's file; 0: as the umask says. */
+          mode: UInt32({ default: 0, maximum: 511 }),
+        }),
+      ),
     }),
   ),
   access_log: AccessLogList(),

@@ -38,7 +38,7 @@ it("has no listener without an address", () => {
 });
 
 it("listens on a unix socket", () => {
-  const pipe = { pipe: { path: "/run/admin" } };
+  const pipe = { pipe: { path: "/run/admin", mode: 0o600 } };
   expect(listener({ address: pipe })!.address).toEqual(pipe);
 });
 
