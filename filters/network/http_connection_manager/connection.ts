@@ -142,8 +142,9 @@ export class HcmConnection implements NetworkFilter, ServerEvents {
     if (!endStream) return;
     this.#clientLeft = true;
     this.#leftBusy = this.#active > 0;
-    if (this.#codec === undefined) this.#useCodec(false);
-    this.#codec?.onEof();
+    if (this.#codec !== undefined) this.#codec.onEof();
+    // A client that has said nothing had no protocol: it counts in neither total, as in Envoy.
+    else this.close();
   }
 
   // ---- the protocol

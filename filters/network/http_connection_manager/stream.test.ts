@@ -46,6 +46,14 @@ describe("an exchange", () => {
     expect(p.cx.stats.value("listener.127.0.0.1_10000.http.test.downstream_rq_completed")).toBe(3);
   });
 
+  it("counts a client that leaves without a word in no protocol", () => {
+    const p = proxy().start();
+    const { connection, filter } = p.connect();
+    filter.onData?.(new Chunk(new Uint8Array(0), 0, 0), true);
+    expect(connection.closed).toBe("flush");
+    expect(p.cx.stats.value("http.test.downstream_cx_http1_total")).toBe(0);
+  });
+
   it("counts health checks apart from the codes", () => {
     const p = new TestProxy({ codec, router })
       .filter("check", (stream) => ({

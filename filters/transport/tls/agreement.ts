@@ -23,9 +23,13 @@ const GROUP_NAMES: ReadonlyMap<number, string> = new Map(
     .map(([name, number]) => [number, name]),
 );
 
-/** Envoy's name of a group that OpenSSL calls `name`. */
+const BY_LOWER_CASE: ReadonlyMap<string, number> = new Map(
+  Object.entries(GROUPS).map(([name, number]) => [name.toLowerCase(), number]),
+);
+
+/** Envoy's name of a group that OpenSSL calls `name`. For a resumed session OpenSSL spells some in lower case (`x25519`). */
 export function groupName(name: string): string {
-  return GROUP_NAMES.get(GROUPS[name] ?? -1) ?? name;
+  return GROUP_NAMES.get(BY_LOWER_CASE.get(name.toLowerCase()) ?? -1) ?? name;
 }
 
 /** Determines the group that a server's handshake has used. */
