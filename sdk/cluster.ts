@@ -284,6 +284,8 @@ export interface SpreadOptions {
 /** The cluster manager, reached as `cx.clusters`. */
 export interface Clusters {
   get(name: string): Cluster | undefined;
+  /** True if `get` would answer a cluster. Spares the setup of clusters that wait for their first use. */
+  has?(name: string): boolean;
   /** What /clusters and /config_dump show besides figures. Undefined anywhere but on the control thread. */
   status?(): ClusterManagerStatus | undefined;
 }

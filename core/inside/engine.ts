@@ -175,6 +175,10 @@ export class Engine {
     this.#wheel.advance(this.#io.now);
     const clusters: Clusters = {
       get: (name) => this.#clusters()?.get(name),
+      has: (name) => {
+        const known = this.#clusters();
+        return known?.has?.(name) ?? known?.get(name) !== undefined;
+      },
       status: () => this.#clusters()?.status?.(),
     };
     const holder = { worker: options.worker, isolate: options.isolate ?? 1 };

@@ -371,7 +371,8 @@ export class RouteCompiler {
 
   #checkCluster(name: string, path: string): void {
     if (!this.#config.validate_clusters || this.#isServing) return;
-    if (this.#cx.clusters.get(name) !== undefined) return;
+    const { clusters } = this.#cx;
+    if (clusters.has?.(name) ?? clusters.get(name) !== undefined) return;
     throw new ConfigError(
       path,
       `unknown cluster "${name}"; add it to static_resources.clusters, or set validate_clusters: false`,
