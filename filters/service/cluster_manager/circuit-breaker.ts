@@ -1,5 +1,6 @@
 // Hot path: limits are acquired and released for every exchange.
 import {
+  type CellSpec,
   type Gauge,
   type Priority,
   RuntimeInteger,
@@ -114,7 +115,7 @@ export class CircuitBreaker {
     }
     this.exact = entry?.max_connections !== undefined;
     this.starving = cx.sharedCount(`circuit_breakers|${config.name}|${priority}|starving`);
-    if (cx.role !== "canary") usersOf(config, priority, cx).acquire();
+    if (cx.role !== "canary") openUsed(cx).add(usedBit(config.name, priority));
   }
 
   /** `retry_budget`: the limit of retries is a percentage of active and pending requests. */
@@ -151,9 +152,38 @@ export class CircuitBreaker {
   }
 }
 
-/** Counts how often threads have created these limits; 0: they are not in use yet. */
-function usersOf(config: ClusterConfig, priority: Priority, cx: SetupContext): SharedCount {
-  return cx.sharedCount(`circuit_breakers|${config.name}|${priority}|users`);
+/** A power of two; far more than there are clusters. */
+const USED_BITS = 1 << 17;
+
+/** The limits that some thread has made, as bits in memory that all threads share. */
+interface UsedLimits {
+  add(bit: number): void;
+  has(bit: number): boolean;
+}
+
+const USED: CellSpec<UsedLimits> = {
+  bytes: USED_BITS / 8,
+  open({ words }, at) {
+    const wordOf = (bit: number): number => (at >> 2) + (bit >> 5);
+    return {
+      add: (bit) => void Atomics.or(words, wordOf(bit), 1 << (bit & 31)),
+      has: (bit) => (Atomics.load(words, wordOf(bit)) & (1 << (bit & 31))) !== 0,
+    };
+  },
+};
+
+/** The bit of a cluster's limits. If two share one, both are shown once either is in use: stats of unused limits are the same. */
+function usedBit(cluster: string, priority: Priority): number {
+  let hash = priority.length;
+  for (let k = 0; k < cluster.length; k++)
+    hash = Math.imul(hash ^ cluster.charCodeAt(k), 0x01000193);
+  return (hash ^ (hash >>> 15)) & (USED_BITS - 1);
+}
+
+const openUsed = (cx: SetupContext): UsedLimits => cx.cell("limits in use", USED);
+
+function statsOf(config: ClusterConfig, cx: SetupContext): Stats {
+  return cx.stats.scope(`cluster.${config.alt_stat_name || config.name}.`);
 }
 
 /** Each limit with Envoy's names for its gauges `…_open` and `remaining_…`. */
@@ -210,8 +240,9 @@ interface ShownBudget {
 
 /** Limits that are not in use yet. */
 interface Unused {
-  readonly users: SharedCount;
-  readonly show: () => void;
+  readonly bit: number;
+  readonly config: ClusterConfig;
+  readonly priority: Priority;
 }
 
 /**
@@ -222,29 +253,29 @@ export class BreakerDisplay {
   readonly #limits: ShownLimit[] = [];
   readonly #budgets: ShownBudget[] = [];
   #unused: Unused[] = [];
+  readonly #used: UsedLimits;
+  readonly #cx: SetupContext;
   readonly #timer: Timer;
 
   constructor(configs: readonly ClusterConfig[], cx: SetupContext) {
+    this.#cx = cx;
+    this.#used = openUsed(cx);
     for (const config of configs) {
-      const stats = cx.stats.scope(`cluster.${config.alt_stat_name || config.name}.`);
-      stats.list?.(BREAKER_STATS);
+      statsOf(config, cx).list?.(BREAKER_STATS);
       for (const priority of ["default", "high"] as const) {
-        const entry = thresholdsConfig(config, priority);
-        const show = () =>
-          this.#add(
-            new CircuitBreaker(config, priority, cx),
-            stats.scope(`circuit_breakers.${priority}.`),
-            entry,
-          );
         // With `track_remaining` the gauges exist from the beginning.
-        if (entry?.track_remaining === true) show();
-        else this.#unused.push({ users: usersOf(config, priority, cx), show });
+        const isShown = thresholdsConfig(config, priority)?.track_remaining === true;
+        if (isShown) this.#add(config, priority);
+        else this.#unused.push({ bit: usedBit(config.name, priority), config, priority });
       }
     }
     this.#timer = cx.timer(() => this.#show());
   }
 
-  #add(breaker: CircuitBreaker, stats: Stats, entry: ThresholdsConfig | undefined): void {
+  #add(config: ClusterConfig, priority: Priority): void {
+    const entry = thresholdsConfig(config, priority);
+    const breaker = new CircuitBreaker(config, priority, this.#cx);
+    const stats = statsOf(config, this.#cx).scope(`circuit_breakers.${priority}.`);
     for (const [limit, open, remaining] of SHOWN) {
       const left =
         entry?.track_remaining === true ? stats.gauge(`remaining_${remaining}`) : undefined;
@@ -267,9 +298,9 @@ export class BreakerDisplay {
   }
 
   #show(): void {
-    const used = this.#unused.filter(({ users }) => users.value > 0);
+    const used = this.#unused.filter(({ bit }) => this.#used.has(bit));
     if (used.length > 0) this.#unused = this.#unused.filter((limits) => !used.includes(limits));
-    for (const { show } of used) show();
+    for (const { config, priority } of used) this.#add(config, priority);
     for (const limit of this.#limits) limit.show();
     for (const { asked, left, first } of this.#budgets) left.set(asked.value > 0 ? 0 : first);
     this.#timer.arm(SHOW_MS);

@@ -2,6 +2,7 @@ import {
   type BalancerPolicy,
   type Clusters,
   type ClusterType,
+  type CodecFactory,
   ConfigError,
   everyOf,
   type HealthChecker,
@@ -12,7 +13,7 @@ import {
   type Timer,
 } from "@tsproxy/sdk";
 import type { HealthList } from "./cluster-health.ts";
-import type { ClusterConfig, Config } from "./config.ts";
+import { type ClusterConfig, type Config, isPlain } from "./config.ts";
 import { Connectivity } from "./connectivity.ts";
 import { type Estate, estateOf, fingerprintOf, type Heir, VERSION } from "./handover.ts";
 import { checkerOf } from "./health-checker.ts";
@@ -56,6 +57,11 @@ export class ClusterManager implements Service {
   readonly clusters: Clusters;
   readonly #cx: SetupContext;
   readonly #entries = new Map<string, Entry>();
+  /** Clusters that are set up at their first use (`isPlain`), by name. */
+  readonly #unused = new Map<string, { readonly config: ClusterConfig; readonly at: string }>();
+  readonly #codecs: Codecs;
+  /** Undefined if no cluster uses predictive preconnect. */
+  readonly #connectivity: Connectivity | undefined;
   /** The generation that this one replaces; undefined once it has. */
   #previous: Estate | undefined;
   /** Earlier generations that still finish exchanges, the latest first. */
@@ -67,6 +73,8 @@ export class ClusterManager implements Service {
   readonly #look: Timer;
   readonly #heir: Heir;
   #active = false;
+  /** After the end of this generation: where clusters are that it never set up. */
+  #successor: Clusters | undefined = undefined;
 
   constructor(config: Config, cx: SetupContext) {
     this.#cx = cx;
@@ -86,22 +94,30 @@ export class ClusterManager implements Service {
     this.#estate = this.#makeEstate(config);
     this.#ownLocality = localityKey(cx.node.locality);
     this.clusters = {
-      get: (name) => this.#entries.get(name)?.cluster,
+      get: (name) =>
+        (this.#entries.get(name) ?? this.#late(name))?.cluster ?? this.#successor?.get(name),
+      has: (name) => this.#entries.has(name) || this.#unused.has(name),
       status: () => this.#membership?.status(),
     };
     this.#look = cx.timer(() => this.#onLook());
     this.#heir = this.#asHeir();
     // Registered before clusters are added: if one is refused below, those before it must be released.
     cx.onDispose(() => this.#dispose());
-    const codecs: Codecs = {
+    let http2: Slot<CodecFactory> | undefined;
+    this.#codecs = {
       http1: cx.shipped("codec", "codec/http1"),
-      http2: () => cx.shipped("codec", "codec/http2"),
+      http2: () => (http2 ??= cx.shipped("codec", "codec/http2")),
     };
     const ahead = config.some(
       ({ preconnect_policy }) => (preconnect_policy?.predictive_preconnect_ratio ?? 1) > 1,
     );
-    const connectivity = ahead ? new Connectivity() : undefined;
-    everyOf(config, (cluster, k) => this.#add(cluster, `[${k}]`, codecs, connectivity));
+    this.#connectivity = ahead ? new Connectivity() : undefined;
+    const mayWait = cx.role === "worker" && cx.rehearsed === true;
+    everyOf(config, (cluster, k) => {
+      const isLate = mayWait && cluster.name !== cx.node.localCluster && isPlain(cluster);
+      if (isLate) this.#unused.set(cluster.name, { config: cluster, at: `[${k}]` });
+      else this.#add(cluster, `[${k}]`);
+    });
     if (cx.role === "canary") return;
     cx.onHandover(() => this.#estate);
     this.#look.arm(LOOK_MS);
@@ -117,23 +133,35 @@ export class ClusterManager implements Service {
       : this.#entries.get(localCluster)?.cluster.asLocal();
   }
 
-  #add(
-    config: ClusterConfig,
-    at: string,
-    codecs: Codecs,
-    connectivity: Connectivity | undefined,
-  ): void {
+  /**
+   * Sets up a cluster at its first use: of a thousand clusters most workers use few. Never throws: the canary has found what is
+   * wrong with a config.
+   */
+  #late(name: string): Entry | undefined {
+    const unused = this.#unused.get(name);
+    if (unused === undefined) return undefined;
+    this.#unused.delete(name);
+    try {
+      this.#add(unused.config, unused.at);
+    } catch (error) {
+      const message = error instanceof Error ? error.message : String(error);
+      this.#cx.log.error("a cluster cannot be set up", { cluster: name, error: message });
+    }
+    return this.#entries.get(name);
+  }
+
+  #add(config: ClusterConfig, at: string): void {
     const { balancer, type } = this.#packages(config, at);
     const cluster = new UpstreamCluster({
       cx: this.#cx,
       config,
       balancer,
-      codecs,
+      codecs: this.#codecs,
       loadOf: (name, host) => this.#loadOf(name, host),
       hostNames: this.#estate.hostNames,
-      connectivity,
+      connectivity: this.#connectivity,
       type: type.current.value,
-      clusterOf: (name) => this.#entries.get(name)?.cluster,
+      clusterOf: (name) => (this.#entries.get(name) ?? this.#late(name))?.cluster,
       onChanged: () => {
         if (config.name !== this.#cx.node.localCluster) return;
         for (const entry of this.#entries.values())
@@ -371,14 +399,16 @@ export class ClusterManager implements Service {
         this.#membership?.begin();
       },
       adopt: (connection, handler) => this.#cx.adopt(connection, handler),
-      fingerprint: (cluster) => this.#entries.get(cluster)?.cluster.fingerprint,
+      fingerprint: (cluster) => this.#estate.fingerprints.get(cluster),
       takeIdle: (cluster, host, facts) =>
-        this.#entries.get(cluster)?.cluster.takeIdle(host, facts) ?? false,
+        (this.#entries.get(cluster) ?? this.#late(cluster))?.cluster.takeIdle(host, facts) ?? false,
     };
   }
 
   #dispose(): void {
     this.#look.cancel();
+    this.#unused.clear();
+    this.#successor = this.#estate.heir?.clusters;
     for (const entry of this.#entries.values()) {
       entry.stop();
       entry.generation.release();

@@ -305,6 +305,34 @@ export type ClusterConfig = Static<typeof ClusterConfig>;
 export const Config = Type.Array(ClusterConfig);
 export type Config = Static<typeof Config>;
 
+/** The policies that keep neither stats nor memory that workers share: it does not matter when they are set up, nor in what order. */
+const PLAIN_POLICIES: readonly ClusterConfig["lb_policy"][] = [
+  "ROUND_ROBIN",
+  "LEAST_REQUEST",
+  "RANDOM",
+];
+
+/**
+ * True for a cluster that a thread may set up as late as at its first use: nothing is discovered, checked, timed from the start of
+ * the config, or read from files.
+ */
+export function isPlain(config: ClusterConfig): boolean {
+  return (
+    config.type === "STATIC" &&
+    config.cluster_type === undefined &&
+    (config.health_checks ?? []).length === 0 &&
+    config.outlier_detection === undefined &&
+    PLAIN_POLICIES.includes(config.lb_policy) &&
+    config.load_balancing_policy === undefined &&
+    config.lb_subset_config === undefined &&
+    config.round_robin_lb_config?.slow_start_config === undefined &&
+    config.least_request_lb_config?.slow_start_config === undefined &&
+    config.transport_socket === undefined &&
+    config.transport_socket_matches === undefined &&
+    config.typed_extension_protocol_options?.[HTTP_PROTOCOL_OPTIONS]?.http_filters === undefined
+  );
+}
+
 /** Checks what the schema cannot express. Throws the errors of all clusters, one each. */
 export function check(config: Config): void {
   const names = new Set<string>();

@@ -3,11 +3,13 @@ import {
   type CloseEvent,
   type Cluster,
   type ConfigError,
+  defineCluster,
   defineTransport,
   type HostSpec,
   latin1Encode,
   Type,
 } from "@tsproxy/sdk";
+import { TestContext } from "@tsproxy/sdk/testing";
 import { beforeEach, describe, expect, it } from "vitest";
 import { FLAG } from "./health-flags.ts";
 import {
@@ -20,7 +22,9 @@ import {
   discoveredCluster,
   discoverer,
   endTurn,
+  equip,
   gauges,
+  inTurn,
   listedCluster,
   one,
   refused,
@@ -361,6 +365,60 @@ describe("the control thread", () => {
     discoverer.updates[0]!([spec("10.0.0.1")]);
     expect(c.hosts).toEqual([]);
     expect(cx.clock.armed).toBe(0);
+  });
+});
+
+describe("a worker whose config the canary has set up", () => {
+  /** Names of the clusters that have been set up, each time. */
+  const made: string[] = [];
+  beforeEach(() => {
+    made.length = 0;
+    const noting = defineCluster({
+      name: "noting",
+      config: Type.Unsafe<{ name: string; hosts: HostSpec[] }>({ type: "object" }),
+      setup: ({ name, hosts }) => {
+        made.push(name);
+        if (hosts.length === 0) throw new Error("no hosts");
+        return { initialHosts: hosts };
+      },
+    });
+    useContext(equip(Object.assign(new TestContext(), { rehearsed: true })));
+    cx.define("cluster/static", noting).define("balancer/ring_hash", inTurn);
+  });
+  const hosts = [spec("10.0.0.1")];
+
+  it("sets plain clusters up at their first use", () => {
+    const manager = start(listedCluster("a", hosts), listedCluster("b", hosts));
+    expect(made).toEqual([]);
+    expect(manager.clusters!.has!("a")).toBe(true);
+    expect(made).toEqual([]);
+    const b = cluster(manager, "b");
+    expect(made).toEqual(["b"]);
+    expect(cluster(manager, "b")).toBe(b);
+    ask(b);
+    connected(0);
+    say(0, "ok");
+    expect(stat("rq_total", "b")).toBe(1);
+    expect(made).toEqual(["b"]);
+    expect(manager.clusters!.get("c")).toBeUndefined();
+    expect(manager.clusters!.has!("c")).toBe(false);
+  });
+
+  it("sets others up at once: those that are checked, shown, or timed from the start", () => {
+    start(
+      listedCluster("checked", hosts, { outlier_detection: {} }),
+      listedCluster("hashed", hosts, { lb_policy: "RING_HASH" }),
+      listedCluster("slow", hosts, { round_robin_lb_config: { slow_start_config: {} } }),
+      listedCluster("plain", hosts),
+    );
+    expect(made).toEqual(["checked", "hashed", "slow"]);
+  });
+
+  it("says so and has no such cluster if one fails after all", () => {
+    const manager = start(listedCluster("a", []));
+    expect(manager.clusters!.get("a")).toBeUndefined();
+    expect(manager.clusters!.get("a")).toBeUndefined();
+    expect(cx.logged.map(({ message }) => message)).toEqual(["a cluster cannot be set up"]);
   });
 });
 

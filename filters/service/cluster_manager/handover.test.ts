@@ -31,7 +31,8 @@ beforeEach(() => useContext());
 describe("a new generation", () => {
   /** The next generation beside the old one, as core prepares it. */
   const prepare = (old: TestContext): TestContext => {
-    const next = equip(new TestContext());
+    // The canary has set the config up, so workers set up plain clusters at their first use.
+    const next = equip(Object.assign(new TestContext(), { rehearsed: true }));
     next.role = old.role;
     next.previous = old.handover!();
     return next;

@@ -101,7 +101,7 @@ const wordCodec = defineCodec({
 });
 
 /** A balancer that takes hosts in the order of the list, so that tests can tell the next one. */
-const inTurn = defineBalancer({
+export const inTurn = defineBalancer({
   name: "in_turn",
   config: Type.Object({}),
   setup: () => ({
