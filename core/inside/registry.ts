@@ -33,9 +33,9 @@ export class Scope {
   readonly place: Place;
   readonly previous: unknown;
   readonly children: SlotState[] = [];
-  /** Number of nested uses so far, by kind and name. */
-  readonly #named = new Map<string, number>();
-  readonly #disposers = new Set<() => void>();
+  /** Number of nested uses so far, by kind and name. This and the next are made when needed: of thousands of scopes few have any. */
+  #named: Map<string, number> | undefined = undefined;
+  #disposers: Set<() => void> | undefined = undefined;
   handover: (() => unknown) | undefined = undefined;
   #disposed = false;
 
@@ -52,6 +52,7 @@ export class Scope {
    */
   nestedPlace(kind: string, name: string): string {
     const key = `${kind}:${name}`;
+    this.#named ??= new Map();
     const count = (this.#named.get(key) ?? 0) + 1;
     this.#named.set(key, count);
     const number = count > 1 ? `#${count}` : "";
@@ -60,19 +61,19 @@ export class Scope {
 
   onDispose(dispose: () => void): void {
     if (this.#disposed) dispose();
-    else this.#disposers.add(dispose);
+    else (this.#disposers ??= new Set()).add(dispose);
   }
 
   /** For a disposer whose work has been done before the end. */
   forget(dispose: () => void): void {
-    this.#disposers.delete(dispose);
+    this.#disposers?.delete(dispose);
   }
 
   /** Runs the disposers, latest first, and retires the nested slots. */
   dispose(): void {
     if (this.#disposed) return;
     this.#disposed = true;
-    for (const dispose of [...this.#disposers].reverse()) {
+    for (const dispose of [...(this.#disposers ?? [])].reverse()) {
       try {
         dispose();
       } catch (error) {

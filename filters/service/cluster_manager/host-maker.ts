@@ -3,7 +3,14 @@ import { firstFlags, type HealthList, openOutlierTable } from "./cluster-health.
 import type { ClusterConfig } from "./config.ts";
 import { fingerprintOf } from "./handover.ts";
 import { type HealthReport, report } from "./health-desk.ts";
-import { idOf, type Load, type PoolMaker, sameMetadata, UpstreamHost } from "./host.ts";
+import {
+  type HostSurroundings,
+  idOf,
+  type Load,
+  type PoolMaker,
+  sameMetadata,
+  UpstreamHost,
+} from "./host.ts";
 import { OutlierMonitor, type OutlierTable } from "./outlier-monitor.ts";
 import { HostCells } from "./stats.ts";
 import type { Transports } from "./transports.ts";
@@ -26,13 +33,15 @@ export interface HostMakerParts {
 /** Makes the hosts of one cluster, and gives them the health that the control thread publishes. */
 export class HostMaker {
   readonly #parts: HostMakerParts;
+  readonly #around: HostSurroundings;
   readonly #outliers: OutlierTable | undefined;
   /** Health published by the control thread; undefined before the first. */
   health: HealthList | undefined = undefined;
 
   constructor(parts: HostMakerParts) {
-    const { cx, config } = parts;
+    const { cx, config, pools } = parts;
     this.#parts = parts;
+    this.#around = { pools, now: () => cx.now(), cellsOf: (spec) => this.#cellsOf(spec) };
     this.#outliers =
       config.outlier_detection === undefined || cx.role === "canary"
         ? undefined
@@ -40,15 +49,9 @@ export class HostMaker {
   }
 
   make(spec: HostSpec, id: string): UpstreamHost {
-    const { cx, config, loadOf, pools, transports } = this.#parts;
-    const host = new UpstreamHost(
-      spec,
-      () => this.#cellsOf(spec),
-      loadOf(config.name, id) ?? { active: 0 },
-      pools,
-      () => cx.now(),
-      this.flagsOf(id, spec),
-    );
+    const { config, loadOf, transports } = this.#parts;
+    const load = loadOf(config.name, id) ?? { active: 0 };
+    const host = new UpstreamHost(spec, load, this.#around, this.flagsOf(id, spec));
     host.transport = transports.choose(spec);
     return host;
   }

@@ -21,6 +21,14 @@ export interface Load {
   active: number;
 }
 
+/** What the hosts of a cluster share. */
+export interface HostSurroundings {
+  readonly pools: PoolMaker;
+  now(): number;
+  /** Makes a host's stats. */
+  cellsOf(spec: HostSpec): HostCells;
+}
+
 /** Creates and drops the connection pools of hosts. */
 export interface PoolMaker {
   make(host: UpstreamHost, priority: Priority, peer?: PeerNames): readonly Pool[];
@@ -35,13 +43,14 @@ export class UpstreamHost implements Host {
   readonly load: Load;
   /** All pools of the host, of both priorities and for all names. */
   readonly pools: Pool[] = [];
-  readonly #makeCells: () => HostCells;
+  readonly #around: HostSurroundings;
+  /** The spec that it was made with: stats keep that name. */
+  readonly #first: HostSpec;
   #cells: HostCells | undefined = undefined;
   /** Pools by priority: one, or with `use_downstream_protocol_config` one for HTTP/1.1 and one for HTTP/2, in that order. */
   #defaultPools: readonly Pool[] | undefined = undefined;
   #highPools: readonly Pool[] | undefined = undefined;
   #named: NamedPools | undefined = undefined;
-  readonly #poolMaker: PoolMaker;
   /** Transport socket of its connections; undefined: plain TCP. */
   transport: Slot<TransportFactory> | undefined = undefined;
   spec: HostSpec;
@@ -55,29 +64,20 @@ export class UpstreamHost implements Host {
   /** Undefined without active checks, so that x-envoy-immediate-health-check-fail is not looked for. */
   onImmediateHealthCheckFail: (() => void) | undefined = undefined;
   onLoadReport: Host["onLoadReport"] = undefined;
-  readonly #now: () => number;
   #flags: number;
 
-  constructor(
-    spec: HostSpec,
-    makeCells: () => HostCells,
-    load: Load,
-    poolMaker: PoolMaker,
-    now: () => number,
-    flags: number,
-  ) {
+  constructor(spec: HostSpec, load: Load, around: HostSurroundings, flags: number) {
     this.address = addressOf(spec);
     this.key = formatAddress(this.address);
     this.spec = spec;
-    this.#now = now;
+    this.#around = around;
+    this.#first = spec;
     this.#flags = flags;
     this.health = healthBy(spec, flags);
     this.excluded = excludedBy(spec, flags);
     this.localityKey = localityKey(spec.locality);
-    this.healthySince = now();
-    this.#makeCells = makeCells;
+    this.healthySince = around.now();
     this.load = load;
-    this.#poolMaker = poolMaker;
   }
 
   get canary(): boolean {
@@ -90,7 +90,7 @@ export class UpstreamHost implements Host {
 
   /** Created on first use, as most hosts of a large config have no requests on most workers. */
   get cells(): HostCells {
-    this.#cells ??= this.#makeCells();
+    this.#cells ??= this.#around.cellsOf(this.#first);
     return this.#cells;
   }
 
@@ -107,10 +107,10 @@ export class UpstreamHost implements Host {
   ): Pool | undefined {
     this.#named ??= new NamedPools((pool) => {
       this.pools.splice(this.pools.indexOf(pool), 1);
-      this.#poolMaker.drop(pool);
+      this.#around.pools.drop(pool);
     });
     const make = () => {
-      const made = this.#poolMaker.make(this, priority, peer);
+      const made = this.#around.pools.make(this, priority, peer);
       this.pools.push(...made);
       return made;
     };
@@ -120,7 +120,7 @@ export class UpstreamHost implements Host {
 
   #default(): readonly Pool[] {
     if (this.#defaultPools === undefined) {
-      this.#defaultPools = this.#poolMaker.make(this, "default");
+      this.#defaultPools = this.#around.pools.make(this, "default");
       this.pools.push(...this.#defaultPools);
     }
     return this.#defaultPools;
@@ -129,7 +129,7 @@ export class UpstreamHost implements Host {
   /** Created on first use, as few routes have high priority. */
   #high(): readonly Pool[] {
     if (this.#highPools === undefined) {
-      this.#highPools = this.#poolMaker.make(this, "high");
+      this.#highPools = this.#around.pools.make(this, "high");
       this.pools.push(...this.#highPools);
     }
     return this.#highPools;
@@ -167,7 +167,7 @@ export class UpstreamHost implements Host {
     const health = healthBy(this.spec, this.#flags);
     const excluded = excludedBy(this.spec, this.#flags);
     const changed = health !== this.health || excluded !== this.excluded;
-    if (health === "healthy" && this.health !== "healthy") this.healthySince = this.#now();
+    if (health === "healthy" && this.health !== "healthy") this.healthySince = this.#around.now();
     this.health = health;
     this.excluded = excluded;
     return changed;

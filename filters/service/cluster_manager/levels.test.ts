@@ -19,10 +19,12 @@ const OPTIONS: BalancingOptions = {
 function makeHost(spec: Partial<HostSpec>, flags = 0): UpstreamHost {
   return new UpstreamHost(
     { ip: "10.0.0.1", port: 80, hostname: "", weight: 1, priority: 0, healthStatus: "", ...spec },
-    () => new HostCells(new TestStats(), "c", ""),
     { active: 0 },
-    { make: () => [], drop: () => {} },
-    () => 0,
+    {
+      pools: { make: () => [], drop: () => {} },
+      now: () => 0,
+      cellsOf: () => new HostCells(new TestStats(), "c", ""),
+    },
     flags,
   );
 }
