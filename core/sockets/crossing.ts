@@ -70,6 +70,10 @@ export class Crossing {
   get running(): boolean {
     return this.#running;
   }
+  /** True after `end`: nobody will take an event. */
+  get ended(): boolean {
+    return this.#dead;
+  }
 
   visit(visited: Visited): void {
     this.#visited.push(visited);

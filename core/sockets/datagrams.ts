@@ -40,6 +40,8 @@ export class Datagrams {
     this.#table.open++;
     socket.on("message", (bytes, from) => {
       const crossing = this.#crossing;
+      // A listener's socket stays open until the next isolate takes it over.
+      if (crossing.ended) return;
       const head = `${from.address}|${from.port}\n`;
       const size = head.length + bytes.length;
       crossing.needInput(size);
@@ -54,7 +56,7 @@ export class Datagrams {
   }
 
   #onError(entry: Entry, code: string | undefined): void {
-    if (entry.closed) return;
+    if (entry.closed || this.#crossing.ended) return;
     this.#crossing.push(EVENT.DATAGRAM, entry.id, 0, -errorIndex(code));
     this.#crossing.schedule();
   }
