@@ -276,3 +276,20 @@ test("gives a thread that sets something up a longer box", async () => {
   expect(fleet.boxes()[0]!.boxMs).toBe(20_000);
   threads[0]!.events.onMessage({ type: "prepared", generation: 2 });
 });
+
+test("a thread that was started again between a preparation and its commit gets the new generation as well", async () => {
+  vi.useFakeTimers();
+  try {
+    const { fleet, threads } = fleetOf(1);
+    await serve(fleet, 1);
+    expect(await fleet.prepare(change(2))).toEqual([]);
+    threads[0]!.events.onExit("it ended");
+    await vi.advanceTimersByTimeAsync(5_000);
+    expect(threads[2]!.got[0]).toMatchObject({ type: "prepare", generation: 1 });
+    await fleet.commit(2);
+    await vi.advanceTimersByTimeAsync(5_000);
+    expect(threads[3]!.got[0]).toMatchObject({ type: "prepare", generation: 2 });
+  } finally {
+    vi.useRealTimers();
+  }
+});

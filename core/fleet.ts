@@ -188,7 +188,8 @@ export class Fleet implements RehearsalStage {
     for (const module of change.modules) this.#modules.set(module.package, module);
     for (const name of change.removed) this.#modules.delete(name);
     this.#config = change.config ?? this.#config;
-    await Promise.all(this.#members.map((member) => member.commit(generation)));
+    // A copy: a thread that cannot serve the generation leaves the list.
+    await Promise.all([...this.#members].map((member) => member.commit(generation)));
   }
 
   async abort(generation: number): Promise<void> {
@@ -464,11 +465,14 @@ class Member {
   #gone = false;
   /** True once it has committed a generation. */
   #running = false;
+  /** The generation that it has set up last, and could serve. */
+  #prepared: number | undefined = undefined;
 
   constructor(role: "worker" | "control", start: StartThread, index: number, events: ThreadEvents) {
     this.role = role;
     this.thread = start(role, index, {
       onMessage: (message) => {
+        if (message.type === "prepared") this.#prepared = message.generation;
         for (const waiter of [...this.#waiting]) waiter(message as Answer);
         events.onMessage(message);
       },
@@ -579,7 +583,9 @@ class Member {
     ];
   }
 
+  /** A thread that was started again since the others prepared is ended: the next one joins with this generation. */
   async commit(generation: number): Promise<void> {
+    if (this.#prepared !== generation) return this.thread.kill();
     const answer = this.#answer(
       COMMIT_MS,
       (message) => message.type === "committed" && message.generation === generation,

@@ -70,6 +70,9 @@ interface Pending {
   readonly onReady?: () => void;
 }
 
+/** Messages that are handled only once the builtin isolate has been built again: the lost one cannot obey them. */
+const WAITING: ReadonlySet<ToWorker["type"]> = new Set(["prepare", "listen", "drain_listeners"]);
+
 /** How long a thread that stops waits for sandboxed access loggers to take the entries that they have not been sent. */
 const FLUSH_LOGS_MS = 250;
 
@@ -93,8 +96,8 @@ class Worker {
   #isDead = false;
   /** The builtin isolate that was lost last. */
   #lost: Builtin | undefined = undefined;
-  /** A change that main wants prepared, and that waits until the isolate has been built again. */
-  #waiting: Extract<ToWorker, { type: "prepare" }> | undefined = undefined;
+  /** Messages of main that came meanwhile (WAITING), in their order. */
+  #waiting: ToWorker[] = [];
   /** Its listening sockets, which stay open meanwhile. */
   #listeners: ReadonlyMap<string, Listening> = new Map();
   /** Connections that other workers have passed on meanwhile. */
@@ -369,6 +372,10 @@ class Worker {
   // ---- generations
 
   onMessage(message: ToWorker): void {
+    if (this.#isDead && WAITING.has(message.type)) {
+      this.#waiting.push(message);
+      return;
+    }
     switch (message.type) {
       case "prepare":
         this.#prepare(message);
@@ -380,8 +387,9 @@ class Worker {
         this.#commit(message.generation);
         break;
       case "abort":
-        if (this.#waiting?.generation === message.generation) this.#waiting = undefined;
-        else if (this.#pending?.generation === message.generation) this.#drop(this.#pending);
+        this.#waiting = this.#waiting.filter(({ type }) => type !== "prepare");
+        if (this.#pending?.generation === message.generation && !this.#isDead)
+          this.#drop(this.#pending);
         break;
       case "listen":
         void this.#listen(message.listeners);
@@ -462,10 +470,6 @@ class Worker {
   }
 
   #prepare(message: Extract<ToWorker, { type: "prepare" }>): void {
-    if (this.#isDead) {
-      this.#waiting = message;
-      return;
-    }
     const { generation, modules, removed, config, rehearsed } = message;
     const next = new Map(this.#live.modules);
     for (const name of removed) next.delete(name);
@@ -751,9 +755,7 @@ class Worker {
       if (this.#isFirst) this.#gathering.takes = true;
       for (const { name, handle } of this.#given.splice(0)) this.#sockets.take(name, handle);
       this.#crossing.poke();
-      const waiting = this.#waiting;
-      this.#waiting = undefined;
-      if (waiting !== undefined) this.#prepare(waiting);
+      for (const message of this.#waiting.splice(0)) this.onMessage(message);
     };
     const pending: Pending = {
       generation: this.#generation,

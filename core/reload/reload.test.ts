@@ -361,8 +361,11 @@ test("ends with the last of many saves of every kind, in whatever order they com
   ];
   let n = 1;
   const from = performance.now();
+  let slowestMs = 0;
   for (const gap of [0, 1, 3, 7, 15, 31, 40, 0, 50, 2, 62, 5, 0, 0, 20, 33]) {
+    const began = performance.now();
     await kinds[n % kinds.length]!(filter("shout", `v${++n}`));
+    slowestMs = Math.max(slowestMs, performance.now() - began);
     await delay(gap);
   }
   const savedWithinMs = performance.now() - from;
@@ -374,8 +377,8 @@ test("ends with the last of many saves of every kind, in whatever order they com
     change.modules.map((m) => Number(/"v(\d+)"/.exec(textOf(m))?.[1] ?? 0)),
   );
   expect(order.slice(2)).toEqual(order.slice(2).toSorted((a, b) => a - b));
-  // What is still written after two seconds is judged as it stands: on a machine that is as slow as that, half a file.
-  if (savedWithinMs < 1_500) expect(world.refusals).toEqual([]);
+  // A file is judged as it stands 250 ms after the last event, or two seconds after the first: on a slow machine, half a file.
+  if (savedWithinMs < 1_500 && slowestMs < 100) expect(world.refusals).toEqual([]);
 });
 
 test("keeps serving what it has when a save does not parse, says so once with the place, and recovers", async () => {

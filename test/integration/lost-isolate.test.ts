@@ -81,3 +81,45 @@ test("a worker whose isolate was lost serves again although a sandbox refuses it
     rmSync(shipped, { recursive: true, force: true });
   }
 });
+
+/** Beside the shipped filters: loops for the path /spin, and refuses its setup while a runtime value says so. */
+const FRAGILE = MOODY.replace('"moody"', '"fragile"').replace(
+  "onResponseHeaders",
+  'onRequestHeaders(headers) { if (headers.path === "/spin") for (;;) {} },\n      onResponseHeaders',
+);
+
+test("listeners that are told to stop while the isolate is lost stop once there is one again", async () => {
+  const filters = [{ name: "fragile", config: {} }];
+  const proxy = await Proxy.start({
+    concurrency: 1,
+    args: ["--trust", "fragile"],
+    files: { "filters/fragile.ts": FRAGILE },
+    config: {
+      ...bootstrap([listener("main", http([direct("/", "yes")], {}, filters))]),
+      layered_runtime: { layers: [{ name: "admin", admin_layer: {} }] },
+    },
+  });
+  try {
+    /** What came of a request: the answer's x-refuse, or why there was none. */
+    const outcome = (path: string) =>
+      get(proxy.port("main"), path).then(
+        ({ headers }) => headers["x-refuse"],
+        (error: NodeJS.ErrnoException) => error.code,
+      );
+    const until = (wanted: string) =>
+      eventually(
+        () => outcome("/"),
+        (said) => said === wanted,
+        `the outcome ${wanted}`,
+      );
+    await proxy.admin("/runtime_modify?refuse=1", "POST");
+    await until("1");
+    await outcome("/spin");
+    await proxy.line(/fragile: cannot be set up again: not today/);
+    await proxy.admin("/drain_listeners", "POST");
+    await proxy.admin("/runtime_modify?refuse=0", "POST");
+    await until("ECONNREFUSED");
+  } finally {
+    await proxy.stop();
+  }
+});
