@@ -197,6 +197,7 @@ function newFleet(): Fleet {
     new FleetLog({
       log,
       find: (filename) => reload.sources(filename),
+      config: () => reload.live?.config,
       findOwn,
       onReverted,
       server,

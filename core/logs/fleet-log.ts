@@ -2,10 +2,11 @@ import type { ServerStats } from "../admin/server-stats.ts";
 import type { StatsReader } from "../admin/stats.ts";
 import type { FleetEvents, Thread } from "../fleet.ts";
 import { locate, type SourcePositions } from "../packages/bundle.ts";
-import { formatProblem } from "../problem.ts";
-import type { FromWorker } from "../protocol.ts";
+import { formatProblem, problem } from "../problem.ts";
+import type { FromWorker, RuntimeConfig } from "../protocol.ts";
 import type { LineOrder } from "./line-order.ts";
 import type { Log } from "./log.ts";
+import { scriptPlace } from "./script-place.ts";
 
 /** Within this time a repeated message is counted, not printed: what concerns all threads is reported by each of them. */
 const REPEAT_MS = 1_000;
@@ -18,6 +19,8 @@ export interface FleetLogParts {
   readonly find: (filename: string) => SourcePositions | undefined;
   /** The same for core's own modules. */
   readonly findOwn: (filename: string) => SourcePositions | undefined;
+  /** The config that serves, whose scripts faults may be in. */
+  readonly config: () => RuntimeConfig | undefined;
   /** A thread serves the previous code of these packages again. */
   readonly onReverted: (packages: readonly string[]) => void;
   readonly server: Pick<ServerStats, "faults">;
@@ -62,7 +65,11 @@ export class FleetLog implements FleetEvents {
     if (reverted !== undefined && reverted.length > 0) this.#parts.onReverted(reverted);
     this.#once(`fault ${name} ${reason}`, (more) => {
       // A package's fault is located in the package itself, even if core's code stands above it in the stack.
-      const found = locate(reason, stack, name === "" ? findOwn : find);
+      const located = locate(reason, stack, name === "" ? findOwn : find);
+      const place = scriptPlace(stack, this.#parts.config());
+      // A script's own errors have been given their place by its package.
+      const isToPlace = place !== undefined && !reason.includes(`${place.file}:`);
+      const found = isToPlace ? { ...problem(reason), ...place } : located;
       const who = name === "" ? "" : `${name}: `;
       log.error({ thread: thread.name, ...more }, `fault: ${who}${formatProblem(found)}`);
     });

@@ -20,6 +20,7 @@ const config = (version: string) =>
                 });
                 function onRequest(req) {
                   if (req.path === "/throw") throw new Error("on purpose");
+                  if (req.path === "/float") Promise.reject(new Error("floating"));
                   if (req.path === "/loop") for (;;) {}
                   const key = req.header("x-key");
                   if (key !== undefined && !limit.take(key)) return reply(429);
@@ -70,6 +71,12 @@ test("a script that throws costs its own request, and is told of with its place 
   expect((await ask()).text).toBe("through\n");
   const line = await proxy.line(/on purpose/);
   expect(line.msg).toMatch(/\.(ya?ml|json):\d+:\d+: on purpose/);
+});
+
+test("a promise that a script leaves to itself is told of with the script's place, too", async () => {
+  expect((await ask("/float")).status).toBe(200);
+  const line = await proxy.line(/floating/);
+  expect(line.msg).toMatch(/^fault: http\/script: [^ ]*\.(ya?ml|json):\d+:\d+: .* floating$/);
 });
 
 test("a script that loops is stopped, and serves again", async () => {

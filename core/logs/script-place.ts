@@ -1,0 +1,41 @@
+import type { ScriptSource } from "@tsproxy/sdk";
+import type { RuntimeConfig } from "../protocol.ts";
+
+export interface ScriptPlace {
+  readonly file: string;
+  readonly line: number;
+  readonly column: number;
+}
+
+/** The scripts of a config, found once: a config may be large, and faults many. */
+const known = new WeakMap<RuntimeConfig, readonly ScriptSource[]>();
+
+/**
+ * The place in the user's file of the topmost frame of `stack`, if that lies in a script of the config. Undefined: it lies in
+ * code of a package.
+ */
+export function scriptPlace(
+  stack: string,
+  config: RuntimeConfig | undefined,
+): ScriptPlace | undefined {
+  if (config === undefined) return undefined;
+  const [, name = "", row, col] = /\bat (?:[^\n]* \()?([^\n]+):(\d+):(\d+)/.exec(stack) ?? [];
+  let scripts = known.get(config);
+  if (scripts === undefined) known.set(config, (scripts = scriptsIn(config)));
+  const line = Number(row);
+  const isIn = ({ file, line: first, code }: ScriptSource) =>
+    file === name && line >= first && line < first + code.split("\n").length;
+  const source = scripts.find(isIn);
+  if (source === undefined) return undefined;
+  // On line 1 of a file, the column counts what opens the function that is put around the script.
+  return { file: name, line, column: line === 1 ? 1 : Number(col) + source.indent };
+}
+
+function scriptsIn(config: RuntimeConfig): ScriptSource[] {
+  const scripts: ScriptSource[] = [];
+  JSON.stringify(config, (_key, value) => {
+    if (typeof value?.code === "string" && typeof value.indent === "number") scripts.push(value);
+    return value;
+  });
+  return scripts;
+}
