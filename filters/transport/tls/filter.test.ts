@@ -486,6 +486,13 @@ describe("a cluster's", () => {
     expect(judged(trusted, {})).toBe("ready ");
     const error = { verifyError: "CERT_HAS_EXPIRED" };
     expect(judged(trusted, error)).toBe("failed fail_verify_error");
+    const depth = (max_verify_depth: number, ...peerChain: string[]) =>
+      judged({ ...trusted, max_verify_depth }, { peerChain });
+    expect(depth(0, "a")).toBe("ready ");
+    expect(depth(0, "a", "c\na")).toBe("ready ");
+    expect(depth(0, "a", "i")).toBe("failed fail_verify_error");
+    expect(depth(1, "a", "i", "ca")).toBe("ready ");
+    expect(depth(1, "a", "i", "j")).toBe("failed fail_verify_error");
     const lax = { ...trusted, trust_chain_verification: "ACCEPT_UNTRUSTED" };
     expect(judged(lax, error)).toBe("ready fail_verify_error");
     const named = (exact: string) => ({

@@ -121,8 +121,19 @@ export class DefaultValidation implements Validation {
 
   #chainError({ verifyError, peerChain }: TlsInfo): string {
     if (verifyError !== "") return verifyError;
-    return peerChain.length - 1 > this.#maxDepth + 1 ? "CERT_CHAIN_TOO_LONG" : "";
+    if (peerChain.length - 1 <= this.#maxDepth) return "";
+    return intermediates(peerChain, this.trustedCa ?? "") > this.#maxDepth
+      ? "CERT_CHAIN_TOO_LONG"
+      : "";
   }
+}
+
+/** How many certificates of a chain stand between the peer's own and the authority, which the peer need not send. Both are PEM. */
+function intermediates(chain: readonly string[], authorities: string): number {
+  const trusted = authorities.replace(/\s/g, "");
+  const above = chain.slice(1);
+  const end = above.findIndex((certificate) => trusted.includes(certificate.replace(/\s/g, "")));
+  return end === -1 ? above.length : end;
 }
 
 /** True if the peer's key was used against its certificate's keyUsage (RFC 5280 §4.2.1.3), which BoringSSL enforces. */
