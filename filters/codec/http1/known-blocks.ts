@@ -7,12 +7,15 @@ const SLOTS = 64;
 /** Bytes of a block that is kept at most; shorter ones than MIN_BYTES are parsed as quickly. */
 const MAX_BYTES = 1024;
 const MIN_BYTES = 100;
-/** Of this many blocks that one slot does not hold, one is learned: peers that never say the same twice cost little. */
+/** One in this many of the blocks that a slot does not have is kept in it: peers that never say the same twice cost little. */
 const LEARN_EVERY = 8;
 
 /** A block of header lines as it was received, and what its parser made of it. */
 class KnownBlock {
-  /** The block as received and with its names in lower case; it begins as far within a word as where it was received. */
+  /**
+   * The block as it was received, and with its names in lower case. Both begin at the offset within a word (`#start`) that the block
+   * had in the memory that it came in: only blocks of that offset can be compared word by word.
+   */
   readonly #received = new Int32Array(MAX_BYTES / 4 + 2);
   readonly #folded = new Int32Array(MAX_BYTES / 4 + 2);
   readonly #receivedBytes = new Uint8Array(this.#received.buffer);
@@ -75,8 +78,8 @@ class KnownBlock {
 }
 
 /**
- * Blocks of header lines that were parsed lately, by some of their bytes. Clients and upstreams mostly say the same in message after
- * message: a block that is one of these byte for byte takes what was found then.
+ * Blocks of header lines that were parsed lately, by slot. Clients and upstreams mostly say the same in message after message: for a
+ * block that equals one of these byte for byte, what was found then is taken over.
  */
 const blocks: (KnownBlock | undefined)[] = new Array(SLOTS).fill(undefined);
 
@@ -92,7 +95,7 @@ export function parseBlock(headers: HeaderMap, at: number, end: number, most: nu
     : parseFields(headers, at, end, most, true);
 }
 
-/** From six words of the block, and where within a word it begins. */
+/** The slot of a block, by six of its first words and its offset within a word. */
 function slotOf(words: Int32Array, at: number): number {
   const w = at >> 2;
   let hash = at & 3;
