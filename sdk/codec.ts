@@ -29,6 +29,8 @@ export interface CodecOptions {
   readonly headersWithUnderscores: "ALLOW" | "REJECT_REQUEST" | "DROP_HEADER";
   /** HTTP/1: how header names are written. Absent: in lower case. `preserve_case`: as the sender of the head wrote them. */
   readonly headerKeyFormat?: "proper_case_words" | "preserve_case" | undefined;
+  /** HTTP/1 clients: responses keep their `reason`. Needs `preserve_case`. */
+  readonly forwardsReason?: boolean | undefined;
   /** HTTP/1 servers: true if a client's request for an upgrade of that name is ignored. Absent: none is ignored. */
   readonly ignoresUpgrade?: ((name: string) => boolean) | undefined;
   /** HTTP/1 clients: request targets are absolute URLs, as forward proxies want them. */

@@ -179,6 +179,26 @@ describe("a request body", () => {
 });
 
 describe("responses", () => {
+  it("keep the words behind their status where that is configured, in pieces too", () => {
+    const reasonOf = (forwardsReason: boolean, ...pieces: string[]) => {
+      const { events, send, ask } = open({ headerKeyFormat: "preserve_case", forwardsReason });
+      let reason: string | undefined;
+      events.onHead = () => {
+        reason = events.responseHeaders.reason;
+      };
+      ask();
+      for (const piece of pieces) send(piece);
+      expect(events.log[0]).toMatch(/^head 200 /);
+      return reason;
+    };
+    const rest = "\r\nX-A: 1\r\ncontent-length: 0\r\n\r\n";
+    expect(reasonOf(true, `HTTP/1.1 200 All Is Well${rest}`)).toBe("All Is Well");
+    expect(reasonOf(true, "HTTP/1.1 200 All I", `s Well${rest}`)).toBe("All Is Well");
+    expect(reasonOf(false, `HTTP/1.1 200 All Is Well${rest}`)).toBeUndefined();
+    for (const none of ["", " "])
+      expect(reasonOf(true, `HTTP/1.1 200${none}${rest}`)).toBeUndefined();
+  });
+
   type Case = readonly [
     why: string,
     wire: string,

@@ -3,7 +3,7 @@ import type { HeaderMap, RequestHeaders, ResponseHeaders } from "@tsproxy/sdk";
 import { PARSE } from "./error.ts";
 import { parseFields } from "./fields.ts";
 import { parseRequestHead, parseResponseHead } from "./head.ts";
-import { keepNames } from "./name-case.ts";
+import { keepNames, keepReason } from "./name-case.ts";
 
 export const KIND = { REQUEST: 0, RESPONSE: 1, TRAILERS: 2 } as const;
 type Kind = (typeof KIND)[keyof typeof KIND];
@@ -14,6 +14,7 @@ export interface HeadLimits {
   readonly maxHeaders: number;
   readonly allowCustomMethods: boolean;
   readonly headerKeyFormat?: "proper_case_words" | "preserve_case" | undefined;
+  readonly forwardsReason?: boolean | undefined;
 }
 
 /** An incomplete line up to this long is parsed again with every piece; a longer one once it has doubled or a LF arrives. */
@@ -33,11 +34,13 @@ export class HeadReader {
   /** The head's bytes with names in their original case; filled only for `preserve_case`. */
   #raw: Uint8Array = EMPTY;
   readonly #keepsNames: boolean;
+  readonly #keepsReason: boolean;
 
   constructor(kind: Kind, limits: HeadLimits) {
     this.#kind = kind;
     this.#limits = limits;
     this.#keepsNames = limits.headerKeyFormat === "preserve_case" && kind !== KIND.TRAILERS;
+    this.#keepsReason = limits.forwardsReason === true && kind === KIND.RESPONSE;
   }
 
   /** True if a part of a head has been read and the rest is missing. */
@@ -51,7 +54,10 @@ export class HeadReader {
     this.#keepRaw(memory, at, Math.min(end, at + this.#limits.maxHeadBytes + 1));
     const code = this.#read(headers, memory, at, end);
     if (code === PARSE.INCOMPLETE) return code;
-    if (code > 0) keepNames(headers, this.#raw);
+    if (code > 0) {
+      keepNames(headers, this.#raw);
+      if (this.#keepsReason) keepReason(headers as ResponseHeaders);
+    }
     this.#raw = EMPTY;
     return code;
   }

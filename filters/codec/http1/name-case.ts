@@ -1,4 +1,4 @@
-import { type HeaderMap, latin1Decode, SPAN, tokenByte } from "@tsproxy/sdk";
+import { type HeaderMap, latin1Decode, type ResponseHeaders, SPAN, tokenByte } from "@tsproxy/sdk";
 
 /*
  * Envoy's `header_key_format`. Heads are always parsed and written in lower case; if another case is configured, the names in
@@ -20,6 +20,17 @@ export function keepNames(headers: HeaderMap, raw: Uint8Array): void {
     kept.set(lower, name);
   }
   headers.originalNames = kept;
+}
+
+const REASON_AT = "HTTP/1.1 200 ".length;
+
+/** Sets `reason` to what the status line says behind the status, unless that is nothing. */
+export function keepReason(headers: ResponseHeaders): void {
+  const { memory, base } = headers;
+  const at = base + REASON_AT;
+  let end = base;
+  while (memory[end] !== CR && memory[end] !== LF) end++;
+  if (end > at) headers.reason = latin1Decode(memory, at, end);
 }
 
 /** Overwrites the names of the head at [at, end), after its first line: from `names`, or if undefined in proper case. */

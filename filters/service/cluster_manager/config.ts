@@ -9,6 +9,7 @@ import {
   endpointsOf,
   everyOf,
   type Fraction,
+  forwardsReason,
   fractionOf,
   HeaderKeyFormat,
   type Http2Options,
@@ -527,6 +528,7 @@ export interface ClusterOptions {
   readonly enableTrailers: boolean;
   readonly allowChunkedLength: boolean;
   readonly headerKeyFormat: "proper_case_words" | "preserve_case" | undefined;
+  readonly forwardsReason: boolean;
   readonly sendsAbsoluteUrl: boolean;
   readonly protocol: "HTTP1" | "HTTP2" | "DOWNSTREAM" | "ALPN";
   readonly http2: Http2Options;
@@ -582,6 +584,7 @@ export function optionsOf(config: ClusterConfig): ClusterOptions {
     enableTrailers: http1.enable_trailers ?? false,
     allowChunkedLength: http1.allow_chunked_length ?? false,
     headerKeyFormat: headerKeyFormat(http1.header_key_format),
+    forwardsReason: forwardsReason(http1.header_key_format),
     sendsAbsoluteUrl: http1.send_fully_qualified_url ?? false,
     protocol,
     http2: http2Options(options.http2_protocol_options),

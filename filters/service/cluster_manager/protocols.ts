@@ -66,6 +66,7 @@ export function codecOptions(options: ClusterOptions, stats: Stats): CodecOption
     allowCustomMethods: true,
     headersWithUnderscores: "ALLOW",
     headerKeyFormat: options.headerKeyFormat,
+    forwardsReason: options.forwardsReason,
     sendsAbsoluteUrl: options.sendsAbsoluteUrl,
     http2: options.http2,
     stats,
