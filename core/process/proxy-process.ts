@@ -160,7 +160,9 @@ export class ProxyProcess {
         const hung = this.#killed ? this.#hung : undefined;
         const reason = hung === undefined ? died : `hung (${hung.who} was silent) and was killed`;
         const { guilty } = hung ?? this.#watch;
-        const marked = this.#marks === undefined ? undefined : takeMarks(this.#marks);
+        const marks = this.#marks === undefined ? undefined : takeMarks(this.#marks);
+        // A crash inside a sandbox is a signal. A process that ends itself does so for a reason of core's own.
+        const marked = signal === null ? undefined : marks;
         resolve({ code: code ?? undefined, reason, guilty, marked });
       });
     });

@@ -289,6 +289,14 @@ test("a filter that was mended is let in again by the next process too", async (
   expect(runs()).toBe(4);
 });
 
+test("a process that ends itself blames no filter that a thread was inside by chance", async () => {
+  const { supervisor, log } = supervise(`${MARKED} ${READY}
+    if (run > 1) inside(1, "http/good");
+    setImmediate(() => process.exit(7));`);
+  expect(await supervisor.run()).toBe(1);
+  expect(log.join()).not.toMatch(/inside/);
+});
+
 test("a crash inside no filter blames nobody", async () => {
   const { supervisor, log } = supervise(`${MARKED} ${READY} die();`);
   expect(await supervisor.run()).toBe(1);
