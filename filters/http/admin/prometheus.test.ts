@@ -106,7 +106,7 @@ describe("/stats/prometheus", () => {
       stats_tags: [
         { tag_name: "my_tag", regex: "^http\\.((.*?)\\.)downstream_rq_t" },
         { tag_name: "fixed", fixed_value: "fx" },
-        { tag_name: "kind", regex: "^http\\..*\\.(other)$" },
+        { tag_name: "kind", regex: "(other)$" },
       ],
       histogram_bucket_settings: [
         { match: { suffix: "rq_time" }, buckets: [1, 5.5, 1000] },
@@ -129,7 +129,9 @@ describe("/stats/prometheus", () => {
     expect(body).toContain(
       `envoy_http_downstream_rq_xx{envoy_response_code_class="2",${labels}} 4\n`,
     );
-    expect(body).toContain(`envoy_http__count{${labels},kind="other"} 1\n`);
+    expect(body).toContain(
+      `envoy_http__count{fixed="fx",kind="other",envoy_http_conn_manager_prefix="main"} 1\n`,
+    );
     const time_ = "envoy_http_downstream_rq_time_bucket";
     expect(body).toContain(
       `${time_}{${labels},my_tag="main",le="1"} 0\n` +

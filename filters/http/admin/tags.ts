@@ -108,7 +108,9 @@ const RULES: Readonly<Record<string, readonly Rule[]>> = {
 
 /** Finds the tags of stats by their names: Envoy's defaults as far as the config leaves them, then the config's own. */
 export class Tagger {
-  readonly #own: readonly Rule[];
+  /** The config's own: as in Envoy, those that begin with a root (`^cluster\.`) come after the defaults of that root. */
+  readonly #rooted: readonly Rule[];
+  readonly #rootless: readonly Rule[];
   readonly #isDefault: (tag: string) => boolean;
   readonly #fixed: readonly (readonly [string, string])[];
 
@@ -119,7 +121,9 @@ export class Tagger {
     },
     fixed: readonly (readonly [string, string])[] = [],
   ) {
-    this.#own = rules.own;
+    const isRooted = ({ pattern }: Rule) => /^\^\w+\\\./.test(pattern.source);
+    this.#rooted = rules.own.filter(isRooted);
+    this.#rootless = rules.own.filter((rule) => !isRooted(rule));
     this.#isDefault = rules.isDefault;
     this.#fixed = fixed;
   }
@@ -141,8 +145,9 @@ export class Tagger {
     };
     for (const rule of RESPONSE) if (this.#isDefault(rule.tag)) apply(rule);
     for (const [tag, value] of this.#fixed) tags.push([tag, value]);
+    for (const rule of this.#rootless) apply(rule);
     for (const rule of rooted) if (this.#isDefault(rule.tag)) apply(rule);
-    for (const rule of this.#own) apply(rule);
+    for (const rule of this.#rooted) apply(rule);
     return { name: without(name, cuts), tags };
   }
 }
