@@ -1,4 +1,4 @@
-import { fstatSync } from "node:fs";
+import { closeSync, fstatSync, openSync } from "node:fs";
 import { expect, test } from "vitest";
 import { Marks, openMarks, takeMarks } from "./marks.ts";
 
@@ -30,4 +30,12 @@ test("a long name is cut, and calls beyond the slots go unmarked", () => {
   marks.enter();
   expect(fstatSync(file).size).toBeLessThan(10_000);
   expect([...takeMarks(file)]).toEqual(["x".repeat(255)]);
+});
+
+test("where nothing can be written, a sandbox is entered without a mark", () => {
+  const file = openSync("/dev/full", "w");
+  const marks = new Marks(file, 0).of("http/inside");
+  marks.enter();
+  marks.leaveAlone()();
+  closeSync(file);
 });

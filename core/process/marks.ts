@@ -23,7 +23,7 @@ export class Marks {
     this.#file = file;
     this.#from = thread * SLOTS_A_THREAD * SLOT_BYTES;
     // What a thread with this number that has ended has left.
-    writeSync(file, Buffer.alloc(SLOTS_A_THREAD * SLOT_BYTES), 0, undefined, this.#from);
+    this.#write(0, Buffer.alloc(SLOTS_A_THREAD * SLOT_BYTES));
     for (let slot = 1; slot < SLOTS_A_THREAD; slot++) this.#free.push(slot);
   }
 
@@ -48,7 +48,11 @@ export class Marks {
   }
 
   #write(slot: number, bytes: Buffer): void {
-    writeSync(this.#file, bytes, 0, bytes.length, this.#from + slot * SLOT_BYTES);
+    try {
+      writeSync(this.#file, bytes, 0, bytes.length, this.#from + slot * SLOT_BYTES);
+    } catch {
+      // The disk is full: the next crash may blame nobody.
+    }
   }
 }
 
