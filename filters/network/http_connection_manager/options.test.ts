@@ -216,6 +216,20 @@ describe("scoped_routes", () => {
   });
 });
 
+it("strip_any_host_port takes the port of CONNECT too, as Envoy 1.40 does", () => {
+  const table = oneHost({ match: { connect_matcher: {} }, direct_response: { status: 201 } });
+  const p = proxy().start({
+    strip_any_host_port: true,
+    upgrade_configs: [{ upgrade_type: "CONNECT" }],
+    route_config: {
+      ...table,
+      virtual_hosts: [{ ...table.virtual_hosts[0]!, domains: ["h.test"] }],
+    },
+  });
+  const c = p.connect().send("CONNECT h.test:443 HTTP/1.1\r\nhost: h.test:443\r\n\r\n");
+  expect(c.take()).toMatch(/^HTTP\/1.1 201/);
+});
+
 describe("upgrades", () => {
   const ask = (p: TestProxy, path: string, upgrade: string) =>
     p.connect().get(path, "connection: upgrade", `upgrade: ${upgrade}`);

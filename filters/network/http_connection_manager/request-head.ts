@@ -165,7 +165,7 @@ export class RequestHead {
       const answer = this.#checkPath(headers);
       if (answer !== undefined) return answer;
     }
-    if (this.#stripsHost) this.#stripHost(headers, isConnect, peer);
+    if (this.#stripsHost) this.#stripHost(headers, peer);
     return undefined;
   }
 
@@ -217,10 +217,10 @@ export class RequestHead {
     return BAD_PATH;
   }
 
-  #stripHost(headers: RequestHeaders, isConnect: boolean, peer: Peer): void {
+  #stripHost(headers: RequestHeaders, peer: Peer): void {
     const before = headers.authority ?? "";
     let host = before;
-    const colon = isConnect ? -1 : portAt(host);
+    const colon = portAt(host);
     let port = colon < 0 ? "" : host.slice(colon);
     if (colon >= 0) host = host.slice(0, colon);
     const matches = port === `:${peer.localPort}`;
