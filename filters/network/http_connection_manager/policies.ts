@@ -32,10 +32,14 @@ export interface PolicyPaths {
   readonly table: string;
 }
 
+/** Refuses the name of a cluster that does not exist; `path`: where the config has it. */
+type CheckCluster = (name: string, path: string) => void;
+
 /** Compiles the policies of a route; undefined: it has none. `weighted`: `metadata_match` of its weighted cluster. */
 export function compilePolicies(
   sources: PolicySources,
   paths: PolicyPaths,
+  checkCluster: CheckCluster,
   cx: SetupContext,
   weighted?: Metadata,
 ): RoutePolicies | undefined {
@@ -47,7 +51,7 @@ export function compilePolicies(
   const policies: RoutePolicies = {
     retry: retry === undefined ? undefined : compileRetry(retry, retryPath, cx),
     hedgeOnPerTryTimeout: hedge?.hedge_on_per_try_timeout ?? false,
-    mirrors: compileMirrors(sources, paths, cx),
+    mirrors: compileMirrors(sources, paths, checkCluster, cx),
     hash: action.hash_policy.flatMap((policy, k) =>
       compileHashPolicy(policy, `${paths.action}.hash_policy[${k}]`, cx),
     ),
@@ -183,6 +187,7 @@ function criteria(
 function compileMirrors(
   { action, virtualHost, table }: PolicySources,
   paths: PolicyPaths,
+  checkCluster: CheckCluster,
   cx: SetupContext,
 ): readonly MirrorPolicy[] {
   const places = [
@@ -191,9 +196,11 @@ function compileMirrors(
     [table.request_mirror_policies, paths.table],
   ] as const;
   const [configs, path] = places.find(([list]) => list.length > 0) ?? [[], ""];
-  return configs.map((config, k) =>
-    compileMirror(config, `${path}.request_mirror_policies[${k}]`, cx),
-  );
+  return configs.map((config, k) => {
+    const at = `${path}.request_mirror_policies[${k}]`;
+    if (config.cluster !== "") checkCluster(config.cluster, `${at}.cluster`);
+    return compileMirror(config, at, cx);
+  });
 }
 
 function compileMirror(config: MirrorPolicyConfig, path: string, cx: SetupContext): MirrorPolicy {

@@ -235,6 +235,7 @@ export class RouteCompiler {
       compilePolicies(
         { action: route!, entry, virtualHost: outer.config, table: this.#config },
         { action: `${path}.route`, virtualHost: outer.path, table: this.#path },
+        (name, at) => this.#checkCluster(name, at),
         this.#cx,
         weighted,
       );

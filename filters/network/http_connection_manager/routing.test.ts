@@ -519,6 +519,14 @@ describe("a config that cannot work is refused, and says where", () => {
       `${at}.route.cluster: unknown cluster "nope"; add it to static_resources.clusters, or set validate_clusters: false`,
     ],
     [
+      "a mirror to an unknown cluster",
+      route({
+        match: { prefix: "/" },
+        route: { cluster: "up", request_mirror_policies: [{ cluster: "nope" }] },
+      }),
+      `${at}.route.request_mirror_policies[0].cluster: unknown cluster "nope"; add it to static_resources.clusters, or set validate_clusters: false`,
+    ],
+    [
       "two actions",
       route({ ...says("x"), ...routeTo("up") }),
       `${at}: give one of route, redirect, direct_response and non_forwarding_action`,
