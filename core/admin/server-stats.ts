@@ -169,7 +169,8 @@ export class ServerStats {
   updateRuntime({ counts, keys, layers, overrides }: RuntimeLayers): void {
     const counter = (name: string, value: number) => {
       const seen = this.#runtimeCounts.get(name) ?? 0;
-      this.#stats.counter(`runtime.${name}`).add(value - seen);
+      // A counter that something was added to counts as used, even if that was 0.
+      if (value > seen) this.#stats.counter(`runtime.${name}`).add(value - seen);
       this.#runtimeCounts.set(name, value);
     };
     counter("load_success", counts.loadSuccess);

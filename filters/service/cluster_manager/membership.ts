@@ -97,8 +97,9 @@ export class Membership {
     }
     const removed = [...before.keys()].filter((name) => !this.#configs.has(name)).length;
     this.#stats.counter("cluster_added").add(added);
-    this.#stats.counter("cluster_modified").add(modified);
-    this.#stats.counter("cluster_removed").add(removed);
+    // A counter that something was added to counts as used, even if that was 0.
+    if (modified > 0) this.#stats.counter("cluster_modified").add(modified);
+    if (removed > 0) this.#stats.counter("cluster_removed").add(removed);
     this.#stats.gauge("active_clusters").set(this.#configs.size);
     this.#stats.gauge("warming_clusters").set(0);
     for (const [cluster, hosts] of this.#hosts) this.#count(cluster, hosts);

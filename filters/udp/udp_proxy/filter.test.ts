@@ -20,6 +20,16 @@ class UdpCluster extends TestCluster {
   override readonly hosts = [this.host, this.second];
   readonly asked: BalancerContext[] = [];
   next: TestHost | undefined = this.host;
+  room = 100;
+  sessions = 0;
+  beginSession() {
+    if (this.sessions >= this.room) return false;
+    this.sessions++;
+    return true;
+  }
+  endSession() {
+    this.sessions--;
+  }
   chooseHost(context: BalancerContext) {
     this.asked.push(context);
     return this.next;
@@ -175,15 +185,52 @@ test("per packet, every datagram asks for a host, and sessions are one a host", 
   expect(cx.udpSockets.map(({ sent }) => sent.length)).toEqual([2, 1]);
 });
 
-test("a session of a cluster that was replaced ends, with per-packet load balancing too", () => {
-  const { cx, cluster, send } = begin({ use_per_packet_load_balancing: true });
+test.each([false, true])(
+  "a reload of the config keeps the sessions of hosts that are still there (load balancing per packet: %s)",
+  (use_per_packet_load_balancing) => {
+    const { cx, cluster, send } = begin({ use_per_packet_load_balancing });
+    send("one");
+    const renewed = new UdpCluster("dns", cx.stats);
+    cx.clusterMap.set("dns", renewed);
+    send("two");
+    expect(cx.udpSockets.map(({ sent, open }) => [sent.length, open])).toEqual([[2, true]]);
+    expect([cluster.sessions, renewed.sessions]).toEqual([0, 1]);
+  },
+);
+
+test.each([false, true])(
+  "a reload of the config ends the sessions of hosts that are gone (load balancing per packet: %s)",
+  (use_per_packet_load_balancing) => {
+    const { cx, send } = begin({ use_per_packet_load_balancing });
+    send("one");
+    const renewed = new UdpCluster("dns", cx.stats);
+    renewed.hosts.shift();
+    renewed.next = renewed.second;
+    cx.clusterMap.set("dns", renewed);
+    send("two");
+    expect(cx.udpSockets.map(({ sent, open }) => [sent.length, open])).toEqual(
+      use_per_packet_load_balancing
+        ? [
+            [1, true],
+            [1, true],
+          ]
+        : [
+            [1, false],
+            [1, true],
+          ],
+    );
+  },
+);
+
+test("a session that its renewed cluster has no room for ends, and is counted once", () => {
+  const { cx, cluster, send } = begin();
   send("one");
-  cluster.next = new TestHost(cluster.host.address);
+  const renewed = new UdpCluster("dns", cx.stats);
+  renewed.room = 0;
+  cx.clusterMap.set("dns", renewed);
   send("two");
-  expect(cx.udpSockets.map(({ sent, open }) => [sent.length, open])).toEqual([
-    [1, false],
-    [1, true],
-  ]);
+  expect(cx.udpSockets.map(({ open }) => open)).toEqual([false]);
+  expect([cluster.sessions, renewed.sessions]).toEqual([0, 0]);
 });
 
 test("hashes the client's address, or a fixed key", () => {

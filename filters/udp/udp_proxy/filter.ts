@@ -64,7 +64,7 @@ class UdpProxy implements UdpListenerFilter, SessionOwner {
   onDatagram(bytes: Chunk, from: Address, socket: UdpSocket): void {
     const client = `${from.ip}|${from.port}`;
     const known = this.#perPacket ? undefined : this.#sessions.get(client);
-    if (known !== undefined && this.#isCurrent(known) && this.#isBest(known, from)) {
+    if (known !== undefined && this.#follows(known) && this.#isBest(known, from)) {
       known.forward(bytes);
       return;
     }
@@ -79,9 +79,12 @@ class UdpProxy implements UdpListenerFilter, SessionOwner {
     return other === undefined || !other.healthy || other === host;
   }
 
-  /** False if the session's cluster was removed or replaced, or no longer has the host. */
-  #isCurrent({ cluster, host }: Session): boolean {
-    return this.cx.clusters.get(cluster.name) === cluster && cluster.hosts.includes(host);
+  /** False if the session's cluster was removed, or no longer has the host. */
+  #follows(session: Session): boolean {
+    const cluster = this.cx.clusters.get(session.cluster.name);
+    if (cluster === session.cluster) return cluster.hosts.includes(session.host);
+    const host = cluster?.hosts.find(({ key }) => key === session.host.key);
+    return host !== undefined && session.moveTo(cluster!, host);
   }
 
   #begin(client: string, from: Address, socket: UdpSocket): Session | undefined {
@@ -98,8 +101,7 @@ class UdpProxy implements UdpListenerFilter, SessionOwner {
     if (host === undefined) return undefined;
     const key = this.#perPacket ? `${client}|${cluster.name}|${host.key}` : client;
     const open = this.#sessions.get(key);
-    if (open?.host === host) return open;
-    // Its cluster was replaced.
+    if (open !== undefined && this.#follows(open)) return open;
     open?.end();
     const stats = this.#statsOf(cluster);
     if (this.#sessions.size >= MAX_SESSIONS || cluster.beginSession?.() === false) {

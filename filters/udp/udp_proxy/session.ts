@@ -30,8 +30,10 @@ export interface SessionOwner {
 /** One client's exchange with one host. It has a socket of its own, so that answers can be told apart from those of other clients. */
 export class Session implements UdpHandler {
   readonly key: string;
-  readonly cluster: Cluster;
-  readonly host: Host;
+  #cluster: Cluster;
+  #host: Host;
+  /** Its cluster counts it as a connection. */
+  #isCounted = true;
   readonly #owner: SessionOwner;
   readonly #upstreamStats: ClusterUdpStats;
   readonly #client: Address;
@@ -55,8 +57,8 @@ export class Session implements UdpHandler {
   ) {
     this.#owner = owner;
     this.key = key;
-    this.cluster = target.cluster;
-    this.host = target.host;
+    this.#cluster = target.cluster;
+    this.#host = target.host;
     this.#upstreamStats = target.stats;
     this.#client = client;
     this.#listener = listener;
@@ -70,6 +72,25 @@ export class Session implements UdpHandler {
     this.#logTimer?.arm(owner.logEveryMs);
     owner.stats.total.inc();
     owner.stats.active.inc();
+  }
+
+  get cluster(): Cluster {
+    return this.#cluster;
+  }
+  get host(): Host {
+    return this.#host;
+  }
+
+  /**
+   * After a reload of the config other objects stand for the cluster and for its host, whose address is the same. False: the
+   * cluster takes no more connections, and the session has to end.
+   */
+  moveTo(cluster: Cluster, host: Host): boolean {
+    this.#cluster.endSession?.();
+    this.#isCounted = cluster.beginSession?.() !== false;
+    this.#cluster = cluster;
+    this.#host = host;
+    return this.#isCounted;
   }
 
   /** From the client. */
@@ -134,7 +155,7 @@ export class Session implements UdpHandler {
     this.#log("UdpSessionEnd");
     this.#addUp();
     this.#upstream.close();
-    this.cluster.endSession?.();
+    if (this.#isCounted) this.#cluster.endSession?.();
     this.#owner.stats.active.dec();
     this.#owner.onEnded(this);
   }
@@ -153,8 +174,8 @@ export class Session implements UdpHandler {
       client: this.#client,
       listener: this.#listener,
       upstream: this.#upstream,
-      host: this.host,
-      clusterName: this.cluster.name,
+      host: this.#host,
+      clusterName: this.#cluster.name,
       counts: this.#counts,
     };
     logSession(logs, session, cx.now() - this.#beganMs, logType);
