@@ -302,12 +302,18 @@ function findOwn(filename: string) {
 }
 
 function obeySignals(): void {
-  let first: number | undefined;
+  let last = Number.NEGATIVE_INFINITY;
+  // What the next signal does.
+  const ways = [
+    () => void drain(),
+    () => void stop(0),
+    () => process.kill(process.pid, "SIGKILL"),
+  ] as const;
+  let next = 0;
   const onStop = () => {
-    if (first === undefined) {
-      first = performance.now();
-      void drain();
-    } else if (performance.now() - first > SAME_SIGNAL_MS) process.kill(process.pid, "SIGKILL");
+    if (performance.now() - last < SAME_SIGNAL_MS) return;
+    last = performance.now();
+    ways[Math.min(next++, 2)]!();
   };
   process.on("SIGTERM", onStop);
   process.on("SIGINT", onStop);

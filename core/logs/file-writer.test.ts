@@ -81,3 +81,9 @@ async function made(file: string): Promise<string> {
   while (!fs.existsSync(file)) await new Promise((resolve) => setImmediate(resolve));
   return file;
 }
+
+it("ends what it writes to the process's own output, which stays open", async () => {
+  const writer = new FileWriter(() => {});
+  writer.append("/dev/stderr", "\n");
+  await writer.end();
+});

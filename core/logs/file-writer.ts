@@ -71,17 +71,18 @@ export class FileWriter {
   reopen(): void {
     for (const [path, stream] of [...this.#streams]) {
       if (STANDARD[path] !== undefined) continue;
-      this.#end(stream);
+      this.#end(path, stream);
       this.#open(path, true);
     }
   }
 
-  #end(stream: WriteStream): void {
+  #end(path: string, stream: WriteStream): void {
     const ended = new Promise<void>((resolve) => {
       stream.once("close", resolve);
       stream.once("error", () => resolve());
+      // Those of the process itself stay open.
       stream.end(() => {
-        if (STANDARD[String(stream.path)] !== undefined) resolve();
+        if (STANDARD[path] !== undefined) resolve();
       });
     });
     this.#ending.add(ended);
@@ -90,7 +91,7 @@ export class FileWriter {
 
   /** Settles when all is written. */
   async end(): Promise<void> {
-    for (const stream of this.#streams.values()) this.#end(stream);
+    for (const [path, stream] of this.#streams) this.#end(path, stream);
     this.#streams.clear();
     await Promise.all(this.#ending);
   }

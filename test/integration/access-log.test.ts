@@ -3,6 +3,7 @@ import type { ServerResponse } from "node:http";
 import os from "node:os";
 import path from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
+import { SAME_SIGNAL_MS } from "../../core/options.ts";
 import { deferred, eventually, get } from "./client.ts";
 import { accessLog, bootstrap, cluster, direct, http, listener, route } from "./config.ts";
 import { Proxy } from "./proxy.ts";
@@ -107,6 +108,40 @@ test("a proxy that ends writes the lines that still wait, and that of a request 
     expect(String((await last).body)).toBe("answered after all");
     expect(await ending.exited).toBe(0);
     expect(linesOf(lines).sort()).toEqual([...paths, "/last"].sort());
+  } finally {
+    await ending.stop();
+    await upstream.close();
+  }
+});
+
+test("a second signal cuts off a request that is never answered, and loses no line", async () => {
+  const lines = path.join(folder, "cut.log");
+  const asked = deferred<ServerResponse>();
+  const upstream = await httpUpstream((_, response) => asked.resolve(response));
+  const chain = http([direct("/said", "said\n"), route("/", "up")], {
+    access_log: [accessLog(lines, "%REQ(:PATH)%\n")],
+  });
+  const ending = await Proxy.start({
+    config: bootstrap([listener("main", chain)], [cluster("up", [upstream.port])]),
+    args: ["--file-flush-interval-msec", "600000"],
+  });
+  try {
+    await get(ending.port("main"), "/said");
+    const cut = get(ending.port("main"), "/never").catch(() => "cut off");
+    await asked.promise;
+    ending.signal("SIGTERM");
+    await ending.line(/^draining/);
+    const since = performance.now();
+    // A terminal and a parent process may both pass the same signal on: two that come within 300 ms are one.
+    await eventually(
+      () => performance.now() - since,
+      (ms) => ms > SAME_SIGNAL_MS,
+      "the next signal is another one",
+    );
+    ending.signal("SIGTERM");
+    expect(await ending.exited).toBe(0);
+    expect(await cut).toBe("cut off");
+    expect(linesOf(lines)).toContain("/said");
   } finally {
     await ending.stop();
     await upstream.close();
