@@ -1,3 +1,5 @@
+import type { TSchema } from "@sinclair/typebox";
+import { sampleConfig } from "@tsproxy/sdk/testing";
 import { stringify } from "yaml";
 import type { PackageInfo } from "../protocol.ts";
 
@@ -93,51 +95,10 @@ function at(port: number): unknown {
 }
 
 function useOf({ package: name, schema }: PackageInfo): Use {
-  return { name, config: sampleOf(schema as Schema) ?? {} };
+  return { name, config: sampleOf(schema) };
 }
 
-/** The keywords of JSON Schema that `sampleOf` reads. */
-interface Schema {
-  readonly type?: string;
-  readonly const?: unknown;
-  readonly default?: unknown;
-  readonly examples?: readonly unknown[];
-  readonly enum?: readonly unknown[];
-  readonly anyOf?: readonly Schema[];
-  readonly properties?: Readonly<Record<string, Schema>>;
-  readonly required?: readonly string[];
-  readonly items?: Schema;
-  readonly minimum?: number;
-  readonly minLength?: number;
-  readonly minItems?: number;
-  readonly duration?: boolean;
-  readonly dataSource?: boolean;
-}
-
-/** The smallest value that a schema accepts. Fields with a default are left out; an example is preferred to a guess. */
-export function sampleOf(schema: Schema): unknown {
-  if (schema.examples?.[0] !== undefined) return schema.examples[0];
-  if (schema.const !== undefined) return schema.const;
-  if (schema.enum !== undefined) return schema.enum[0];
-  if (schema.anyOf !== undefined) return sampleOf(schema.anyOf[0]!);
-  if (schema.dataSource === true) return { inline_string: "x" };
-  switch (schema.type) {
-    case "object": {
-      const wanted = (schema.required ?? []).filter(
-        (name) => schema.properties?.[name]?.default === undefined,
-      );
-      return Object.fromEntries(
-        wanted.map((name) => [name, sampleOf(schema.properties?.[name] ?? {})]),
-      );
-    }
-    case "array":
-      return Array.from({ length: schema.minItems ?? 0 }, () => sampleOf(schema.items ?? {}));
-    case "number":
-    case "integer":
-      return schema.duration ? "1s" : Math.max(1, schema.minimum ?? 1);
-    case "boolean":
-      return false;
-    default:
-      return "x".repeat(Math.max(1, schema.minLength ?? 1));
-  }
+/** As a config file has it: the smallest config that a package takes. */
+export function sampleOf(schema: unknown): unknown {
+  return sampleConfig(schema as TSchema, "1s") ?? {};
 }

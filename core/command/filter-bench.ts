@@ -122,7 +122,7 @@ async function findSubject(options: FilterBenchOptions): Promise<Subject> {
     throw new Refused(`${info.package}: it ends every chain; there is none without it`);
   const use =
     options.configFile === undefined
-      ? { name: info.package, config: sampleOf(info.schema as never) ?? {} }
+      ? { name: info.package, config: sampleOf(info.schema) }
       : await useIn(options.configFile, info, units);
   const { variants, note } = placements(unit, info, built.group);
   return {

@@ -203,7 +203,7 @@ function shown(info: FilterInfo): string {
   else if (info.kind === "service")
     lines.push("  used   as long as it is there; no config names it");
   else {
-    const sample = JSON.stringify(sampleOf(info.schema as never) ?? {});
+    const sample = JSON.stringify(sampleOf(info.schema));
     lines.push(
       `  as     - name: ${info.origin === "shipped" ? info.package : info.name}`,
       `           config: ${sample}`,
