@@ -277,6 +277,27 @@ test("gives a thread that sets something up a longer box", async () => {
   threads[0]!.events.onMessage({ type: "prepared", generation: 2 });
 });
 
+test.each(["before", "during"])(
+  "a thread that loses what it has prepared %s the commit is ended, and the next one joins with that generation",
+  async (when) => {
+    vi.useFakeTimers();
+    try {
+      const { fleet, threads } = fleetOf(1);
+      await serve(fleet, 1);
+      expect(await fleet.prepare(change(2))).toEqual([]);
+      const thread = threads[0]!;
+      const lost = { type: "refused", generation: 2, refusals: [] } as const;
+      if (when === "before") thread.events.onMessage(lost);
+      else thread.answer = () => lost;
+      await fleet.commit(2);
+      await vi.advanceTimersByTimeAsync(5_000);
+      expect(threads[2]!.got[0]).toMatchObject({ type: "prepare", generation: 2 });
+    } finally {
+      vi.useRealTimers();
+    }
+  },
+);
+
 test("a thread that was started again between a preparation and its commit gets the new generation as well", async () => {
   vi.useFakeTimers();
   try {

@@ -473,6 +473,7 @@ class Member {
     this.thread = start(role, index, {
       onMessage: (message) => {
         if (message.type === "prepared") this.#prepared = message.generation;
+        else if (message.type === "refused") this.#prepared = undefined;
         for (const waiter of [...this.#waiting]) waiter(message as Answer);
         events.onMessage(message);
       },
@@ -583,15 +584,20 @@ class Member {
     ];
   }
 
-  /** A thread that was started again since the others prepared is ended: the next one joins with this generation. */
+  /**
+   * A thread that was started again since the others prepared, or has lost what it had prepared (`refused`), is ended: the next one
+   * joins with this generation.
+   */
   async commit(generation: number): Promise<void> {
     if (this.#prepared !== generation) return this.thread.kill();
     const answer = this.#answer(
       COMMIT_MS,
-      (message) => message.type === "committed" && message.generation === generation,
+      (message) =>
+        (message.type === "committed" || message.type === "refused") &&
+        message.generation === generation,
     );
     this.post({ type: "commit", generation });
-    await answer;
+    if ((await answer)?.type === "refused") return this.thread.kill();
     this.#running = true;
   }
 

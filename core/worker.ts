@@ -109,8 +109,6 @@ class Worker {
   #committedAt = 0;
   #pending: Pending | undefined = undefined;
   #generation = 0;
-  /** The change that was lost with an isolate last. Main may be about to put it into service, as this thread had said it was ready. */
-  #lostGeneration = 0;
   #deaths = 0;
   #stopping = false;
   readonly #crypto = new Crypto();
@@ -603,8 +601,6 @@ class Worker {
 
   #commit(generation: number): void {
     const pending = this.#pending;
-    // The others run it now. A thread that is started in the place of this one is set up with it from the beginning.
-    if (generation === this.#lostGeneration) void this.#stop();
     if (pending?.generation !== generation) return;
     this.#pending = undefined;
     this.#boxes.commit(pending.boxes);
@@ -726,13 +722,12 @@ class Worker {
     setTimeout(() => this.#rebuild(), delay);
   }
 
-  /** A change that was being set up is lost with the isolates: main is told at once. */
+  /** A change that was being set up, or waits for its commit, is lost with the isolates: main is told at once. */
   #loseChange(): void {
     const pending = this.#pending;
     this.#pending = undefined;
     if (pending === undefined || pending.onReady !== undefined) return;
     const { generation } = pending;
-    this.#lostGeneration = generation;
     const error = new Error("the isolate of the shipped filters was lost while this was set up");
     this.#post({ type: "refused", generation, refusals: [refusalOf("", error)] });
   }
