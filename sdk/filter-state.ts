@@ -16,8 +16,6 @@ export const STATE = {
   TCP_PROXY_CLUSTER: "envoy.tcp_proxy.cluster",
   TCP_PROXY_DISABLE_TUNNELING: "envoy.tcp_proxy.disable_tunneling",
   TCP_PROXY_IDLE_TIMEOUT_MS: "envoy.tcp_proxy.per_connection_idle_timeout_ms",
-  DYNAMIC_HOST: "envoy.upstream.dynamic_host",
-  DYNAMIC_PORT: "envoy.upstream.dynamic_port",
 } as const;
 
 /** An object of Envoy's that has a text and no JSON: `%FILTER_STATE(key:PLAIN)%` writes it, the other forms do not. */
@@ -94,8 +92,8 @@ const FACTORIES: ReadonlyMap<string, Factory> = new Map<string, Factory>([
   [STATE.TCP_PROXY_CLUSTER, plain],
   [STATE.TCP_PROXY_DISABLE_TUNNELING, (value) => value === "true"],
   [STATE.TCP_PROXY_IDLE_TIMEOUT_MS, uint64],
-  [STATE.DYNAMIC_HOST, text],
-  [STATE.DYNAMIC_PORT, uint32],
+  ["envoy.upstream.dynamic_host", text],
+  ["envoy.upstream.dynamic_port", uint32],
 ]);
 
 /** Undefined: Envoy has no such factory. */
