@@ -366,7 +366,10 @@ export class Supervisor {
     else this.#dropStandby();
   }
 
-  /** Called when the standby serves and the process that it replaces has recovered, or can go on for a while: that one may finish its connections. */
+  /**
+   * Called when the standby serves and the process that it replaces has recovered, or can go on for a while: that one may finish its
+   * connections.
+   */
   #retire(): void {
     const proxy = this.#proxy;
     if (proxy === undefined) return;
