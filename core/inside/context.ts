@@ -35,7 +35,8 @@ import {
   traced,
 } from "@tsproxy/sdk";
 import { configNameOf } from "./config-name.ts";
-import { type ConnectionTable, SocketConnection } from "./connection.ts";
+import { SocketConnection } from "./connection.ts";
+import type { ConnectionTable } from "./connection-table.ts";
 import type { FileTable } from "./files.ts";
 import type { Host } from "./host.ts";
 import { compileRegex } from "./regex.ts";

@@ -21,7 +21,8 @@ import type {
   RuntimeConfig,
 } from "../protocol.ts";
 import { listenerOf } from "../protocol.ts";
-import { ConnectionTable, SocketConnection } from "./connection.ts";
+import { SocketConnection } from "./connection.ts";
+import { ConnectionTable } from "./connection-table.ts";
 import { Context, type Surroundings } from "./context.ts";
 import type { CryptoAnswer, CryptoCall, CryptoHost } from "./crypto.ts";
 import { DrainWindow } from "./drain.ts";

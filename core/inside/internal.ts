@@ -1,5 +1,6 @@
 import { type Address, Chunk, internalAddress, type Output } from "@tsproxy/sdk";
-import { type ConnectionTable, SocketConnection, type Wire } from "./connection.ts";
+import { SocketConnection, type Wire } from "./connection.ts";
+import type { ConnectionTable } from "./connection-table.ts";
 import { COMMAND, HOW } from "./ring.ts";
 
 /** The remote address of every connection that an internal listener accepts, as in Envoy. */

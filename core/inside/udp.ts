@@ -1,6 +1,6 @@
 // Hot path: every datagram.
 import { type Address, Chunk, type UdpHandler, type UdpSocket } from "@tsproxy/sdk";
-import type { ConnectionTable } from "./connection.ts";
+import type { ConnectionTable } from "./connection-table.ts";
 import type { Io } from "./io.ts";
 import { COMMAND, SOCKET_ERRORS } from "./ring.ts";
 import { unmapped } from "./unmapped.ts";

@@ -5,7 +5,8 @@ import {
   stop,
 } from "@tsproxy/sdk";
 import { beforeEach, expect, test } from "vitest";
-import { ConnectionTable, type SocketConnection } from "./connection.ts";
+import type { SocketConnection } from "./connection.ts";
+import { ConnectionTable } from "./connection-table.ts";
 import { Io } from "./io.ts";
 import { NetworkChainRun } from "./network-chain.ts";
 import { COMMAND, createRing, WORD } from "./ring.ts";

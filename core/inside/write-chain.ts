@@ -1,23 +1,37 @@
 // Hot path: every write of a connection with a filter that has `onWrite`.
 import { Chunk, type NetworkFilter, stop } from "@tsproxy/sdk";
-import type { SocketConnection } from "./connection.ts";
 import type { WheelTimer } from "./timers.ts";
 
 /** Waiting writes are joined up to this size, so that a filter that answers slowly is called less often. */
 const PIECE = 64 * 1024;
+
+/** The connection whose writes pass the filters. */
+export interface WriteOwner {
+  readonly open: boolean;
+  /** A connection is closed when a filter's promise has been pending for this long. */
+  readonly longestPauseMs: number;
+  /** Writes bytes that have passed all filters. */
+  pass(memory: Uint8Array, at: number, end: number, endStream: boolean): void;
+  onWritesPaused(): void;
+  onWritesPassed(): void;
+  /** A timer that closes the connection, for a filter's promise that does not settle. */
+  pauseTimer(): WheelTimer;
+  /** Reports what a filter has thrown, and closes the connection. */
+  fail(error: unknown): void;
+}
 
 /**
  * The network filters of one connection that have `onWrite`, called for bytes to the client, the last of the chain first. While a
  * filter's promise is pending later writes wait before it, and the connection is blocked.
  */
 export class WriteChain {
-  readonly connection: SocketConnection;
+  readonly connection: WriteOwner;
   /** For each filter of the chain, the first stage that its injected bytes pass; undefined: they pass none. */
   readonly #below: (WriteStage | undefined)[] = [];
   readonly #first: WriteStage | undefined = undefined;
   #pending = 0;
 
-  constructor(connection: SocketConnection, filters: readonly NetworkFilter[]) {
+  constructor(connection: WriteOwner, filters: readonly NetworkFilter[]) {
     this.connection = connection;
     for (const filter of filters) {
       this.#below.push(this.#first);
