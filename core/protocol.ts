@@ -302,6 +302,8 @@ export interface Refusal {
   readonly place: string;
   /** The error's stack. Its positions are in the bundled module; main maps them to the sources. */
   readonly stack: string;
+  /** The code did not come back: the isolate was stopped in it, which takes seconds. */
+  readonly stopped?: boolean;
 }
 
 /** `cpu`: where CPU time is spent. `heap`: which code allocates how much. `snapshot`: the whole heap, at the end. */

@@ -55,6 +55,23 @@ test("what new writes is sound, of every kind, and where it may be is where it s
   expect(fs.existsSync(".vscode/launch.json")).toBe(true);
 });
 
+test("of two filters with one name the second is an error that names both files", async () => {
+  const text = `import { defineHttpFilter, Type } from "@tsproxy/sdk";
+export default defineHttpFilter({ name: "twin", config: Type.Object({}), setup: () => () => ({}) });
+`;
+  fs.mkdirSync("twins");
+  for (const name of ["a.ts", "b.ts"]) fs.writeFileSync(`twins/${name}`, text);
+  const said =
+    'twins/b.ts: twins/a.ts already is http filter "http/twin"; give one of them another name';
+  const list = await run("filter", "list", "--filters", "twins");
+  expect(list.code).toBe(1);
+  expect(list.out).toMatch(/^http\/twin +ready +dropped-in, sandbox$/m);
+  expect(list.out).toContain(said);
+  const check = await run("filter", "check", "--filters", "twins");
+  expect(check.code).toBe(1);
+  expect(check.err + check.out).toContain(said);
+});
+
 test("check tells a wrong type at its line, and knows no Node", async () => {
   const mend = edit(
     "filters/my_http/filter.ts",

@@ -707,10 +707,10 @@ export class Engine {
     for (const run of [...chain.runs]) this.#guard(run.connection, () => run.drain(drain));
   }
 
-  /** Drops the present preparation, if there is one. */
+  /** Drops the present preparation, if there is one, also one that core has stopped in the middle. */
   abort(): void {
     const preparation = this.#preparation;
-    this.#preparation = undefined;
+    this.#preparation = this.#preparing = undefined;
     this.registry.abort();
     for (const slot of preparation?.made ?? []) slot.retire();
   }

@@ -1,4 +1,5 @@
 import { Describer } from "./describe.ts";
+import { setAsideDoubles } from "./doubles.ts";
 import { PackageUnit } from "./package-unit.ts";
 import { discoverDroppedIn, discoverShipped } from "./packages.ts";
 import { bundlePreludes, type Preludes } from "./preludes.ts";
@@ -22,14 +23,17 @@ export class Catalog {
   }
 
   /**
-   * Answers the shipped packages and the dropped-in ones of these directories; those that do not build too, with their problems.
+   * Answers the shipped packages and the dropped-in ones of these directories; also those that do not build or whose name is taken,
+   * with their problems.
    */
   async units(directories: readonly string[]): Promise<PackageUnit[]> {
     this.#shipped ??= this.#build(discoverShipped(), new Set());
     const shipped = await this.#shipped;
     const names = new Set(shipped.map((unit) => unit.source.id));
     const sources = directories.flatMap((directory) => discoverDroppedIn(directory));
-    return [...shipped, ...(await this.#build(sources, names))];
+    const units = [...shipped, ...(await this.#build(sources, names))];
+    setAsideDoubles(units);
+    return units;
   }
 
   async #build(

@@ -64,6 +64,8 @@ export class PackageUnit {
   next: Built | undefined;
   /** Why the newest files are not in service. */
   problems: readonly Problem[] = [];
+  /** An isolate had to be stopped inside `next`: until its files change it is not set up again, since that takes seconds. */
+  stopped = false;
   /** Its files are gone from disk. */
   gone = false;
   #inputs: ReadonlyMap<string, string> = new Map();
@@ -135,6 +137,7 @@ export class PackageUnit {
 
   async #build(describer: Describer): Promise<readonly Problem[]> {
     this.next = undefined;
+    this.stopped = false;
     this.#tried = true;
     this.#built = false;
     const began = performance.now();

@@ -63,7 +63,7 @@ export class Canary implements RehearsalStage {
     } catch (error) {
       // The isolate was stopped during a call, or has been disposed of.
       this.#drop();
-      return [refusalOf(change.modules.length === 1 ? change.modules[0]!.package : "", error)];
+      return [refusalOf(blamed(change.modules, error), error)];
     }
   }
 
@@ -206,4 +206,12 @@ export class Canary implements RehearsalStage {
     builtin.commit(NO_DRAIN);
     return builtin;
   }
+}
+
+/** The changed package in whose code the isolate was stopped, by the stack; "": unknown. */
+function blamed(modules: readonly ModuleSource[], error: unknown): string {
+  const [only] = modules;
+  if (modules.length === 1) return only!.package;
+  const stack = error instanceof Error ? (error.stack ?? "") : "";
+  return modules.find(({ filename }) => stack.includes(`${filename}:`))?.package ?? "";
 }

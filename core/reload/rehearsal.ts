@@ -65,6 +65,8 @@ export interface Rejected {
   readonly warnings: readonly Problem[];
   /** Packages that refused it. */
   readonly packages: ReadonlySet<string>;
+  /** An isolate was stopped, as code did not come back. */
+  readonly stopped?: boolean;
   /** The files that it names, as far as they have been read. */
   readonly files: NamedFiles;
 }
@@ -86,6 +88,7 @@ export async function rehearse(options: RehearsalOptions): Promise<Rehearsed | R
     problems: explain(refusals),
     warnings,
     packages: new Set(refusals.map((refusal) => refusal.package)),
+    stopped: refusals.some((refusal) => refusal.stopped),
     files,
   });
 

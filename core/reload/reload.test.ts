@@ -467,6 +467,32 @@ test("takes a good package up although another one that was saved with it is ref
   expect(world.serving.modules.has("network/other")).toBe(false);
 });
 
+test("sets code up once that an isolate was stopped in, and again when its files change", async () => {
+  let setUp = 0;
+  const world = await started({
+    canary: ({ modules }) => {
+      const bad = modules.find((module) => textOf(module).includes('"hangs'));
+      if (bad === undefined) return [];
+      setUp++;
+      world.serving.changed();
+      const { package: name } = bad;
+      const message = "setup did not return";
+      return [{ package: name, message, path: "", place: "", stack: "", stopped: true }];
+    },
+  });
+  fs.writeFileSync(world.file("shout.ts"), filter("shout", "hangs 1"));
+  await world.says("network/shout stays at generation 1 until its files change");
+  fs.writeFileSync(world.config, yaml("shout", 10001));
+  await world.serving.until("the port", () => world.serving.listeners[0]?.address.port === 10001);
+  fs.writeFileSync(world.file("other.ts"), filter("other", "v1"));
+  await world.serves("v1", "network/other");
+  expect(setUp).toBe(1);
+  fs.writeFileSync(world.file("shout.ts"), filter("shout", "hangs 2"));
+  await world.serving.until("the second attempt", () => setUp === 2);
+  fs.writeFileSync(world.file("shout.ts"), filter("shout", "v2"));
+  await world.serves("v2");
+});
+
 test("refuses code whose schema does not take the config that serves", async () => {
   const world = await started();
   fs.writeFileSync(world.file("shout.ts"), filter("shout", "v2").replace("word:", "words:"));

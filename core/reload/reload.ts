@@ -1,11 +1,13 @@
 import { readFileSync } from "node:fs";
 import path from "node:path";
+import { setImmediate } from "node:timers/promises";
 import { NamedFiles } from "../config/named-files.ts";
 import type { Overlay } from "../config/overlay.ts";
 import type { Change, Stage } from "../fleet.ts";
 import type { Log } from "../logs/log.ts";
 import { keepBundle, type SourcePositions } from "../packages/bundle.ts";
 import type { Describer } from "../packages/describe.ts";
+import { setAsideDoubles } from "../packages/doubles.ts";
 import { type PackageState, statesOf } from "../packages/package-state.ts";
 import { type Built, type PackageNames, PackageUnit } from "../packages/package-unit.ts";
 import { discoverDroppedIn, discoverShipped } from "../packages/packages.ts";
@@ -179,7 +181,7 @@ export class Reload {
     this.#discover(true);
     const units = [...this.#units.values()];
     await Promise.all(units.map((unit) => unit.build(this.#options.describer)));
-    this.#setAsideDoubles();
+    setAsideDoubles(this.#units.values());
     const text = this.#readConfigOrRefuse();
     const edits: Edit[] = units.filter((unit) => unit.next).map((unit) => ({ type: "code", unit }));
     const failure = await this.#attempt([...edits, { type: "config", text, named: "" }], false);
@@ -313,12 +315,12 @@ export class Reload {
       if (unit.next !== undefined && unit.next.bundle.hash !== before?.bundle.hash) fresh = true;
     });
     await Promise.all(builds);
-    this.#setAsideDoubles();
+    setAsideDoubles(this.#units.values());
     for (const unit of this.#units.values()) {
       if (unit.gone && last) {
         edits.push({ type: "removal", unit });
         fresh = true;
-      } else if (unit.next !== undefined) edits.push({ type: "code", unit });
+      } else if (unit.next !== undefined && !unit.stopped) edits.push({ type: "code", unit });
     }
     const config = this.#settledConfig(last);
     if (config !== undefined) {
@@ -363,6 +365,8 @@ export class Reload {
   /** Attempts all edits together. Those that are refused are set aside and the rest is attempted again. */
   async #settle(edits: readonly Edit[]): Promise<void> {
     const before = this.#live?.config;
+    // The canary may have blocked this thread for seconds in the attempt before: its beat comes first.
+    await setImmediate();
     const failure = await this.#attempt(edits, true);
     if (failure === undefined) return this.#free(before);
     if (failure === "stale") {
@@ -370,7 +374,7 @@ export class Reload {
       return;
     }
     const [only] = edits;
-    if (edits.length === 1 && only !== undefined) return this.#refuse(only, failure.problems);
+    if (edits.length === 1 && only !== undefined) return this.#refuse(only, failure);
     const isBlamed = (edit: Edit) =>
       edit.type === "code" &&
       edit.unit.next!.infos.some((info) => failure.packages.has(info.package));
@@ -398,12 +402,14 @@ export class Reload {
     }
   }
 
-  #refuse(edit: Edit, problems: readonly Problem[]): void {
+  #refuse(edit: Edit, { problems, stopped = false }: Exclude<Failure, "stale">): void {
     if (edit.type === "config") {
       this.#tried = lookOf(edit.text, this.#named.asRead);
       this.#configProblems = problems;
-    } else if (edit.type === "code") edit.unit.problems = problems;
-    else {
+    } else if (edit.type === "code") {
+      edit.unit.problems = problems;
+      edit.unit.stopped = stopped;
+    } else {
       const left = `the files of ${edit.unit.name} are gone, and the config still uses it; the last good generation goes on`;
       edit.unit.problems = [problem(left)];
     }
@@ -458,7 +464,8 @@ export class Reload {
       : await serving.prepare({ ...change, config: unchanged ? undefined : config });
     if (refusals.length > 0) {
       const blamed = new Set(refusals.map((refusal) => refusal.package));
-      return drop({ problems: rehearsed.explain(refusals), packages: blamed });
+      const stopped = refusals.some((refusal) => refusal.stopped);
+      return drop({ problems: rehearsed.explain(refusals), packages: blamed, stopped });
     }
     if (running && this.#changedMeanwhile(edits)) return drop("stale");
     await Promise.all([...stages].map((stage) => stage.commit(generation)));
@@ -572,33 +579,11 @@ export class Reload {
       const rest =
         unit.live === undefined
           ? `${unit.name} cannot be used`
-          : `${unit.name} stays at generation ${unit.generation}`;
+          : `${unit.name} stays at generation ${unit.generation}${unit.stopped ? " until its files change" : ""}`;
       tell(unit.source.id, unit.name, unit.problems, rest);
     }
     if (!this.#isSettling)
       tell("config", "the config", this.#configProblems, "the config of before goes on");
-  }
-
-  /** Of two dropped-in packages with one name the later one is refused. */
-  #setAsideDoubles(): void {
-    const taken = new Map<string, PackageUnit>();
-    for (const unit of this.#units.values())
-      for (const info of unit.live?.infos ?? []) taken.set(info.package, unit);
-    for (const unit of this.#units.values()) {
-      for (const { package: name, kind } of unit.next?.infos ?? []) {
-        const other = taken.get(name);
-        if (other === undefined || other === unit) {
-          taken.set(name, unit);
-          continue;
-        }
-        unit.next = undefined;
-        unit.problems = [
-          problem(
-            `${shortPath(unit.source.entry)}: ${shortPath(other.source.entry)} already is ${kind} filter "${name}"; give one of them another name`,
-          ),
-        ];
-      }
-    }
   }
 
   /** The file's text. Undefined: it cannot be read. */
