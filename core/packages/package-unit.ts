@@ -207,7 +207,7 @@ export class PackageUnit {
 
   #target(): string {
     try {
-      return realpathSync(this.source.entry);
+      return realpathSync.native(this.source.entry);
     } catch {
       return "";
     }

@@ -15,8 +15,11 @@ export type PackedPackage = Omit<Told, "schemas"> & {
 };
 /** The PackedPackages by id, as JSON. */
 export const PACKED_LIST = "packages.json";
-/** The code of all packages, one after the other, so that a start reads one file instead of a hundred. */
-export const PACKED_CODE = "packages.code";
+/**
+ * The code of all packages, one after the other, so that a start reads one file instead of a hundred. npm sorts what it packs by
+ * extension, and unpacks in that order: this file has to come after the packages' own (.js), which are read if they are newer.
+ */
+export const PACKED_CODE = "packages.txt";
 /** The schemas of one package, in its folder. */
 export const PACKED_SCHEMAS = "schemas.json";
 
@@ -51,7 +54,7 @@ export function packedPackage(
   return { bundle, ...describedBy(known, schemas) };
 }
 
-/** The package's code in PACKED_CODE. Undefined: its own file holds something else now. npm unpacks the files in any order. */
+/** The package's code in PACKED_CODE. Undefined: its own file holds something else now. */
 function untouched({ entry, id }: PackageSource, { at, size, hash }: PackedPackage) {
   const { mtimeMs, code } = (all ??= allCode());
   const file = statSync(entry);

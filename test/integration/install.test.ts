@@ -1,11 +1,20 @@
 import { execFile, spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import {
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import { setTimeout } from "node:timers/promises";
 import { promisify } from "node:util";
 import { afterAll, beforeAll, expect, test } from "vitest";
+import { PACKED_CODE } from "../../core/packages/packed.ts";
 import { eventually, get } from "./client.ts";
 import { direct, http, listener } from "./config.ts";
 import { DevSession, portOf } from "./dev-session.ts";
@@ -49,6 +58,17 @@ function tsproxy(...args: string[]) {
   const options = { cwd: folder, env: environment() };
   return promisify(execFile)(path.join(folder, "node_modules/.bin/tsproxy"), args, options);
 }
+
+test("unpacks the code of all packages after the packages, so that a start need not read each of them", (context) => {
+  if (unreachable !== undefined) return context.skip(unreachable);
+  const filters = path.join(folder, "node_modules/tsproxy/dist/filters");
+  const age = (file: string) => statSync(path.join(filters, file)).mtimeMs;
+  const all = age(PACKED_CODE);
+  const files = readdirSync(filters, { recursive: true, encoding: "utf8" });
+  const own = files.filter((file) => path.basename(file) === "filter.js");
+  expect(own.length).toBeGreaterThan(50);
+  expect(own.filter((file) => age(file) > all)).toEqual([]);
+});
 
 test("installs into an empty folder, serves, and makes a filter that is tested, typed and reloaded", async (context) => {
   if (unreachable !== undefined) return context.skip(unreachable);
