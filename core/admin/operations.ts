@@ -50,6 +50,7 @@ export function flushServerStats(
   parts.server.update(STATES[parts.state()], {
     connections: connections(parts.stats, parts.reload.live?.config),
     daysLeft: daysLeft(parts.certificates()),
+    lookups: parts.stats.lookups,
     version: parts.reload.live?.config.statsVersion,
   });
 }

@@ -62,11 +62,15 @@ export const sandboxStat = (packageName: string, what: string): string =>
 export class ServerStats {
   readonly #started = performance.now();
   readonly #stats: ScopedStats;
+  /** Tells the reader of stats that were made since the last call. */
+  readonly #define: () => void;
   readonly #initialization: Histogram;
   readonly #concurrency: number;
   /** Names of the listeners that `/drain_listeners` has stopped, each of which is counted once. */
   readonly #stopped = new Set<string>();
   readonly #runtimeCounts = new Map<string, number>();
+  /** `/runtime_modify` has set a value at some time. */
+  #overridden = false;
   readonly reloads: { readonly committed: () => void; readonly refused: () => void };
   readonly faults: (packageName: string) => void;
   readonly files: WriterStats;
@@ -74,14 +78,14 @@ export class ServerStats {
   constructor(reader: StatsReader, concurrency: number) {
     const memory = new SharedArrayBuffer(CELLS * Float64Array.BYTES_PER_ELEMENT);
     const table = new StatsTable(new Float64Array(memory), () => {});
-    const define = () => reader.define(memory, table.defined.splice(0));
+    this.#define = () => reader.define(memory, table.defined.splice(0));
     this.#stats = new ScopedStats(table, "");
     const committed = this.#stats.counter("filters.reload.committed");
     const refused = this.#stats.counter("filters.reload.refused");
     this.reloads = { committed: () => committed.inc(), refused: () => refused.inc() };
     this.faults = (packageName) => {
       this.#stats.counter(faultStat(packageName)).inc();
-      define();
+      this.#define();
     };
     this.files = {
       completed: this.#stats.counter("filesystem.write_completed"),
@@ -96,12 +100,17 @@ export class ServerStats {
     }
     this.#initialization = this.#stats.histogram("server.initialization_time_ms", "ms");
     this.#concurrency = concurrency;
+    // A value that was set counts as used, even if it is 0.
+    for (const name of ["dynamic_unknown_fields", "static_unknown_fields", "wip_protos"])
+      this.#stats.counter(server(name)).add(0);
+    this.#set("server.compilation_settings.fips_mode", 0);
+    this.#set("listener_manager.total_listeners_warming", 0);
     this.#set("server.concurrency", concurrency);
     this.#set("server.hot_restart_epoch", 0);
     this.#set("server.hot_restart_generation", 1);
     // Envoy's value for "there is no certificate".
     this.#set("server.days_until_first_cert_expiring", 0xffff_ffff);
-    define();
+    this.#define();
   }
 
   #set(name: string, value: number): void {
@@ -111,6 +120,7 @@ export class ServerStats {
   /** Called when the first configuration serves. */
   onLive(): void {
     this.#initialization.record(Math.round(performance.now() - this.#started));
+    this.#define();
     this.#set("listener_manager.workers_started", 1);
   }
 
@@ -151,6 +161,8 @@ export class ServerStats {
     facts: {
       readonly connections: number;
       readonly daysLeft: number;
+      /** Names of stats looked up since the last reset. */
+      readonly lookups: number;
       /** `stats_server_version_override` */
       readonly version: number | undefined;
     },
@@ -164,6 +176,7 @@ export class ServerStats {
     this.#set("server.version", facts.version ?? OWN_VERSION);
     this.#set("server.total_connections", facts.connections);
     this.#set("server.days_until_first_cert_expiring", facts.daysLeft);
+    this.#set("server.stats_recent_lookups", facts.lookups);
   }
 
   updateRuntime({ counts, keys, layers, overrides }: RuntimeLayers): void {
@@ -179,7 +192,9 @@ export class ServerStats {
     counter("override_dir_not_exists", counts.overrideNotExists);
     this.#stats.gauge("runtime.num_keys").set(keys);
     this.#stats.gauge("runtime.num_layers").set(layers);
-    this.#stats.gauge("runtime.admin_overrides_active").set(overrides > 0 ? 1 : 0);
+    if (overrides > 0 || this.#overridden)
+      this.#set("runtime.admin_overrides_active", overrides > 0 ? 1 : 0);
+    this.#overridden ||= overrides > 0;
   }
 
   get uptimeSeconds(): number {

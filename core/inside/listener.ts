@@ -120,6 +120,7 @@ export class Listener {
   onAccepted(connection: SocketConnection): void {
     connection.listener = this.config;
     connection.startTime = Date.now();
+    this.#stats.onAccepted();
     if (!this.#admit(connection)) return;
     if (this.listenerFilters.length > 0) {
       const peek = new Peek(connection, this, this.#around.wheel, this.#stats);
@@ -303,6 +304,7 @@ class ListenerStats {
   readonly datagramDropped: Counter | undefined;
   readonly overflow: Counter;
   readonly globalOverflow: Counter;
+  readonly #acceptedAtOnce: Histogram;
   readonly #own: Stats;
   #ofThread: ThreadStats | undefined = undefined;
 
@@ -312,7 +314,7 @@ class ListenerStats {
     // While clients are few, worker 0 serves them all (core/gathering.ts): the others' stats appear with their first connection.
     if (thread === "worker_0" || thread === "main_thread") this.#ofThread = threadStats(this.#own);
     for (const name of NEVER) stats.counter(name);
-    stats.histogram("connections_accepted_per_socket_event");
+    this.#acceptedAtOnce = stats.histogram("connections_accepted_per_socket_event");
     this.total = stats.counter("downstream_cx_total");
     this.active = stats.gauge("downstream_cx_active");
     this.destroy = stats.counter("downstream_cx_destroy");
@@ -326,6 +328,12 @@ class ListenerStats {
     this.globalOverflow = stats.counter("downstream_global_cx_overflow");
     this.datagramDropped = isUdp ? stats.counter("udp.downstream_rx_datagram_dropped") : undefined;
     this.filterError = stats.counter("downstream_listener_filter_error");
+  }
+
+  /** Sockets are accepted one by one. As in Envoy, the gauge counts as used even if no listener filter holds a connection back. */
+  onAccepted(): void {
+    this.#acceptedAtOnce.record(1);
+    this.preActive.add(0);
   }
 
   get ofThread(): ThreadStats {

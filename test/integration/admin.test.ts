@@ -42,6 +42,24 @@ test("/stats counts what passed, and filters by regex", async () => {
   expect(stats).toContainEqual({ name: "cluster.origin.upstream_cx_total", value: 1 });
 });
 
+test("/stats?usedonly lists gauges that were set, if only to 0", async () => {
+  const used = await eventually(
+    () => proxy.admin("/stats?usedonly"),
+    (seen) => seen.includes("circuit_breakers.default.cx_open"),
+    "the circuit breakers are shown",
+  );
+  const zeros = [
+    "cluster.origin.circuit_breakers.default.rq_pending_open",
+    "cluster.origin.upstream_cx_rx_bytes_buffered",
+    "cluster.origin.warming_state",
+    "http.test.downstream_cx_rx_bytes_buffered",
+    "listener_manager.total_listeners_warming",
+  ];
+  for (const name of zeros) expect(used).toContain(`${name}: 0\n`);
+  expect(used).toMatch(/^listener\..*_\d+\.downstream_pre_cx_active: 0$/m);
+  expect(used).not.toMatch(/circuit_breakers\.(high|default\.rq_retry)|cluster_updated/);
+});
+
 test("/stats/prometheus has the same with labels", async () => {
   const total = /envoy_cluster_upstream_rq_time_bucket\{[^}]*le="\+Inf"\} 1\n/;
   const page = () => proxy.admin("/stats/prometheus");

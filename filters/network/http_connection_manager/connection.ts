@@ -117,6 +117,7 @@ export class HcmConnection implements NetworkFilter, ServerEvents {
     const { stats } = this.#runtime;
     stats.cxTotal.inc();
     stats.cxActive.inc();
+    stats.cxRxBuffered.set(0);
     if (this.peer.tls) {
       stats.cxSslTotal.inc();
       stats.cxSslActive.inc();

@@ -13,7 +13,6 @@ const ALWAYS_ZERO = [
 const ALWAYS_ZERO_GAUGES = [
   "downstream_cx_http1_soft_drain",
   "downstream_cx_http3_active",
-  "downstream_cx_rx_bytes_buffered",
   "downstream_cx_tx_bytes_buffered",
 ];
 
@@ -40,6 +39,8 @@ export class HcmStats {
   readonly cxMaxRequestsReached: Counter;
   readonly cxProtocolError: Counter;
   readonly cxRxBytes: Counter;
+  /** Stays 0, as what is read is handed on at once. */
+  readonly cxRxBuffered: Gauge;
   readonly cxTxBytes: Counter;
   readonly cxUpgradesTotal: Counter;
   readonly cxUpgradesActive: Gauge;
@@ -95,6 +96,7 @@ export class HcmStats {
     this.cxMaxRequestsReached = counter("downstream_cx_max_requests_reached");
     this.cxProtocolError = counter("downstream_cx_protocol_error");
     this.cxRxBytes = counter("downstream_cx_rx_bytes_total");
+    this.cxRxBuffered = gauge("downstream_cx_rx_bytes_buffered");
     this.cxTxBytes = counter("downstream_cx_tx_bytes_total");
     this.cxUpgradesTotal = counter("downstream_cx_upgrades_total");
     this.cxUpgradesActive = gauge("downstream_cx_upgrades_active");

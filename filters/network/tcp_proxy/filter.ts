@@ -91,6 +91,7 @@ class TcpProxy implements NetworkFilter {
     downstream.describedBy = this;
     // As in Envoy, counts connections that a filter before this one may refuse.
     shared.stats.cxTotal.inc();
+    shared.stats.rxBuffered.set(0);
   }
 
   describe(): Partial<StreamInfo> {
@@ -574,20 +575,19 @@ type Stats = ReturnType<typeof statsOf>;
 
 function statsOf(cx: SetupContext, prefix: string) {
   const scope = cx.stats.scope(`tcp.${prefix}.`);
-  // These stay at 0: drain and overload do not close connections here, and clusters are not discovered on demand.
+  // These (and two gauges of what is buffered, as reads are forwarded at once) stay at 0: drain and overload do not close connections here, and clusters are not discovered on demand.
   for (const name of [
     "downstream_cx_drain_close",
     "downstream_cx_overload_close",
     "route_delayed_total",
   ])
     scope.counter(name);
-  // These stay at 0, as reads are forwarded at once; dashboards may use them.
-  scope.gauge("downstream_cx_rx_bytes_buffered");
   scope.gauge("downstream_cx_tx_bytes_buffered");
   return {
     cxTotal: scope.counter("downstream_cx_total"),
     noRoute: scope.counter("downstream_cx_no_route"),
     rxBytes: scope.counter("downstream_cx_rx_bytes_total"),
+    rxBuffered: scope.gauge("downstream_cx_rx_bytes_buffered"),
     txBytes: scope.counter("downstream_cx_tx_bytes_total"),
     // Stays at 0: no filter waits for data before the upstream connection is made.
     earlyData: scope.counter("early_data_received_count_total"),

@@ -89,6 +89,7 @@ export class CircuitBreaker {
   readonly budgetAsked: SharedCount | undefined;
   /** Number of pools, over all workers, in which requests wait because no connection may be opened. */
   readonly starving: SharedCount;
+  readonly #note: (use: Use) => void;
 
   constructor(config: ClusterConfig, priority: Priority, cx: SetupContext) {
     const entry = thresholdsConfig(config, priority);
@@ -115,7 +116,20 @@ export class CircuitBreaker {
     }
     this.exact = entry?.max_connections !== undefined;
     this.starving = cx.sharedCount(`circuit_breakers|${config.name}|${priority}|starving`);
-    if (cx.role !== "canary") openUsed(cx).add(usedBit(config.name, priority));
+    const used = cx.role === "canary" ? undefined : openUsed(cx);
+    this.#note = (use) => used?.add(usedBit(config.name, priority, use));
+  }
+
+  /** Called before the first request or connection: from now on the limits are shown. */
+  begin(): this {
+    this.#note("requests");
+    return this;
+  }
+
+  tryAcquireRetry(): boolean {
+    const isAllowed = this.retries.tryAcquire();
+    if (isAllowed) this.#note("retries");
+    return isAllowed;
   }
 
   /** `retry_budget`: the limit of retries is a percentage of active and pending requests. */
@@ -155,7 +169,10 @@ export class CircuitBreaker {
 /** A power of two; far more than there are clusters. */
 const USED_BITS = 1 << 17;
 
-/** The limits that some thread has made, as bits in memory that all threads share. */
+/** What uses limits: a cluster's first request (or connection), and its first retry. */
+type Use = "requests" | "retries";
+
+/** The limits that some thread uses, as bits in memory that all threads share. */
 interface UsedLimits {
   add(bit: number): void;
   has(bit: number): boolean;
@@ -173,10 +190,10 @@ const USED: CellSpec<UsedLimits> = {
 };
 
 /** The bit of a cluster's limits. If two share one, both are shown once either is in use: stats of unused limits are the same. */
-function usedBit(cluster: string, priority: Priority): number {
-  let hash = priority.length;
-  for (let k = 0; k < cluster.length; k++)
-    hash = Math.imul(hash ^ cluster.charCodeAt(k), 0x01000193);
+function usedBit(cluster: string, priority: Priority, use: Use): number {
+  const name = `${use}|${priority}|${cluster}`;
+  let hash = 0;
+  for (let k = 0; k < name.length; k++) hash = Math.imul(hash ^ name.charCodeAt(k), 0x01000193);
   return (hash ^ (hash >>> 15)) & (USED_BITS - 1);
 }
 
@@ -202,15 +219,22 @@ const BREAKER_STATS: StatSet = {
   histograms: [],
 };
 
-/** Gauges of one limit, set only by the control thread, as all threads' values are added. `…_open` is created when first 1. */
+/** Gauges of one limit, set only by the control thread, as all threads' values are added. `…_open` is created with the first use. */
 class ShownLimit {
   readonly #limit: Limit;
+  readonly #isUsed: () => boolean;
   readonly #makeOpen: () => Gauge;
   readonly #remaining: Gauge | undefined;
   #open: Gauge | undefined = undefined;
 
-  constructor(limit: Limit, makeOpen: () => Gauge, remaining: Gauge | undefined) {
+  constructor(
+    limit: Limit,
+    isUsed: () => boolean,
+    makeOpen: () => Gauge,
+    remaining: Gauge | undefined,
+  ) {
     this.#limit = limit;
+    this.#isUsed = isUsed;
     this.#makeOpen = makeOpen;
     this.#remaining = remaining;
   }
@@ -218,9 +242,9 @@ class ShownLimit {
   show(): void {
     const { most, count } = this.#limit;
     const { value } = count;
+    if (this.#open === undefined && this.#isUsed()) this.#open = this.#makeOpen();
     // As in Envoy, a limit of 0 is not shown as open before it is used.
-    if (value > 0 && value >= most) (this.#open ??= this.#makeOpen()).set(1);
-    else this.#open?.set(0);
+    this.#open?.set(value > 0 && value >= most ? 1 : 0);
     // Envoy's value for "no limit" is 2^64 - 1; minus the current count, read as a signed 64-bit number, that is -1 - value.
     if (most === Number.MAX_SAFE_INTEGER) this.#remaining?.set(-1 - value);
     else this.#remaining?.set(Math.max(0, most - value));
@@ -266,7 +290,8 @@ export class BreakerDisplay {
         // With `track_remaining` the gauges exist from the beginning.
         const isShown = thresholdsConfig(config, priority)?.track_remaining === true;
         if (isShown) this.#add(config, priority);
-        else this.#unused.push({ bit: usedBit(config.name, priority), config, priority });
+        else
+          this.#unused.push({ bit: usedBit(config.name, priority, "requests"), config, priority });
       }
     }
     this.#timer = cx.timer(() => this.#show());
@@ -282,7 +307,9 @@ export class BreakerDisplay {
       const asked = limit === "retries" ? breaker.budgetAsked : undefined;
       const makeOpen = () => stats.gauge(`${open}_open`);
       const counted = asked === undefined ? left : undefined;
-      this.#limits.push(new ShownLimit(breaker[limit], makeOpen, counted));
+      const bit = usedBit(config.name, priority, limit === "retries" ? "retries" : "requests");
+      const isUsed = () => this.#used.has(bit);
+      this.#limits.push(new ShownLimit(breaker[limit], isUsed, makeOpen, counted));
       if (asked !== undefined && left !== undefined)
         this.#budgets.push({ asked, left, first: entry?.max_retries ?? DEFAULTS.maxRetries });
     }

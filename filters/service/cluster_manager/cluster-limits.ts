@@ -26,10 +26,10 @@ export class ClusterLimits {
 
   breaker(priority: Priority): CircuitBreaker {
     if (priority === "default") {
-      this.#breaker ??= new CircuitBreaker(this.#config, priority, this.#cx);
+      this.#breaker ??= new CircuitBreaker(this.#config, priority, this.#cx).begin();
       return this.#breaker;
     }
-    this.#highBreaker ??= new CircuitBreaker(this.#config, priority, this.#cx);
+    this.#highBreaker ??= new CircuitBreaker(this.#config, priority, this.#cx).begin();
     return this.#highBreaker;
   }
 

@@ -33,6 +33,7 @@ interface Cells {
   readonly degraded: Gauge;
   readonly excluded: Gauge;
   readonly change: Counter;
+  readonly warming: Gauge;
 }
 
 /**
@@ -54,6 +55,7 @@ export class Membership {
   constructor(cx: SetupContext, config: Config, previous: Estate | undefined) {
     this.#stats = cx.stats.scope("cluster_manager.");
     this.#updated = this.#stats.counter("cluster_updated");
+    for (const name of ["cluster_modified", "cluster_removed"]) this.#stats.counter(name);
     this.#previous = previous;
     this.#breakers = new BreakerDisplay(config, cx);
     for (const cluster of config) {
@@ -65,6 +67,7 @@ export class Membership {
         degraded: stats.gauge("membership_degraded"),
         excluded: stats.gauge("membership_excluded"),
         change: stats.counter("membership_change"),
+        warming: stats.gauge("warming_state"),
       });
       const members = previous?.members.get(cluster.name);
       if (members !== undefined) this.members.set(cluster.name, members);
@@ -102,6 +105,7 @@ export class Membership {
     if (removed > 0) this.#stats.counter("cluster_removed").add(removed);
     this.#stats.gauge("active_clusters").set(this.#configs.size);
     this.#stats.gauge("warming_clusters").set(0);
+    for (const { warming } of this.#cells.values()) warming.set(0);
     for (const [cluster, hosts] of this.#hosts) this.#count(cluster, hosts);
     this.#breakers.begin();
   }
@@ -140,7 +144,8 @@ export class Membership {
     const counted = changed === 0 ? 0 : Math.max(changed, changes);
     cells.change.add(counted);
     // As in Envoy, a cluster's first hosts are no update. The health desk counts those of clusters with health.
-    if (health === undefined) this.#updated.add(before === undefined ? changes - 1 : counted);
+    const updates = health !== undefined ? 0 : before === undefined ? changes - 1 : counted;
+    if (updates > 0) this.#updated.add(updates);
     this.members.set(cluster, now);
   }
 

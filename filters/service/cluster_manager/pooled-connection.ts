@@ -89,8 +89,7 @@ export class PooledConnection implements ConnectionHandler, ClientEvents {
   open(): void {
     const { owner, host } = this.pool;
     this.#openedAt = owner.cx.now();
-    owner.cells.cxTotal.inc();
-    owner.cells.cxActive.inc();
+    owner.cells.onOpened();
     if (this.pool.protocol.name !== "ALPN") this.#countProtocol(this.pool.protocol.name);
     host.cells.cxTotal.inc();
     host.cells.cxActive.inc();

@@ -47,6 +47,8 @@ export class ClusterCells implements ClusterStats {
   readonly cxNoneHealthy: Counter;
   readonly cxProtocolError: Counter;
   readonly cxRxBytes: Counter;
+  /** Stays 0, as what is read is handed on at once. */
+  readonly cxRxBuffered: Gauge;
   readonly cxTxBytes: Counter;
   readonly bindErrors: Counter;
   readonly flowControlBackedUp: Counter;
@@ -90,11 +92,18 @@ export class ClusterCells implements ClusterStats {
     this.cxNoneHealthy = stats.counter("upstream_cx_none_healthy");
     this.cxProtocolError = stats.counter("upstream_cx_protocol_error");
     this.cxRxBytes = stats.counter("upstream_cx_rx_bytes_total");
+    this.cxRxBuffered = stats.gauge("upstream_cx_rx_bytes_buffered");
     this.cxTxBytes = stats.counter("upstream_cx_tx_bytes_total");
     this.bindErrors = stats.counter("bind_errors");
     this.flowControlBackedUp = stats.counter("upstream_flow_control_backed_up_total");
     this.flowControlDrained = stats.counter("upstream_flow_control_drained_total");
     this.healthyPanic = stats.counter("lb_healthy_panic");
+  }
+
+  onOpened(): void {
+    this.cxTotal.inc();
+    this.cxActive.inc();
+    this.cxRxBuffered.set(0);
   }
 
   /** Counts a closed connection. `remote`: closed by the peer; `active`: with a request in progress. */
@@ -159,11 +168,9 @@ const UNMOVED_COUNTERS = [
 const UNMOVED_GAUGES = [
   "lb_subsets_active",
   "max_host_weight",
-  "upstream_cx_rx_bytes_buffered",
   "upstream_cx_tx_bytes_buffered",
   "upstream_queue_overloaded",
   "version",
-  "warming_state",
 ] as const;
 
 /** The names of all stats that every cluster lists. */

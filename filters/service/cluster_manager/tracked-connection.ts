@@ -42,8 +42,7 @@ export class TrackedConnection implements ConnectionHandler {
    */
   open(chosen: TransportOptions): Connection {
     const { cells } = this.#owner;
-    cells.cxTotal.inc();
-    cells.cxActive.inc();
+    cells.onOpened();
     this.host.cells.cxTotal.inc();
     this.host.cells.cxActive.inc();
     cells.rqPendingTotal.inc();

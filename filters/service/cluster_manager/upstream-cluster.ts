@@ -245,7 +245,7 @@ export class UpstreamCluster implements Cluster, PoolOwner {
   // ---- requests
 
   beginRetry(priority: Priority): boolean {
-    return this.limits.breaker(priority).retries.tryAcquire();
+    return this.limits.breaker(priority).tryAcquireRetry();
   }
   endRetry(priority: Priority): void {
     this.limits.breaker(priority).retries.release();
