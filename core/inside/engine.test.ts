@@ -113,7 +113,7 @@ class Driver {
     generation = 1,
   ): void {
     expect(this.prepare(config, packages, generation)).toEqual([]);
-    this.engine.commit({ ms: 1000, immediate: true });
+    this.engine.generations.commit({ ms: 1000, immediate: true });
   }
 }
 
@@ -231,7 +231,7 @@ test("a setup that throws is refused with package, place and path, and nothing c
       stack: "",
     },
   ]);
-  driver.engine.commit({ ms: 1000, immediate: true });
+  driver.engine.generations.commit({ ms: 1000, immediate: true });
   const id = driver.accept();
   driver.text(EVENT.DATA, id, "x");
   expect(driver.run()).toEqual([`write ${id} 1:x`]);
@@ -243,7 +243,7 @@ test("an aborted preparation leaves no trace and the next one works", () => {
     "network/prefixer": prefixer("1"),
   });
   expect(driver.prepare(undefined, { "network/prefixer": prefixer("2") }, 2)).toEqual([]);
-  driver.engine.abort();
+  driver.engine.generations.abort();
   driver.go(undefined, { "network/prefixer": prefixer("3") }, 3);
   const id = driver.accept();
   driver.text(EVENT.DATA, id, "x");

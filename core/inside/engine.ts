@@ -1,41 +1,29 @@
 import {
-  type Address,
   CellHeap,
   Chunk,
   type Clusters,
   type Definition,
-  type ExtensionRef,
   latin1Decode,
   latin1Encode,
   Runtime,
   type RuntimeValue,
-  type Service,
   surroundings,
 } from "@tsproxy/sdk";
-import type {
-  DrainOptions,
-  FileFlush,
-  ListenerConfig,
-  NodeConfig,
-  Refusal,
-  RuntimeConfig,
-} from "../protocol.ts";
+import type { FileFlush, NodeConfig, Refusal, RuntimeConfig } from "../protocol.ts";
 import { listenerOf } from "../protocol.ts";
 import { SocketConnection } from "./connection.ts";
 import { ConnectionTable } from "./connection-table.ts";
 import { Context, type Surroundings } from "./context.ts";
 import type { CryptoAnswer, CryptoCall, CryptoHost } from "./crypto.ts";
-import { DrainWindow } from "./drain.ts";
 import { namedClusters, SandboxFetches } from "./fetches.ts";
 import { FileTable } from "./files.ts";
 import { Gate, type GateParts } from "./gate.ts";
+import { Generations, type GenerationsOwner } from "./generations.ts";
 import { installGlobals } from "./globals.ts";
 import { Host, type HostCall } from "./host.ts";
 import { Io } from "./io.ts";
-import type { Chain, Listener } from "./listener.ts";
-import { ListenerBuilder } from "./listener-builder.ts";
 import { compileRegex } from "./regex.ts";
-import { Registry, Scope, type SlotState } from "./registry.ts";
+import { Registry, Scope } from "./registry.ts";
 import { CLOSED_FLAG, EVENT, SOCKET_ERRORS, TURNS, WORD } from "./ring.ts";
 import { type ParkedDescription, Sandboxes } from "./sandboxes.ts";
 import { SharedCounts } from "./shared-counts.ts";
@@ -45,8 +33,6 @@ import { NODE_TOPIC, RUNTIME_TOPIC, Topics } from "./topics.ts";
 import { UdpTable } from "./udp.ts";
 import { unmapped } from "./unmapped.ts";
 
-/** How long a preparation may wait for its `cx.waitFor` promises. */
-const WAIT_LIMIT_MS = 15_000;
 /** Share of the stats cells that the builtin isolate uses; the others belong to sandboxes. */
 const ENGINE_CELLS = 3 / 4;
 
@@ -67,38 +53,15 @@ export interface EngineOptions {
   readonly statsFrom?: number;
 }
 
-interface ServiceUse {
-  readonly package: string;
-  readonly hash: string;
-  readonly slot: SlotState<Service>;
-}
-
-type Listeners = Map<string, { readonly hash: string; readonly listener: Listener }>;
-
-/** The listeners and services of one configuration, running or prepared. */
-interface World {
-  readonly listeners: ReadonlyMap<string, { readonly hash: string; readonly listener: Listener }>;
-  readonly services: ReadonlyMap<string, ServiceUse>;
-}
-
-/** A change that has been set up and waits for `commit` or `abort`. */
-interface Preparation {
-  readonly generation: number;
-  readonly world: World;
-  /** The listeners of `world` if the change brings a config; `extend` adds to them. */
-  readonly listeners: Listeners;
-  /** Slots made for it; `abort` retires them. */
-  readonly made: SlotState[];
-}
-
 /**
  * The builtin isolate's half of core, called by core through main.ts. `run` handles the ring's events and answers with commands;
- * `prepare`, `extend`, `commit` and `abort` change the configuration that runs.
+ * `generations` changes what runs.
  */
-export class Engine {
+export class Engine implements GenerationsOwner {
   readonly host: Host;
   readonly registry: Registry;
   readonly topics: Topics;
+  readonly generations: Generations;
   readonly #io: Io;
   readonly #wheel: TimerWheel;
   readonly #connections: ConnectionTable;
@@ -107,15 +70,9 @@ export class Engine {
   readonly #runtime = new Runtime();
   readonly #files: FileTable;
   readonly #around: Surroundings;
-  readonly #role: EngineOptions["role"];
   readonly #modules = new Map<string, Definition>();
   readonly #chunk: Chunk;
-  #world: World = { listeners: new Map(), services: new Map() };
-  #preparation: Preparation | undefined = undefined;
-  /** Set while setups run, so that they see the clusters of the configuration being prepared. */
-  #preparing: World | undefined = undefined;
   readonly #fetches = new Map<number, SandboxFetches>();
-  #draining = false;
   readonly #sandboxes: Sandboxes;
 
   constructor(
@@ -127,7 +84,6 @@ export class Engine {
     call: HostCall,
     options: EngineOptions,
   ) {
-    this.#role = options.role;
     surroundings.hostname = options.hostname ?? "";
     surroundings.environment = options.environment ?? {};
     surroundings.regex = compileRegex;
@@ -148,7 +104,7 @@ export class Engine {
       this.host.fault("", error),
     );
     this.#connections.internalListener = (name) => {
-      const listener = this.#world.listeners.get(name)?.listener;
+      const listener = this.generations.listener(name);
       return listener?.config.internalBufferBytes === undefined ? undefined : listener;
     };
     this.#udp = new UdpTable(this.#io, this.#connections);
@@ -175,12 +131,12 @@ export class Engine {
     this.#chunk = new Chunk(this.#io.memory, 0, 0);
     this.#wheel.advance(this.#io.now);
     const clusters: Clusters = {
-      get: (name) => this.#clusters()?.get(name),
+      get: (name) => this.generations.clusters?.get(name),
       has: (name) => {
-        const known = this.#clusters();
+        const known = this.generations.clusters;
         return known?.has?.(name) ?? known?.get(name) !== undefined;
       },
-      status: () => this.#clusters()?.status?.(),
+      status: () => this.generations.clusters?.status?.(),
     };
     const holder = { worker: options.worker, isolate: options.isolate ?? 1 };
     this.#around = {
@@ -208,6 +164,7 @@ export class Engine {
       ),
       waits: [],
     };
+    this.generations = new Generations(this.#around, this);
     this.registry.contextMaker = (scope) => new Context(this.#around, scope);
     this.#setNode(options.node);
     this.topics.subscribe(NODE_TOPIC, (node) => this.#setNode(node as EngineOptions["node"]));
@@ -234,15 +191,6 @@ export class Engine {
     return { seed, run };
   }
 
-  #clusters(): Clusters | undefined {
-    const world = this.#preparing ?? this.#world;
-    for (const { slot } of world.services.values()) {
-      const generation = this.#preparing !== undefined ? (slot.next ?? slot.current) : slot.current;
-      if (generation.value.clusters !== undefined) return generation.value.clusters;
-    }
-    return undefined;
-  }
-
   // ---- the data path
 
   /** One crossing: handles up to `count` events of the ring, as long as there is room. Answers the number of commands. */
@@ -258,11 +206,11 @@ export class Engine {
       this.#onEvent(control[i]!, control[i + 1]!, control[i + 2]!, control[i + 3]!);
       parked.relieveGates();
     }
-    if (this.#connections.wantsTurn) this.#connections.turn(this.#guard);
+    if (this.#connections.wantsTurn) this.#connections.turn(this.guard);
     if (parked.wantsTurn && io.hasRoom) parked.turn();
     parked.enterGates();
     parked.leaveGates();
-    this.#connections.tellClosed(this.#guard);
+    this.#connections.tellClosed(this.guard);
     control[WORD.CONSUMED] = k;
     control[WORD.AGAIN] = this.#connections.wantsTurn || parked.wantsTurn ? 1 : 0;
     control[WORD.WAKE_IN] = this.#wheel.wakeIn();
@@ -279,7 +227,8 @@ export class Engine {
     this.host.tell("stats", { defined, listed: this.#stats.takeListed() });
   }
 
-  readonly #guard = (connection: SocketConnection, call: () => void): void => {
+  /** Runs a call on behalf of a connection, which alone is closed if it throws. */
+  readonly guard = (connection: SocketConnection, call: () => void): void => {
     try {
       call();
     } catch (error) {
@@ -375,28 +324,16 @@ export class Engine {
     connection.directAddress = connection.remoteAddress;
     connection.localAddress = unix ?? { ip: unmapped(localIp), port: Number(localPort) };
     this.#connections.add(connection);
-    const entry = this.#world.listeners.get(listenerOf(name));
-    if (entry === undefined) connection.close("abort");
+    const listener = this.generations.listener(listenerOf(name));
+    if (listener === undefined) connection.close("abort");
     else {
       try {
-        entry.listener.onAccepted(connection);
+        listener.onAccepted(connection);
       } catch (error) {
         this.#onFault(connection, error);
       }
     }
     return connection;
-  }
-
-  /** The TCP listener of exactly that address, else one of that port on the wildcard address. */
-  #listenerAt({ ip, port }: Address): Listener | undefined {
-    let any: Listener | undefined;
-    for (const { listener } of this.#world.listeners.values()) {
-      const at = listener.config.address;
-      if (at.port !== port || at.udp === true || at.path !== undefined) continue;
-      if (at.ip === ip) return listener;
-      if (at.ip === "0.0.0.0" || at.ip === "::") any ??= listener;
-    }
-    return any;
   }
 
   /** Core has bound a UDP listener's socket. Each datagram goes to the listener that has this name when it arrives. */
@@ -407,7 +344,7 @@ export class Engine {
       { ip, port: Number(port) },
       {
         onDatagram: (bytes, from) =>
-          this.#world.listeners.get(listenerOf(name))?.listener.onDatagram(bytes, from, socket),
+          this.generations.listener(listenerOf(name))?.onDatagram(bytes, from, socket),
         onError: () => {},
       },
     );
@@ -432,7 +369,7 @@ export class Engine {
       return;
     }
     if (fetches === undefined) {
-      const clusters = namedClusters({ get: (name) => this.#clusters()?.get(name) }, (name) =>
+      const clusters = namedClusters(this.#around.clusters, (name) =>
         this.#sandboxes.mayAsk(box, name),
       );
       const cx = { clusters, timer: (onFired: () => void) => this.#wheel.timer(onFired) };
@@ -486,11 +423,7 @@ export class Engine {
     this.#modules.set(packageName, this.#sandboxes.define(packageName, box, parked));
   }
 
-  /**
-   * Sets everything that changes up beside what runs. If there are refusals it answers them and nothing has changed. Else it
-   * tells core "prepared" once all `cx.waitFor` promises have settled, after WAIT_LIMIT_MS at the latest. `config` undefined:
-   * only code changes.
-   */
+  /** Prepares a change (Generations.prepare) with the code of the packages in `changedNames` as it was defined last. */
   prepare(
     generation: number,
     changedNames: readonly string[],
@@ -498,232 +431,14 @@ export class Engine {
     config: RuntimeConfig | undefined,
     rehearsed = true,
   ): readonly Refusal[] {
-    if (this.#preparation !== undefined) this.abort();
-    this.#around.rehearsed = rehearsed;
     const changed = new Map<string, Definition>();
     for (const name of changedNames) {
       const definition = this.#modules.get(name);
       if (definition !== undefined) changed.set(name, definition);
     }
-    const refusals: Refusal[] = [];
-    const made: SlotState[] = [];
-    this.#around.waits = [];
     for (const name of removed) this.#modules.delete(name);
-    this.registry.begin(generation, changed, removed);
-    const services = new Map<string, ServiceUse>();
-    const listeners: Listeners = new Map();
-    const world: World = config === undefined ? this.#world : { listeners, services };
-    this.#preparing = world;
-    if (config !== undefined) {
-      this.#prepareServices(config, services, made, refusals);
-      const missesService = refusals.length > 0;
-      this.registry.prepareCode(changed, refusals);
-      // Without the cluster manager, every cluster that a route names would be unknown.
-      if (!missesService) this.#prepareListeners(config.listeners, 0, listeners, made, refusals);
-    }
-    this.registry.prepareCode(changed, refusals);
-    this.#preparing = undefined;
-    this.tellStats();
-    if (refusals.length > 0) {
-      for (const slot of made) slot.retire();
-      this.registry.abort();
-      return refusals;
-    }
-    this.#preparation = { generation, world, listeners, made };
-    this.#waitForAll(generation);
-    return [];
-  }
-
-  /** Adds listeners that services bring along to the present preparation. `nth`: index of the first among all listeners. */
-  extend(configs: readonly ListenerConfig[], nth: number): readonly Refusal[] {
-    const { generation, world, listeners, made } = this.#preparation!;
-    const refusals: Refusal[] = [];
-    this.#around.waits = [];
-    this.#preparing = world;
-    this.#prepareListeners(configs, nth, listeners, made, refusals);
-    this.#preparing = undefined;
-    this.tellStats();
-    if (refusals.length > 0) this.abort();
-    else this.#waitForAll(generation);
-    return refusals;
-  }
-
-  #prepareServices(
-    config: RuntimeConfig,
-    services: Map<string, ServiceUse>,
-    made: SlotState[],
-    refusals: Refusal[],
-  ): void {
-    for (const [k, entry] of config.services.entries()) {
-      const place = `/services/${k}/config`;
-      const runs = entry.runs ?? "workers";
-      if (this.#role === "worker" && runs === "control") continue;
-      if (this.#role === "control" && runs === "workers") continue;
-      const ref: ExtensionRef = {
-        name: entry.package,
-        package: entry.package,
-        config: entry.config,
-      };
-      const hash = entry.hash ?? JSON.stringify(entry.config);
-      const old = this.#world.services.get(entry.package);
-      this.registry.attempt(entry.package, place, refusals, () => {
-        if (old === undefined) {
-          const slot = this.registry.create(
-            "service",
-            ref,
-            { pointer: place, statPrefix: "" },
-            undefined,
-          );
-          made.push(slot as never);
-          services.set(entry.package, { package: entry.package, hash, slot });
-        } else {
-          if (old.hash !== hash) this.registry.renew(old.slot as never, ref);
-          services.set(entry.package, { package: entry.package, hash, slot: old.slot });
-        }
-      });
-    }
-  }
-
-  #prepareListeners(
-    configs: readonly ListenerConfig[],
-    nth: number,
-    listeners: Listeners,
-    made: SlotState[],
-    refusals: Refusal[],
-  ): void {
-    const listenerAt = (address: Address) => this.#listenerAt(address);
-    const builder = new ListenerBuilder(this.#around, listenerAt, made, refusals);
-    for (const [k, entry] of configs.entries()) {
-      if (this.#role !== "canary" && this.#role !== (entry.thread ?? "worker")) continue;
-      const hash = entry.hash ?? JSON.stringify(entry);
-      const old = this.#world.listeners.get(entry.name);
-      if (old !== undefined && old.hash === hash) {
-        listeners.set(entry.name, old);
-        continue;
-      }
-      const place = `/listeners/${nth + k}`;
-      this.registry.attempt("", place, refusals, () => {
-        // Connections to an address that is gone are drained with the chains they are in.
-        const kept = old && keepsAddresses(old.listener.config, entry) ? old.listener : undefined;
-        const listener = builder.build(entry, kept, place);
-        listeners.set(entry.name, { hash, listener });
-      });
-    }
-  }
-
-  /** Tells core "prepared" once all waits have settled or WAIT_LIMIT_MS is over. */
-  #waitForAll(generation: number): void {
-    const waits = this.#around.waits;
-    this.#around.waits = [];
-    const tell = (): void => {
-      if (this.#preparation?.generation === generation) this.host.tell("prepared", { generation });
-    };
-    if (waits.length === 0) {
-      tell();
-      return;
-    }
-    let open = waits.length;
-    let told = false;
-    const timer = this.#wheel.timer(() => {
-      if (told) return;
-      told = true;
-      this.host.log("warn", "went on without waiting any longer", {
-        for: waits.map((w) => w.what).join(", "),
-      });
-      tell();
-    });
-    timer.arm(WAIT_LIMIT_MS);
-    const settled = (): void => {
-      if (--open > 0 || told) return;
-      told = true;
-      timer.cancel();
-      tell();
-    };
-    for (const wait of waits) wait.settled.then(settled, settled);
-  }
-
-  /** Puts the preparation into service. Connections of removed chains are drained as `how` says. */
-  commit(how: DrainOptions): void {
-    const preparation = this.#preparation;
-    if (preparation === undefined) return;
-    this.#preparation = undefined;
-    this.registry.commit();
-    const before = this.#world;
-    this.#world = preparation.world;
-    this.#tellConnections();
-    if (before === preparation.world) return;
-    for (const [name, use] of before.services) {
-      if (this.#world.services.get(name)?.slot !== use.slot)
-        (use.slot as unknown as SlotState).retire();
-    }
-    const kept = new Set<unknown>();
-    const logging = new Set<unknown>();
-    for (const { listener } of this.#world.listeners.values()) {
-      logging.add(listener.logs);
-      for (const slot of listener.listenerFilters) kept.add(slot);
-      for (const chain of listener.chains) {
-        for (const slot of chain.slots) kept.add(slot);
-        kept.add(chain.transport);
-      }
-    }
-    for (const { listener } of before.listeners.values()) {
-      for (const chain of listener.chains) {
-        if (chain.slots.some((slot) => kept.has(slot))) continue;
-        this.#drainChain(chain, how);
-        for (const slot of chain.slots) (slot as unknown as SlotState).retire();
-        (chain.transport as unknown as SlotState | undefined)?.retire();
-      }
-      for (const slot of listener.listenerFilters)
-        if (!kept.has(slot)) (slot as unknown as SlotState).retire();
-      if (!logging.has(listener.logs)) for (const slot of listener.logs?.slots ?? []) slot.retire();
-    }
-  }
-
-  /** Tells connections of the chains that stay about changed packages. */
-  #tellConnections(): void {
-    const drain = this.#drainWindow({ ms: 0, immediate: true });
-    for (const { listener } of this.#world.listeners.values()) {
-      for (const { runs, slots, transport } of listener.chains) {
-        for (const run of [...runs])
-          this.#guard(run.connection, () => run.onPackagesChanged(slots, transport, drain));
-      }
-    }
-  }
-
-  #drainChain(chain: Chain, how: DrainOptions): void {
-    if (chain.runs.size === 0) return;
-    this.#drainRuns(chain, this.#drainWindow(how));
-    const timer = this.#wheel.timer(() => {
-      for (const run of [...chain.runs]) run.connection.close("flush");
-    });
-    timer.arm(how.ms);
-  }
-
-  #drainWindow(how: DrainOptions): DrainWindow {
-    return new DrainWindow(how, () => this.#wheel.now);
-  }
-
-  #drainRuns(chain: Chain, drain: DrainWindow): void {
-    for (const run of [...chain.runs]) this.#guard(run.connection, () => run.drain(drain));
-  }
-
-  /** Drops the present preparation, if there is one, also one that core has stopped in the middle. */
-  abort(): void {
-    const preparation = this.#preparation;
-    this.#preparation = this.#preparing = undefined;
-    this.registry.abort();
-    for (const slot of preparation?.made ?? []) slot.retire();
-  }
-
-  /** JSON of ListenerConfig[]: listeners that services bring along, after the present preparation. */
-  serviceListeners(): string {
-    const world = this.#preparation?.world ?? this.#world;
-    const list: unknown[] = [];
-    for (const { slot } of world.services.values()) {
-      const service = (slot.next ?? slot.current).value;
-      if (service.listener !== undefined) list.push(service.listener);
-    }
-    return JSON.stringify(list);
+    this.#around.rehearsed = rehearsed;
+    return this.generations.prepare(generation, changed, removed, config);
   }
 
   /** Runs a tool of a package for the command line. `input` and the answer are JSON; throws if there is no such tool. */
@@ -739,47 +454,11 @@ export class Engine {
     }
   }
 
-  /** Drains all connections at once. */
-  drain(): void {
-    if (this.#draining) return;
-    this.#draining = true;
-    const drain = this.#drainWindow({ ms: 0, immediate: true });
-    for (const { listener } of this.#world.listeners.values())
-      for (const chain of listener.chains) this.#drainRuns(chain, drain);
-  }
-
-  /** Drains the connections that these listeners have and those that they will accept. A drain that has begun goes on. */
-  drainListeners(names: readonly string[], how: DrainOptions): void {
-    const drain = this.#drainWindow(how);
-    for (const name of names) {
-      const listener = this.#world.listeners.get(name)?.listener;
-      if (listener === undefined || listener.draining !== undefined) continue;
-      listener.draining = drain;
-      for (const chain of listener.chains) this.#drainRuns(chain, drain);
-    }
-  }
-
-  /** Number of open connections of all listeners. */
-  activeConnections(): number {
-    let n = 0;
-    for (const { listener } of this.#world.listeners.values())
-      for (const chain of listener.chains) n += chain.runs.size;
-    return n;
-  }
-
   /** Writes waiting lines of files. Answers how many access log entries sandboxes have not accepted yet. */
   flushFiles(): number {
     this.#files.flush();
     return this.#sandboxes.flushLogs();
   }
-}
-
-/** True if a client of the first configuration would reach the second one as well: no address is gone. */
-function keepsAddresses(before: ListenerConfig, now: ListenerConfig): boolean {
-  const all = ({ address, additionalAddresses = [] }: ListenerConfig) =>
-    [address, ...additionalAddresses].map((at) => JSON.stringify(at));
-  const here = new Set(all(now));
-  return all(before).every((at) => here.has(at));
 }
 
 const NO_HANDLER = { onData: () => {}, onEof: () => {}, onClosed: () => {} };

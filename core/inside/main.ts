@@ -4,7 +4,7 @@ import type { GateParts } from "./gate.ts";
 
 /**
  * Entry of the builtin isolate: the functions that core calls (core/builtin.ts). Arguments and answers are numbers, strings or
- * shared memory. What each does is told at the method of Engine with that name.
+ * shared memory. What each does is told at the method of Engine or Generations with that name.
  */
 let engine: Engine;
 
@@ -69,22 +69,23 @@ export function prepare(text: string, configText: string): string {
 /** `text`: JSON of ListenerConfig[]. Answers JSON of Refusal[]. */
 export function extend(text: string, nth: number): string {
   engine.onEntered();
-  return JSON.stringify(engine.extend(JSON.parse(text) as ListenerConfig[], nth));
+  return JSON.stringify(engine.generations.extend(JSON.parse(text) as ListenerConfig[], nth));
 }
 
 /** `drain`: JSON of DrainOptions. */
 export function commit(drain: string): void {
   engine.onEntered();
-  engine.commit(JSON.parse(drain));
+  engine.generations.commit(JSON.parse(drain));
 }
 
 export function abort(): void {
   engine.onEntered();
-  engine.abort();
+  engine.generations.abort();
 }
 
+/** Answers JSON of Envoy's Listeners. */
 export function serviceListeners(): string {
-  return engine.serviceListeners();
+  return JSON.stringify(engine.generations.serviceListeners());
 }
 
 /** Answers JSON of the tool's result. Throws what the tool throws. */
@@ -136,17 +137,17 @@ export function onPublished(topic: string, text: string): void {
 
 export function drain(): void {
   engine.onEntered();
-  engine.drain();
+  engine.generations.drain();
 }
 
 /** `names`: JSON of the listeners' names; `drain`: JSON of DrainOptions. */
 export function drainListeners(names: string, drain: string): void {
   engine.onEntered();
-  engine.drainListeners(JSON.parse(names), JSON.parse(drain));
+  engine.generations.drainListeners(JSON.parse(names), JSON.parse(drain));
 }
 
 export function activeConnections(): number {
-  return engine.activeConnections();
+  return engine.generations.activeConnections();
 }
 
 export function flushFiles(): number {
