@@ -1,5 +1,6 @@
 import dgram from "node:dgram";
 import { once } from "node:events";
+import { networkInterfaces } from "node:os";
 import { afterEach, expect, test } from "vitest";
 import { resolveName } from "./dns.ts";
 
@@ -66,7 +67,15 @@ test("an address stands for itself, whatever the family", async () => {
   expect(await resolveName("192.0.2.7", "V6_ONLY")).toEqual([{ ip: "192.0.2.7", ttl: 0 }]);
 });
 
-test("names of the hosts file need no server", async () => {
-  const found = await resolveName("localhost", "V4_ONLY");
-  expect(found).toEqual([{ ip: "127.0.0.1", ttl: 0 }]);
+test("this machine's own names need no server, in any family", async () => {
+  for (const name of ["localhost", "a.Localhost."]) {
+    expect(await resolveName(name, "V4_ONLY"), name).toEqual([{ ip: "127.0.0.1", ttl: 0 }]);
+    expect(await resolveName(name, "V4_PREFERRED"), name).toEqual([{ ip: "127.0.0.1", ttl: 0 }]);
+    expect(await resolveName(name, "V6_ONLY"), name).toEqual([{ ip: "::1", ttl: 0 }]);
+  }
+  const addresses = Object.values(networkInterfaces()).flat();
+  const hasIpv6 = addresses.some((address) => address?.family === "IPv6");
+  expect(await resolveName("localhost", "AUTO")).toEqual([
+    { ip: hasIpv6 ? "::1" : "127.0.0.1", ttl: 0 },
+  ]);
 });

@@ -38,7 +38,18 @@ function fromHostsFile(name: string): readonly string[] {
 }
 
 /**
- * Resolves a name: by the hosts file, then by DNS with TTLs, then by the system's resolver. With `servers` these are the only
+ * The addresses of a name that need no server: those of the hosts file, and those of this machine for `localhost` and names below
+ * it (RFC 6761 §6.3), in each family that the file does not have.
+ */
+function known(name: string, version: 4 | 6): readonly Resolved[] {
+  const listed = fromHostsFile(name).filter((ip) => isIP(ip) === version);
+  if (listed.length === 0 && /(^|\.)localhost\.?$/i.test(name))
+    listed.push(version === 6 ? "::1" : "127.0.0.1");
+  return listed.map((ip) => ({ ip, ttl: 0 }));
+}
+
+/**
+ * Resolves a name: by what needs no server, then by DNS with TTLs, then by the system's resolver. With `servers` these are the only
  * resolvers besides the hosts file, or, with `fallback`, the last ones; with `system` DNS is not queried. An empty list: the name
  * has no address. Rejects if no resolver could be asked.
  */
@@ -48,13 +59,8 @@ export async function resolveName(
   options: DnsResolverOptions = SYSTEM,
 ): Promise<readonly Resolved[]> {
   if (isIP(name) !== 0) return [{ ip: name, ttl: 0 }];
-  const fromFile = fromHostsFile(name);
-  const of = (version: 4 | 6): Resolved[] =>
-    fromFile.filter((ip) => isIP(ip) === version).map((ip) => ({ ip, ttl: 0 }));
-  if (fromFile.length > 0) {
-    const chosen = pick(family, of(4), of(6));
-    if (chosen.length > 0) return chosen;
-  }
+  const local = pick(family, known(name, 4), known(name, 6));
+  if (local.length > 0) return local;
   if (options.system) return (await lookUp(name, family)) ?? [];
   const { servers, fallback } = options;
   const first = await query(name, family, fallback ? { ...options, servers: [] } : options);
@@ -144,16 +150,17 @@ function pick(
   if (family === "V4_ONLY") return v4;
   if (family === "V6_ONLY") return v6;
   if (family === "ALL") return [...v6, ...v4];
-  if (family === "V4_PREFERRED" || !routesIpv6()) return v4.length > 0 ? v4 : v6;
-  return v6.length > 0 ? v6 : v4;
+  if (family === "AUTO" && v6.length > 0 && reachesIpv6(v6)) return v6;
+  return v4.length > 0 ? v4 : v6;
 }
 
 /**
- * True if this machine has an IPv6 address beyond loopback (AI_ADDRCONFIG of getaddrinfo): without one nothing can be reached by
- * IPv6.
+ * True if this machine has an IPv6 address to reach these from: any one for its own loopback, else one beyond it (AI_ADDRCONFIG of
+ * getaddrinfo).
  */
-function routesIpv6(): boolean {
+function reachesIpv6(addresses: readonly Resolved[]): boolean {
+  const isLoopback = addresses.every(({ ip }) => ip === "::1");
   return Object.values(networkInterfaces()).some((list) =>
-    list?.some((a) => a.family === "IPv6" && !a.internal),
+    list?.some((a) => a.family === "IPv6" && (isLoopback || !a.internal)),
   );
 }
