@@ -171,8 +171,11 @@ export interface ProvidedBalancer {
 
 /** A cluster that looks up a host's address when a request names the host. */
 export interface HostNames {
-  /** `known`: `choose` will find the host that the authority names. */
-  resolve(authority: string): NameOutcome | Promise<NameOutcome>;
+  /** `known`: `choose` will find the host that `state` names (`STATE.DYNAMIC_HOST`), or else the authority. */
+  resolve(
+    authority: string,
+    state?: ReadonlyMap<string, unknown>,
+  ): NameOutcome | Promise<NameOutcome>;
 }
 /** `failed`: why the host has no address. `overflow`: too many hosts. `pending_overflow`: too many requests wait for one. */
 export type NameOutcome = "known" | "overflow" | "pending_overflow" | { readonly failed: string };

@@ -1,4 +1,5 @@
 import { DnsResolverConfig } from "./dns-resolver.ts";
+import { filterStateText, STATE } from "./filter-state.ts";
 import { isIp } from "./ip.ts";
 import { Duration, Enum, type Static, Type, UInt32 } from "./schema.ts";
 
@@ -56,4 +57,17 @@ export function namedHost(authority: string, defaultPort: number): NamedHost | u
   const port = digits === undefined ? defaultPort : Number(digits);
   if (port === 0 || port > 65_535 || (v6 !== undefined && !isIp(v6))) return undefined;
   return { key: `${v6 === undefined ? name : `[${name}]`}:${port}`, name, port };
+}
+
+/** The host that filter state names, else the one that the authority names. A port of the state stands in for one that is not named. */
+export function statedHost(
+  state: ReadonlyMap<string, unknown> | undefined,
+  authority: string,
+  defaultPort: number,
+): NamedHost | undefined {
+  if (state === undefined || state.size === 0) return namedHost(authority, defaultPort);
+  const host = filterStateText(state.get(STATE.DYNAMIC_HOST));
+  const port = state.get(STATE.DYNAMIC_PORT);
+  const isPort = typeof port === "number" && port > 0 && port <= 65_535;
+  return namedHost(host ?? authority, isPort ? port : defaultPort);
 }

@@ -13,6 +13,10 @@ export const STATE = {
   UPSTREAM_SUBJECT_ALT_NAMES: "envoy.network.upstream_subject_alt_names",
   /** Where clusters of the type ORIGINAL_DST connect to. */
   ORIGINAL_DST_ADDRESS: "envoy.network.transport_socket.original_dst_address",
+  /** The host that clusters of the type dynamic_forward_proxy connect to, in place of the one that the request names. */
+  DYNAMIC_HOST: "envoy.upstream.dynamic_host",
+  /** Its port, if the host is named without one. */
+  DYNAMIC_PORT: "envoy.upstream.dynamic_port",
   TCP_PROXY_CLUSTER: "envoy.tcp_proxy.cluster",
   TCP_PROXY_DISABLE_TUNNELING: "envoy.tcp_proxy.disable_tunneling",
   TCP_PROXY_IDLE_TIMEOUT_MS: "envoy.tcp_proxy.per_connection_idle_timeout_ms",
@@ -92,8 +96,8 @@ const FACTORIES: ReadonlyMap<string, Factory> = new Map<string, Factory>([
   [STATE.TCP_PROXY_CLUSTER, plain],
   [STATE.TCP_PROXY_DISABLE_TUNNELING, (value) => value === "true"],
   [STATE.TCP_PROXY_IDLE_TIMEOUT_MS, uint64],
-  ["envoy.upstream.dynamic_host", text],
-  ["envoy.upstream.dynamic_port", uint32],
+  [STATE.DYNAMIC_HOST, text],
+  [STATE.DYNAMIC_PORT, uint32],
 ]);
 
 /** Undefined: Envoy has no such factory. */

@@ -44,13 +44,44 @@ function make(config: object = {}, defaultPort = 80) {
     defaultPort,
     sweep: () => {},
   });
-  const resolve = (authority: string) => (made.names as HostNames).resolve(authority);
-  const chosen = (authority: string) =>
-    made.choose({ head: requestHeaders("GET", "/", "host", authority) })?.key;
+  type State = ReadonlyMap<string, unknown>;
+  const resolve = (authority: string, state?: State) =>
+    (made.names as HostNames).resolve(authority, state);
+  const chosen = (authority: string, filterState: State = new Map()) =>
+    made.choose({
+      head: requestHeaders("GET", "/", "host", authority),
+      downstream: { filterState } as never,
+    })?.key;
   return { resolve, chosen };
 }
 
 describe("a name", () => {
+  it("may stand in filter state, with a port or apart from it", async () => {
+    for (const name of ["a.test", "b.test"]) names.set(name, ["10.0.0.1"]);
+    const { resolve, chosen } = make();
+    const state = (host?: unknown, port?: unknown) =>
+      new Map([
+        ["envoy.upstream.dynamic_host", host],
+        ["envoy.upstream.dynamic_port", port],
+      ]);
+    const cases: [string, ReturnType<typeof state>, string][] = [
+      ["a.test:1", state("b.test:2"), "b.test:2"],
+      ["a.test:1", state("b.test", 3), "b.test:3"],
+      ["a.test:1", state("b.test:2", 3), "b.test:2"],
+      ["a.test", state(undefined, 4), "a.test:4"],
+      ["a.test:1", state(undefined, 4), "a.test:1"],
+      ["a.test", state(undefined, 0), "a.test:80"],
+      ["a.test", state(undefined, 70_000), "a.test:80"],
+    ];
+    for (const [authority, said, id] of cases) {
+      expect(await resolve(authority, said), id).toBe("known");
+      expect(hosts.map((host) => host.id)).toContain(id);
+      expect(chosen(authority, said)).toBe(`10.0.0.1:${id.split(":")[1]}`);
+    }
+    expect(await resolve("a.test:1", state("[::"))).toMatchObject({ failed: expect.anything() });
+    expect(chosen("a.test:1", state("[::"))).toBeUndefined();
+  });
+
   it("becomes a host once it has an address, and then needs no waiting", async () => {
     names.set("a.test", ["10.0.0.1", "10.0.0.2"]);
     const { resolve, chosen } = make();

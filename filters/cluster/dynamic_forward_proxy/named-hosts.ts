@@ -1,17 +1,18 @@
 // Hot path: `choose` and `resolve` run for every request.
 import {
   type BalancerContext,
+  contextState,
   type DnsCacheConfig,
   type Gauge,
   type Host,
   type HostNames,
   type NameOutcome,
-  namedHost,
   outcomeTopic,
   type ProvidedBalancer,
   type ProvidedHosts,
   type SetupContext,
   type SharedCount,
+  statedHost,
   type Timer,
   usedTopic,
   wantedTopic,
@@ -69,19 +70,23 @@ export class NamedHosts implements ProvidedBalancer, HostNames {
     });
   }
 
-  choose({ stream, head }: BalancerContext): Host | undefined {
+  choose(context: BalancerContext): Host | undefined {
+    const { stream, head } = context;
     const authority = stream?.request.authority ?? head?.authority ?? "";
-    const host = namedHost(authority, this.#own.defaultPort);
+    const host = statedHost(contextState(context), authority, this.#own.defaultPort);
     return host && this.#own.find(host.key);
   }
 
-  resolve(authority: string): NameOutcome | Promise<NameOutcome> {
+  resolve(
+    authority: string,
+    state?: ReadonlyMap<string, unknown>,
+  ): NameOutcome | Promise<NameOutcome> {
     if (this.#pending.tryAcquire(this.#maxPending) === 0) {
       this.#overflow.inc();
       this.#open.set(1);
       return "pending_overflow";
     }
-    const host = namedHost(authority, this.#own.defaultPort);
+    const host = statedHost(state, authority, this.#own.defaultPort);
     if (host === undefined || this.#own.find(host.key) !== undefined) {
       this.#pending.release();
       if (host === undefined) return NO_NAME;

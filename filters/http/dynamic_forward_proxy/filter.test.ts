@@ -6,16 +6,20 @@ import forward from "./filter.ts";
 function open(
   outcome: (authority: string) => NameOutcome | Promise<NameOutcome>,
   routeConfig?: object,
+  config: object = {},
 ) {
   const cx = new TestContext();
   const cluster = new TestCluster("c", cx.stats);
   const asked: string[] = [];
-  const resolve = (authority: string) => {
-    asked.push(authority);
+  const resolve = (authority: string, state?: ReadonlyMap<string, unknown>) => {
+    asked.push(authority, ...(state?.keys() ?? []));
     return outcome(authority);
   };
   cx.clusterMap.set("c", Object.assign(cluster, { names: { resolve } }));
-  const factory = cx.setup(forward, { dns_cache_config: { name: "n" } as never });
+  const factory = cx.setup(forward, {
+    dns_cache_config: { name: "n" } as never,
+    ...config,
+  });
   const route = { action: { type: "route", cluster: "c" } };
   const made = routeConfig;
   const stream = new TestStream(cx, factory, {
@@ -29,6 +33,17 @@ it("lets a request go on at once whose host is known", () => {
   const { stream, asked } = open(() => "known");
   expect(stream.requestHeaders("GET", "/", { host: "a.test" }).upstream.headers).toBeDefined();
   expect([stream.reply, asked]).toEqual([undefined, ["a.test"]]);
+});
+
+it("passes filter state on where its config says so", () => {
+  const asks = (config: object) => {
+    const { stream, asked } = open(() => "known", undefined, config);
+    stream.filterState.set("k", "v");
+    stream.requestHeaders("GET", "/", { host: "a.test" });
+    return asked;
+  };
+  expect(asks({})).toEqual(["a.test"]);
+  expect(asks({ allow_dynamic_host_from_filter_state: true })).toEqual(["a.test", "k"]);
 });
 
 it("answers for hosts that cannot be had", async () => {

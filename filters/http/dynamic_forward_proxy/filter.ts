@@ -33,10 +33,12 @@ const FAILURE = "DNS resolution failure";
 class DynamicForwardProxy implements HttpFilter {
   readonly #cx: SetupContext;
   readonly #stream: HttpStream;
+  readonly #readsState: boolean;
 
-  constructor(cx: SetupContext, stream: HttpStream) {
+  constructor(cx: SetupContext, stream: HttpStream, readsState: boolean) {
     this.#cx = cx;
     this.#stream = stream;
+    this.#readsState = readsState;
   }
 
   onRequestHeaders(headers: RequestHeaders) {
@@ -51,7 +53,9 @@ class DynamicForwardProxy implements HttpFilter {
       const host = literal ?? (header === undefined ? undefined : headers.get(header));
       if (host !== undefined && host !== "") headers.authority = host;
     }
-    const outcome = names.resolve(headers.authority ?? "");
+    const reads = this.#readsState && this.#stream.hasFilterState !== false;
+    const state = reads ? this.#stream.filterState : undefined;
+    const outcome = names.resolve(headers.authority ?? "", state);
     if (outcome === "known") return undefined;
     if (outcome instanceof Promise) return outcome.then(answer);
     if (outcome === "pending_overflow") cluster.stats.counter("upstream_rq_pending_overflow").inc();
@@ -80,11 +84,17 @@ function answer(outcome: NameOutcome): Reply | undefined {
 export default defineHttpFilter({
   name: "envoy.filters.http.dynamic_forward_proxy",
   types: ["envoy.extensions.filters.http.dynamic_forward_proxy.v3.FilterConfig"],
-  config: Type.Object({ dns_cache_config: DnsCacheConfig }),
+  config: Type.Object({
+    dns_cache_config: DnsCacheConfig,
+    allow_dynamic_host_from_filter_state: Type.Optional(Type.Boolean()),
+  }),
   routeConfig: RouteConfig,
   setupRoute: ({ host_rewrite_literal: literal, host_rewrite_header: header }): Rewrite => ({
     literal: literal ? headerText(literal, "host_rewrite_literal") : undefined,
     header: header === undefined ? undefined : nameOf(header, "host_rewrite_header"),
   }),
-  setup: (_config, cx) => (stream) => new DynamicForwardProxy(cx, stream),
+  setup:
+    ({ allow_dynamic_host_from_filter_state: readsState = false }, cx) =>
+    (stream) =>
+      new DynamicForwardProxy(cx, stream, readsState),
 });
