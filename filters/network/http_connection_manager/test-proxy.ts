@@ -4,6 +4,7 @@ import {
   type HttpFilterFactory,
   type NetworkFilter,
   type NetworkFilterFactory,
+  type StreamInfo,
   Type,
 } from "@tsproxy/sdk";
 import {
@@ -34,6 +35,12 @@ export const oneHost = (...routes: object[]) => ({
   name: "local",
   virtual_hosts: [{ name: "all", domains: ["*"], routes }],
 });
+
+/** Clients of 192.0.2.0/24 are internal. */
+export const INTERNAL = {
+  use_remote_address: true,
+  internal_address_config: { cidr_ranges: [{ address_prefix: "192.0.2.0", prefix_len: 24 }] },
+};
 
 /** A connection manager between a client and an upstream that the test plays. */
 export class TestProxy {
@@ -146,4 +153,32 @@ export class TestClient {
   status(): number {
     return Number(/^HTTP\/1\.[01] (\d+)/.exec(this.connection.take())?.[1]);
   }
+}
+
+/**
+ * Makes proxies whose only route leads to `up` and has this retry policy. Their access log keeps code, flags, details and attempts.
+ * The clusters of mirrors are made by the tests.
+ */
+export function proxies(packages: Packages) {
+  return (retry_policy: object, route: object = {}, host: object = {}, config: object = {}) => {
+    const lines: string[] = [];
+    const p = new TestProxy(packages);
+    p.cx.define("access_log/lines", {
+      kind: "access_log",
+      setup: () => ({
+        log: ({ info }: { info: StreamInfo }) =>
+          void lines.push(
+            `${info.responseCode} ${info.flags.join(",") || "-"} ${info.responseCodeDetails} ${info.attempts}`,
+          ),
+      }),
+    });
+    const access_log = [{ name: "l", package: "access_log/lines", config: {} }];
+    const table = oneHost(routeTo("up", { retry_policy, ...route }));
+    Object.assign(table.virtual_hosts[0]!, host);
+    p.start({ access_log, route_config: { ...table, validate_clusters: false }, ...config });
+    const stat = (name: string) => p.cx.stats.value(`cluster.up.upstream_rq_${name}`);
+    /** Long enough for every back-off. */
+    const wait = (ms = 250) => p.cx.clock.advance(ms);
+    return Object.assign(p, { lines, stat, wait });
+  };
 }

@@ -1,0 +1,47 @@
+import { describe, expect, it } from "vitest";
+import codec from "../../codec/http1/filter.ts";
+import { proxies } from "../../network/http_connection_manager/test-proxy.ts";
+import router from "./filter.ts";
+
+const proxy = proxies({ codec, router });
+
+describe("a route's limits on time", () => {
+  it("max_stream_duration takes the place of the timeout", () => {
+    const p = proxy({}, { timeout: 100, max_stream_duration: { max_stream_duration: 500 } });
+    const c = p.connect().get("/");
+    expect(p.up.last.header("x-envoy-expected-rq-timeout-ms")).toBeUndefined();
+    p.cx.clock.advance(499);
+    expect(c.take()).toBe("");
+    p.cx.clock.advance(1);
+    expect(c.take()).toMatch(/^HTTP\/1.1 504 [\s\S]*downstream duration timeout$/);
+    expect(p.lines[0]).toMatch(/^504 - max_duration_timeout/);
+  });
+
+  it("heeds grpc-timeout up to a maximum, less an offset", () => {
+    const p = proxy(
+      {},
+      { max_stream_duration: { grpc_timeout_header_max: 400, grpc_timeout_header_offset: 100 } },
+    );
+    const c = p.connect().get("/", "grpc-timeout: 1S");
+    p.cx.clock.advance(300);
+    expect(c.status()).toBe(504);
+  });
+
+  it("max_grpc_timeout does the same in the older way", () => {
+    const p = proxy({}, { max_grpc_timeout: 400 });
+    const c = p.connect().get("/", "content-type: application/grpc", "grpc-timeout: 1S");
+    expect(p.up.last.header("x-envoy-expected-rq-timeout-ms")).toBe("400");
+    expect(p.up.last.header("grpc-timeout")).toBe("400m");
+    p.cx.clock.advance(400);
+    expect(c.take()).toContain("grpc-status: 14");
+  });
+});
+
+it("ends an exchange that takes longer than its cluster allows", () => {
+  const p = proxy({});
+  p.up.maxStreamDurationMs = 100;
+  const c = p.connect().get("/");
+  p.cx.clock.advance(100);
+  expect(c.take()).toMatch(/^HTTP\/1.1 504 [\s\S]*upstream max stream duration reached$/);
+  expect(p.lines).toEqual(["504 UMSDR upstream_max_stream_duration_reached 1"]);
+});
