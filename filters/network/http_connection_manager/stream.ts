@@ -27,14 +27,13 @@ import {
   WISH,
 } from "@tsproxy/sdk";
 import type { HcmConnection } from "./connection.ts";
+import { BY, FlowControl } from "./flow-control.ts";
 import { RequestIdLine } from "./request-id.ts";
-import type { ResolvedRoute } from "./route.ts";
 import { isGrpc, type RouteSubject } from "./route-match.ts";
-import type { RouteTable } from "./route-table.ts";
 import type { FilterSlot, Runtime } from "./runtime.ts";
-import { durationOf } from "./stream-duration.ts";
 import { StreamFilters } from "./stream-filters.ts";
 import { Info } from "./stream-info.ts";
+import { StreamRoute } from "./stream-route.ts";
 import { StreamTimers, type TimersOwner } from "./stream-timers.ts";
 
 /** How much of a body filters may hold: Envoy's default, and the most that a sandbox takes as one chunk. */
@@ -68,9 +67,6 @@ CONTINUE.status = 100;
 /** The response to an internal client that sends this header carries the request id. */
 const FORCE_TRACE = headerName("x-envoy-force-trace");
 
-/** Reasons why a source of bytes is stopped, as bits. WALK: a filter has not decided yet. PEER: the receiver takes no more. */
-const BY = { WALK: 1, PEER: 2 } as const;
-
 /**
  * One exchange: decodes for the codec, walks the filters both ways, answers.
  *
@@ -95,6 +91,8 @@ export class HcmStream implements RequestDecoder, WalkOwner, TimersOwner, LogEnt
   readonly #answer: Walk;
   readonly #filters = new StreamFilters(this);
   readonly #timers: StreamTimers;
+  readonly #route: StreamRoute;
+  readonly #flow = new FlowControl(this.#filters, this.info);
   #connection!: HcmConnection;
   #runtime!: Runtime;
   #encoder!: ResponseEncoder;
@@ -122,23 +120,17 @@ export class HcmStream implements RequestDecoder, WalkOwner, TimersOwner, LogEnt
   #lateFlag = "";
   internalRedirects: InternalRedirects | undefined = undefined;
   #chance = -1;
-  #routeKnown = false;
-  #route: ResolvedRoute | undefined = undefined;
   #metadata: Map<string, Record<string, unknown>> | undefined = undefined;
   #filterState: Map<string, unknown> | undefined = undefined;
-  #table: RouteTable | undefined = undefined;
   /** The filter chain of this stream: `http_filters`, or that of its upgrade. */
   #slots: readonly FilterSlot[] = [];
-  #requestStoppedBy = 0;
-  #readingPaused = false;
-  #pauseCounted = false;
-  #responseStoppedBy = 0;
 
   constructor(cx: SetupContext) {
     this.#cx = cx;
     this.#request = new Walk(this, false);
     this.#answer = new Walk(this, true);
     this.#timers = new StreamTimers(this, cx);
+    this.#route = new StreamRoute(this, this.info, this.#timers);
   }
 
   begin(connection: HcmConnection, runtime: Runtime, encoder: ResponseEncoder): void {
@@ -155,15 +147,13 @@ export class HcmStream implements RequestDecoder, WalkOwner, TimersOwner, LogEnt
     this.#owesContinue = false;
     this.#headRead = false;
     this.#lateFlag = "";
-    this.#faulty = this.#routeKnown = this.#readingPaused = this.#tunnel = false;
-    this.#pauseCounted = false;
-    this.#route = undefined;
-    this.#table = undefined;
+    this.#faulty = this.#tunnel = false;
     this.#metadata = undefined;
     this.#filterState = undefined;
     this.internalRedirects = undefined;
     this.#chance = -1;
-    this.#requestStoppedBy = this.#responseStoppedBy = 0;
+    this.#flow.begin(runtime.stats, encoder);
+    this.#route.begin(runtime.config.common_http_protocol_options.max_stream_duration);
     this.#request.begin(this.#filters.live);
     this.#answer.begin(this.#filters.live);
     const { info } = this;
@@ -215,9 +205,9 @@ export class HcmStream implements RequestDecoder, WalkOwner, TimersOwner, LogEnt
       this.sendReply(refusal, false);
       return;
     }
-    this.#table = runtime.routesFor(headers);
+    this.#route.table = runtime.routesFor(headers);
     runtime.earlyMutations?.apply(headers, this);
-    const client = runtime.requestHead.edit(headers, peer, this.#requestId, this.#table);
+    const client = runtime.requestHead.edit(headers, peer, this.#requestId, this.#route.table);
     this.info.downstreamRemoteAddress = client.address;
     this.internal = client.internal;
     if (runtime.requestHead.refusal !== undefined) {
@@ -243,7 +233,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, TimersOwner, LogEnt
     const { logsStart, logEveryMs } = this.#runtime;
     if (logEveryMs > 0) this.#timers.logEvery(logEveryMs);
     if (!logsStart) return;
-    this.#resolveRoute();
+    this.#route.resolve();
     // The router sets the cluster, but only later.
     const { info } = this;
     if (info.clusterName !== "") info.cluster = this.#cx.clusters.get(info.clusterName);
@@ -308,7 +298,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, TimersOwner, LogEnt
   }
 
   onBlocked(blocked: boolean): void {
-    if (!this.ended) this.#stopResponse(BY.PEER, blocked);
+    if (!this.ended) this.#flow.stopResponse(BY.PEER, blocked);
   }
 
   /** Copies the head, lent for this event only; `onPromptEnd` does it if a filter may still decide before the event ends. */
@@ -356,7 +346,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, TimersOwner, LogEnt
   }
 
   #isSwitchedOff(filter: FilterSlot): boolean {
-    return this.#resolveRoute()?.filterOverride(filter.name)?.disabled ?? filter.disabled;
+    return this.#route.resolve()?.filterOverride(filter.name)?.disabled ?? filter.disabled;
   }
 
   // ---- for the filters
@@ -368,7 +358,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, TimersOwner, LogEnt
     return this.headers;
   }
   get route(): Route | undefined {
-    return this.#resolveRoute();
+    return this.#route.resolve();
   }
   get metadata(): Map<string, Record<string, unknown>> {
     this.#metadata ??= new Map();
@@ -382,14 +372,10 @@ export class HcmStream implements RequestDecoder, WalkOwner, TimersOwner, LogEnt
     return this.#filterState !== undefined || this.downstream.filterState !== undefined;
   }
   get routeMetadata(): Readonly<Record<string, unknown>> | undefined {
-    return this.#route?.routeMetadata;
+    return this.#route.known?.routeMetadata;
   }
   get virtualHostMetadata(): Readonly<Record<string, unknown>> | undefined {
-    const route = this.#route;
-    if (route !== undefined) return route.virtualHostMetadata;
-    return this.info.virtualHostName === ""
-      ? undefined
-      : this.#table?.virtualHostOf(this.headers)?.metadata;
+    return this.#route.virtualHostMetadata;
   }
   get downstreamConnection(): DownstreamConnection {
     return this.#connection.connection;
@@ -426,30 +412,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, TimersOwner, LogEnt
   }
 
   clearRoute(): void {
-    this.#routeKnown = false;
-    this.#route = undefined;
-  }
-
-  #resolveRoute(): ResolvedRoute | undefined {
-    if (this.#routeKnown) return this.#route;
-    this.#routeKnown = true;
-    const { info } = this;
-    const route = this.#table?.find(this);
-    this.#route = route;
-    info.routeName = route?.name ?? "";
-    const host = route === undefined ? this.#table?.virtualHostOf(this.headers)?.name : undefined;
-    info.virtualHostName = route?.virtualHostName ?? host ?? "";
-    info.virtualCluster = route?.virtualCluster(this.headers);
-    const action = route?.action;
-    info.clusterName = action?.type === "route" ? (action.cluster ?? "") : "";
-    if (action?.type !== "route") return route;
-    this.#timers.limitIdle(action);
-    const duration = action.policies?.streamDuration;
-    if (duration !== undefined) {
-      const own = this.#runtime.config.common_http_protocol_options.max_stream_duration;
-      this.#timers.limitDuration(durationOf(duration, this.headers, own));
-    }
-    return route;
+    this.#route.clear();
   }
 
   sleep(ms: number): Promise<void> {
@@ -495,7 +458,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, TimersOwner, LogEnt
   }
 
   pauseRequest(paused: boolean): void {
-    if (!this.ended) this.#stopRequest(BY.PEER, paused);
+    if (!this.ended) this.#flow.stopRequest(BY.PEER, paused, this.#requestComplete);
   }
 
   /** Answers with a local reply. `byTerminal`: the terminal filter asks for it, so it is not told to stop. */
@@ -518,7 +481,9 @@ export class HcmStream implements RequestDecoder, WalkOwner, TimersOwner, LogEnt
     const context = {
       grpc: this.#isGrpc,
       isHead: this.#isHead,
-      editedBy: reply.unedited ? undefined : (editedBy ?? this.#forwardingRoute()),
+      editedBy: reply.unedited
+        ? undefined
+        : (editedBy ?? (this.#edited ? this.#route.forwarding() : undefined)),
       stream: this,
     };
     let body: Uint8Array;
@@ -537,12 +502,6 @@ export class HcmStream implements RequestDecoder, WalkOwner, TimersOwner, LogEnt
     if (this.#answer.begun) this.#answer.begin([]);
     this.#answer.head(head, endStream);
     if (!endStream) this.#answer.body(body, 0, body.length, true);
-  }
-
-  /** The route whose header rules edit a local reply: as in Envoy, one that would have forwarded the request; or none. */
-  #forwardingRoute(): Route | undefined {
-    const route = this.#edited ? this.#resolveRoute() : undefined;
-    return route?.action.type === "route" ? route : undefined;
   }
 
   /** Cuts the stream off, visibly to the client. */
@@ -601,8 +560,8 @@ export class HcmStream implements RequestDecoder, WalkOwner, TimersOwner, LogEnt
 
   onWaiting(waiting: boolean, response: boolean): void {
     if (this.ended) return;
-    if (response) this.#stopResponse(BY.WALK, waiting);
-    else this.#stopRequest(BY.WALK, waiting);
+    if (response) this.#flow.stopResponse(BY.WALK, waiting);
+    else this.#flow.stopRequest(BY.WALK, waiting, this.#requestComplete);
     if (waiting) this.#timers.beginPause();
     else if (!this.#request.waiting && !this.#answer.waiting) this.#timers.endPause();
   }
@@ -662,33 +621,6 @@ export class HcmStream implements RequestDecoder, WalkOwner, TimersOwner, LogEnt
   #finishResponse(): void {
     if (!this.#requestComplete && !this.#tunnel && !this.ended) this.#runtime.stats.rqRxReset.inc();
     this.#finish();
-  }
-
-  // ---- back-pressure
-
-  #stopRequest(by: number, stop: boolean): void {
-    this.#requestStoppedBy = stop ? this.#requestStoppedBy | by : this.#requestStoppedBy & ~by;
-    const pause = this.#requestStoppedBy !== 0;
-    // A complete request has no more bytes to hold back.
-    if (pause === this.#readingPaused || (pause && this.#requestComplete)) return;
-    this.#readingPaused = pause;
-    // Envoy reads on until its buffers are full, so a pause before there is an upstream connection is not counted.
-    if (pause && this.info.upstreamTxBegin >= 0) {
-      this.#pauseCounted = true;
-      this.#runtime.stats.flowControlPaused.inc();
-    } else if (!pause && this.#pauseCounted) {
-      this.#pauseCounted = false;
-      this.#runtime.stats.flowControlResumed.inc();
-    }
-    this.#encoder.pauseReading(pause);
-  }
-
-  #stopResponse(by: number, stop: boolean): void {
-    const before = this.#responseStoppedBy !== 0;
-    this.#responseStoppedBy = stop ? this.#responseStoppedBy | by : this.#responseStoppedBy & ~by;
-    const now = this.#responseStoppedBy !== 0;
-    if (before === now) return;
-    this.#filters.callTerminal((terminal) => terminal.onResponseBlocked?.(now));
   }
 
   #stopTerminal(): void {
@@ -771,8 +703,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, TimersOwner, LogEnt
     this.response = undefined;
     this.#metadata = undefined;
     this.#filterState = undefined;
-    this.#routeKnown = false;
-    this.#route = undefined;
+    this.#route.clear();
     runtime.stats.rqTotal.inc();
     runtime.stats.rqActive.inc();
   }
