@@ -1,5 +1,4 @@
 import { isMainThread, parentPort } from "node:worker_threads";
-import type { DnsResolverOptions } from "@tsproxy/sdk";
 import {
   AfterReloads,
   COLLECT_AFTER_MS,
@@ -8,14 +7,12 @@ import {
   Rest,
 } from "./admin/garbage.ts";
 import { ThreadProfile } from "./admin/thread-profile.ts";
-import { Boxes, SandboxCells, type ToldUse } from "./boxes.ts";
+import { Boxes, SandboxCells } from "./boxes.ts";
 import { Builtin } from "./builtin.ts";
-import { Crypto } from "./crypto.ts";
+import { BuiltinCalls } from "./builtin-calls.ts";
 import { FetchQueue } from "./fetch-queue.ts";
-import type { CryptoCall } from "./inside/crypto.ts";
 import { createRing } from "./inside/ring.ts";
 import { giveBack } from "./inside/shared-counts.ts";
-import { HISTOGRAM_CELLS, NAMED_ONLY, type StatDefinition } from "./inside/stats.ts";
 import { CERTIFICATES_TOPIC, NODE_TOPIC, RUNTIME_TOPIC } from "./inside/topics.ts";
 import { Watchdog } from "./isolate.ts";
 import { FileWatch, LocalServices } from "./local-services.ts";
@@ -39,13 +36,12 @@ import type { SandboxIsolate } from "./sandbox/isolate.ts";
 import { Supply } from "./sandbox/supply.ts";
 import { readText } from "./shared-text.ts";
 import { Crossing } from "./sockets/crossing.ts";
-import { type Family, resolveName } from "./sockets/dns.ts";
 import { Gathering } from "./sockets/gathering.ts";
 import type { Listening } from "./sockets/listening-sockets.ts";
 import { Sockets } from "./sockets/sockets.ts";
 import type { StreamHandle } from "./sockets/stream-handle.ts";
 import { Contexts } from "./sockets/tls.ts";
-import { steadyAt, steadyNow } from "./steady-clock.ts";
+import { steadyNow } from "./steady-clock.ts";
 
 /** A generation whose isolate is lost within this time after its commit is taken back. */
 const BLAME_MS = 60_000;
@@ -80,10 +76,8 @@ const FLUSH_LOGS_MS = 250;
 class Worker {
   readonly #start: WorkerStart;
   readonly #post: (message: FromWorker) => void;
-  readonly #topics = new Map<string, SharedText>();
   #watch: FileWatch | undefined;
   #tellsCertificates = false;
-  #services: LocalServices | undefined;
   #builtin: Builtin;
   #crossing: Crossing;
   #sockets: Sockets;
@@ -111,8 +105,12 @@ class Worker {
   #generation = 0;
   #deaths = 0;
   #stopping = false;
-  readonly #crypto = new Crypto();
-  #statsUsed = 0;
+  readonly #calls = new BuiltinCalls({
+    post: (message) => this.#post(message),
+    boxes: () => this.#boxes,
+    reply: (call, value, error) => this.#reply(call, value, error),
+    onPrepared: (generation) => this.#onReady(generation, "builtin"),
+  });
   readonly #fetches = new FetchQueue(
     ({ box, text, bytes, builtin }) => {
       // Another builtin isolate has taken the place of that one, whose streams are gone.
@@ -161,7 +159,7 @@ class Worker {
     if (this.#isFirst) contexts.onChanged = () => this.#tellCertificates(contexts);
     this.#watch?.stop();
     this.#watch = new FileWatch((path) => this.#onFileChanged(path));
-    this.#services = new LocalServices(contexts, this.#watch);
+    this.#calls.services = new LocalServices(contexts, this.#watch);
     const builtin = new Builtin({
       role: this.#start.role,
       worker: this.#start.index,
@@ -173,11 +171,11 @@ class Worker {
       counts: this.#start.counts,
       ledger: this.#start.ledger,
       fileFlush: this.#start.fileFlush,
-      statsFrom: this.#statsUsed,
+      statsFrom: this.#calls.statsUsed,
       watchdog: this.#watchdog,
       moduleOf: (name) => this.#moduleOf(name),
       park: (module) => this.#park(module),
-      onCall: (name, text) => this.#onCall(name, text),
+      onCall: (name, text) => this.#calls.call(name, text),
     });
     const onDead = (error: unknown) => this.#onDead(builtin, error);
     const { index, node, role } = this.#start;
@@ -202,7 +200,7 @@ class Worker {
       onFetch: (box, text, bytes) =>
         this.#fetches.push({ box, text, bytes, builtin: this.#builtin }),
     });
-    for (const [topic, kept] of this.#topics) {
+    for (const [topic, kept] of this.#calls.topics) {
       const text = readText(kept);
       builtin.publish(topic, text);
       if (topic === RUNTIME_TOPIC) boxes.setRuntime(text);
@@ -226,74 +224,6 @@ class Worker {
     });
   }
 
-  #log(
-    level: "debug" | "info" | "warn" | "error",
-    message: string,
-    fields: Record<string, unknown> = {},
-  ): void {
-    this.#post({ type: "log", level, message, fields });
-  }
-
-  // ---- calls of the isolate
-
-  #onCall(name: string, text: string): string | void {
-    if (name === "append") {
-      this.#onLines(text);
-      return;
-    }
-    if (name === "publish") {
-      const at = text.indexOf("\0");
-      this.#post({ type: "publish", topic: text.slice(0, at), text: text.slice(at + 1) });
-      return;
-    }
-    if (name === "topic") return readText(this.#topics.get(JSON.parse(text)) ?? "");
-    if (name === "fetched") {
-      this.#onFetched(text);
-      return;
-    }
-    const answer = this.#services?.call(name, text);
-    if (answer !== undefined) return answer;
-    const value = JSON.parse(text);
-    switch (name) {
-      case "log":
-        this.#post({ type: "log", ...value });
-        break;
-      case "fault":
-        this.#post({ type: "fault", ...value });
-        break;
-      case "stats":
-        this.#noteStats(value.defined);
-        this.#post({ type: "stats", ...value });
-        break;
-      case "prepared":
-        this.#onReady(value.generation, "builtin");
-        break;
-      case "use":
-        this.#boxes.onUse(value as ToldUse);
-        break;
-      case "unuse":
-        this.#boxes.onUnuse(value.box, value.use);
-        break;
-      case "uncaught":
-        this.#boxes.onUncaught(value.box, value.message, value.stack);
-        break;
-      case "malformed":
-        this.#log("warn", "a sandbox gave an answer that cannot be taken", value);
-        break;
-      case "operation":
-        this.#onOperation(value.call, value.name, value.args);
-        break;
-    }
-  }
-
-  /** Notes which stats cells have names: an isolate that is built in this one's place must not use them. */
-  #noteStats(defined: readonly StatDefinition[]): void {
-    for (const { kind, cell } of defined) {
-      const end = cell + (kind === "histogram" ? HISTOGRAM_CELLS : 1);
-      if (cell !== NAMED_ONLY && end > this.#statsUsed) this.#statsUsed = end;
-    }
-  }
-
   /** Publishes the certificates for `/certs`; changes of one turn are told together. */
   #tellCertificates(contexts: Contexts): void {
     if (this.#tellsCertificates) return;
@@ -308,49 +238,6 @@ class Worker {
   #onFileChanged(path: string): void {
     this.#guarded(() => this.#builtin.publish(`core.file:${path}`, `${performance.now()}`));
     this.#crossing.poke();
-  }
-
-  /** Lines for a file: its path, when they were written, the lines. Main writes them, in order with those of other threads. */
-  #onLines(told: string): void {
-    const [path = "", times = ""] = told.split("\0", 2);
-    const text = told.slice(path.length + times.length + 2);
-    const marks = times === "" ? [] : times.split(",").map(Number);
-    for (let k = 0; k < marks.length; k += 2) marks[k] = steadyAt(marks[k]!);
-    this.#post({ type: "lines", path, text, marks });
-  }
-
-  /** The answer to a sandbox's fetch. `told`: the box, JSON and bytes (one char each), separated by NUL. */
-  #onFetched(told: string): void {
-    const [box = "", head = ""] = told.split("\0", 2);
-    const bytes = Buffer.from(told.slice(box.length + head.length + 2), "latin1");
-    this.#boxes.reply(Number(box), head, bytes);
-  }
-
-  #onOperation(call: number, name: string, args: unknown): void {
-    if (name === "crypto") {
-      const { what, bytes } = args as { what: CryptoCall; bytes: string };
-      void this.#crypto
-        .run(what, Buffer.from(bytes, "latin1"))
-        .then((answer) => this.#reply(call, answer, undefined));
-      return;
-    }
-    if (name !== "dns.resolve") {
-      this.#post({ type: "call", call, name, args });
-      return;
-    }
-    const {
-      name: host,
-      family,
-      resolver,
-    } = args as {
-      name: string;
-      family?: Family;
-      resolver?: DnsResolverOptions;
-    };
-    resolveName(host, family ?? "AUTO", resolver).then(
-      (addresses) => this.#reply(call, { addresses }, undefined),
-      (error: Error) => this.#reply(call, undefined, error.message),
-    );
   }
 
   #reply(call: number, value: unknown, error: string | undefined): void {
@@ -441,7 +328,7 @@ class Worker {
   }
 
   #onPublished(topic: string, published: SharedText): void {
-    this.#topics.set(topic, published);
+    this.#calls.topics.set(topic, published);
     const text = readText(published);
     this.#guarded(() => this.#builtin.publish(topic, text));
     if (topic === RUNTIME_TOPIC) this.#boxes.setRuntime(text);

@@ -1,0 +1,148 @@
+import type { DnsResolverOptions } from "@tsproxy/sdk";
+import type { Boxes, ToldUse } from "./boxes.ts";
+import { Crypto } from "./crypto.ts";
+import type { CryptoCall } from "./inside/crypto.ts";
+import { HISTOGRAM_CELLS, NAMED_ONLY, type StatDefinition } from "./inside/stats.ts";
+import type { LocalServices } from "./local-services.ts";
+import type { FromWorker, SharedText } from "./protocol.ts";
+import { readText } from "./shared-text.ts";
+import { type Family, resolveName } from "./sockets/dns.ts";
+import { steadyAt } from "./steady-clock.ts";
+
+/** The thread whose builtin isolate calls. */
+export interface BuiltinCallsParts {
+  readonly post: (message: FromWorker) => void;
+  readonly boxes: () => Boxes;
+  /** Gives the answer to an operation to the isolate. */
+  readonly reply: (call: number, value: unknown, error: string | undefined) => void;
+  readonly onPrepared: (generation: number) => void;
+}
+
+/** What the builtin isolate calls core for (inside/host.ts), by name. It outlives the isolate. */
+export class BuiltinCalls {
+  /** What was published last on each topic. */
+  readonly topics = new Map<string, SharedText>();
+  /** The calls that the present isolate's files and certificates answer. */
+  services: LocalServices | undefined = undefined;
+  readonly #parts: BuiltinCallsParts;
+  readonly #crypto = new Crypto();
+  #statsUsed = 0;
+
+  constructor(parts: BuiltinCallsParts) {
+    this.#parts = parts;
+  }
+
+  /** Stats cells that have names: an isolate that is built in the place of a lost one must not use them. */
+  get statsUsed(): number {
+    return this.#statsUsed;
+  }
+
+  /** `text`: JSON of the argument, except for calls that carry bytes or lines. Answers what the call answers, if it does so at once. */
+  call(name: string, text: string): string | void {
+    switch (name) {
+      case "append":
+        return this.#onLines(text);
+      case "publish":
+        return this.#onPublish(text);
+      case "topic":
+        return readText(this.topics.get(JSON.parse(text)) ?? "");
+      case "fetched":
+        return this.#onFetched(text);
+    }
+    const answer = this.services?.call(name, text);
+    if (answer !== undefined) return answer;
+    const { post, boxes, onPrepared } = this.#parts;
+    const value = JSON.parse(text);
+    switch (name) {
+      case "log":
+        post({ type: "log", ...value });
+        break;
+      case "fault":
+        post({ type: "fault", ...value });
+        break;
+      case "stats":
+        this.#noteStats(value.defined);
+        post({ type: "stats", ...value });
+        break;
+      case "prepared":
+        onPrepared(value.generation);
+        break;
+      case "use":
+        boxes().onUse(value as ToldUse);
+        break;
+      case "unuse":
+        boxes().onUnuse(value.box, value.use);
+        break;
+      case "uncaught":
+        boxes().onUncaught(value.box, value.message, value.stack);
+        break;
+      case "malformed":
+        post({
+          type: "log",
+          level: "warn",
+          message: "a sandbox gave an answer that cannot be taken",
+          fields: value,
+        });
+        break;
+      case "operation":
+        this.#onOperation(value.call, value.name, value.args);
+        break;
+    }
+  }
+
+  #onPublish(text: string): void {
+    const at = text.indexOf("\0");
+    this.#parts.post({ type: "publish", topic: text.slice(0, at), text: text.slice(at + 1) });
+  }
+
+  /** Lines for a file: its path, when they were written, the lines. Main writes them, in order with those of other threads. */
+  #onLines(told: string): void {
+    const [path = "", times = ""] = told.split("\0", 2);
+    const text = told.slice(path.length + times.length + 2);
+    const marks = times === "" ? [] : times.split(",").map(Number);
+    for (let k = 0; k < marks.length; k += 2) marks[k] = steadyAt(marks[k]!);
+    this.#parts.post({ type: "lines", path, text, marks });
+  }
+
+  /** The answer to a sandbox's fetch. `told`: the box, JSON and bytes (one char each), separated by NUL. */
+  #onFetched(told: string): void {
+    const [box = "", head = ""] = told.split("\0", 2);
+    const bytes = Buffer.from(told.slice(box.length + head.length + 2), "latin1");
+    this.#parts.boxes().reply(Number(box), head, bytes);
+  }
+
+  #noteStats(defined: readonly StatDefinition[]): void {
+    for (const { kind, cell } of defined) {
+      const end = cell + (kind === "histogram" ? HISTOGRAM_CELLS : 1);
+      if (cell !== NAMED_ONLY && end > this.#statsUsed) this.#statsUsed = end;
+    }
+  }
+
+  #onOperation(call: number, name: string, args: unknown): void {
+    const { post, reply } = this.#parts;
+    if (name === "crypto") {
+      const { what, bytes } = args as { what: CryptoCall; bytes: string };
+      void this.#crypto
+        .run(what, Buffer.from(bytes, "latin1"))
+        .then((answer) => reply(call, answer, undefined));
+      return;
+    }
+    if (name !== "dns.resolve") {
+      post({ type: "call", call, name, args });
+      return;
+    }
+    const {
+      name: host,
+      family,
+      resolver,
+    } = args as {
+      name: string;
+      family?: Family;
+      resolver?: DnsResolverOptions;
+    };
+    resolveName(host, family ?? "AUTO", resolver).then(
+      (addresses) => reply(call, { addresses }, undefined),
+      (error: Error) => reply(call, undefined, error.message),
+    );
+  }
+}
