@@ -1,13 +1,19 @@
 import { expect, test, vi } from "vitest";
 import { type Change, Fleet, type FleetEvents, type Thread, type ThreadEvents } from "./fleet.ts";
-import type { FromWorker, ListenerConfig, RuntimeConfig, ToWorker } from "./protocol.ts";
+import {
+  BEAT,
+  type FromWorker,
+  type ListenerConfig,
+  type RuntimeConfig,
+  type ToWorker,
+} from "./protocol.ts";
 
 /** A thread that answers as a worker does, unless a test takes over. */
 class FakeThread implements Thread {
   readonly name: string;
   readonly memory = {
     stats: new SharedArrayBuffer(8),
-    beat: new SharedArrayBuffer(8),
+    beat: new SharedArrayBuffer(64),
     ledger: new SharedArrayBuffer(4),
   };
   /** All but the ends of socket pairs, which come whenever the system has made them. */
@@ -313,4 +319,16 @@ test("a thread that was started again between a preparation and its commit gets 
   } finally {
     vi.useRealTimers();
   }
+});
+
+test("when a thread goes back to the code of before, the watchdogs of the others are told to wait for less", async () => {
+  const { fleet, threads } = fleetOf(2);
+  await serve(fleet, 1);
+  const doubted = () =>
+    threads.map(({ memory }) => new Int32Array(memory.beat)[BEAT.DOUBTED] === 1);
+  const fault = { type: "fault", package: "http/a", reason: "hung", stack: "" } as const;
+  threads[0]!.events.onMessage({ ...fault, reverted: [] });
+  expect(doubted()).toEqual([false, false, false]);
+  threads[0]!.events.onMessage({ ...fault, reverted: ["http/a"] });
+  expect(doubted()).toEqual([false, true, true]);
 });

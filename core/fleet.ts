@@ -340,6 +340,13 @@ export class Fleet implements RehearsalStage {
     );
   }
 
+  /** The thread has gone back to the code of before: the others' watchdogs wait for less until they have, too. */
+  #doubt(lost: Member): void {
+    for (const { thread } of this.#members)
+      if (thread !== lost.thread)
+        Atomics.store(new Int32Array(thread.memory.beat), BEAT.DOUBTED, 1);
+  }
+
   #onMessage(member: Member, message: FromWorker): void {
     switch (message.type) {
       case "publish":
@@ -355,6 +362,7 @@ export class Fleet implements RehearsalStage {
         member.boxes.set(message.box, message.package);
         break;
       case "fault":
+        if (message.reverted !== undefined && message.reverted.length > 0) this.#doubt(member);
         this.#events.onFault(member.thread, message);
         break;
       case "lost":

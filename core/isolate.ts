@@ -218,6 +218,8 @@ const CHANGES = 0;
 const END = 1;
 /** Least milliseconds between two looks at a target. */
 const STEP_MIN_MS = 10;
+/** The limit, if it is not less anyway, while the thread runs code that has hung another thread already. */
+const DOUBTED_MS = 250;
 const WATCH = `
 const silence = ${silence};
 const control = new Int32Array(controlMemory);
@@ -230,7 +232,7 @@ globalThis.watch = (id, isolate, memory, beat, limitMs) => {
 };
 globalThis.unwatch = (id) => { targets.delete(id); seen++; };
 globalThis.run = () => {
-  let step = Infinity;
+  let step = ${DOUBTED_MS};
   for (const { limitMs } of targets.values()) step = Math.min(step, Math.max(${STEP_MIN_MS}, limitMs >> 2));
   while (targets.size > 0 && Atomics.load(control, ${CHANGES}) === seen && Atomics.load(control, ${END}) === 0) {
     if (Atomics.wait(control, ${CHANGES}, seen, step) !== "timed-out") continue;
@@ -241,7 +243,9 @@ globalThis.run = () => {
       target.since = isInside ? target.since + step : 0;
       if (!isInside) target.cpu = cpu;
       target.last = now;
-      if ((cpu === 0 ? target.since : silence(target.since, cpu - target.cpu)) < target.limitMs) continue;
+      const isDoubted = Atomics.load(thread, ${BEAT.DOUBTED}) === 1;
+      const limitMs = isDoubted ? Math.min(target.limitMs, ${DOUBTED_MS}) : target.limitMs;
+      if ((cpu === 0 ? target.since : silence(target.since, cpu - target.cpu)) < limitMs) continue;
       targets.delete(id);
       target.isolate.dispose();
     }
@@ -260,7 +264,7 @@ export class Watchdog {
   #nextId = 1;
   #ended: Promise<unknown> = Promise.resolve();
 
-  constructor(beat = new SharedArrayBuffer((BEAT.CPU_MS + 1) * 4)) {
+  constructor(beat = new SharedArrayBuffer((BEAT.DOUBTED + 1) * 4)) {
     this.#isolate = new ivm.Isolate({ memoryLimit: 64 });
     const context = this.#isolate.createContextSync();
     context.global.setSync("threadMemory", share(beat));

@@ -30,6 +30,7 @@ import type {
   WorkerStart,
 } from "./protocol.ts";
 import { BEAT, listenerOf, socketNumber } from "./protocol.ts";
+import { RebuildWait } from "./rebuild-wait.ts";
 import { refusalOf } from "./reload/refusal.ts";
 import { SandboxImage } from "./sandbox/image.ts";
 import type { SandboxIsolate } from "./sandbox/isolate.ts";
@@ -45,7 +46,6 @@ import { steadyNow } from "./steady-clock.ts";
 
 /** A generation whose isolate is lost within this time after its commit is taken back. */
 const BLAME_MS = 60_000;
-const REBUILD_MS = [0, 250, 1000, 5000] as const;
 
 /** The code and config that run: enough to build the isolates again. */
 interface Live {
@@ -103,7 +103,7 @@ class Worker {
   #committedAt = 0;
   #pending: Pending | undefined = undefined;
   #generation = 0;
-  #deaths = 0;
+  readonly #rebuildWait = new RebuildWait(BLAME_MS);
   #stopping = false;
   readonly #calls = new BuiltinCalls({
     post: (message) => this.#post(message),
@@ -497,6 +497,7 @@ class Worker {
     this.#live = pending.live;
     this.#generation = generation;
     this.#committedAt = performance.now();
+    this.#trust();
     for (const name of this.#sockets.listening.names) {
       const config = this.#live.config?.listeners.find(
         (known) => known.name === listenerOf(name) && socketNumber(name) < known.sockets,
@@ -508,6 +509,11 @@ class Worker {
     this.#post({ type: "committed", generation });
     if (generation > 1) this.#garbage.onCommit();
     else this.#awaitRest();
+  }
+
+  /** The code that runs now has hung no other thread. */
+  #trust(): void {
+    Atomics.store(this.#beats, BEAT.DOUBTED, 0);
   }
 
   /** Collects what the start has left. */
@@ -591,6 +597,7 @@ class Worker {
       reverted: changed,
     });
     if (blamed) {
+      this.#trust();
       this.#live = { modules: this.#before!.modules, config: this.#before!.config };
       this.#before = undefined;
     }
@@ -605,8 +612,8 @@ class Worker {
     this.#boxes.dispose();
     builtin.dispose();
     giveBack(this.#start.counts, this.#start.ledger);
-    const delay = REBUILD_MS[Math.min(this.#deaths++, REBUILD_MS.length - 1)]!;
-    setTimeout(() => this.#rebuild(), delay);
+    const waitMs = this.#rebuildWait.afterLoss(performance.now(), blamed);
+    setTimeout(() => this.#rebuild(), waitMs);
   }
 
   /** A change that was being set up, or waits for its commit, is lost with the isolates: main is told at once. */

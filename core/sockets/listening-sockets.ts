@@ -1,6 +1,7 @@
 import type dgram from "node:dgram";
 import net from "node:net";
 import type { AddressConfig } from "../protocol.ts";
+import { MAX_CONNECTIONS } from "./socket-table.ts";
 import { onAccepted, type StreamHandle } from "./stream-handle.ts";
 import { closeWhenQuiet, type ListenOptions, listenTcp, setKeepAlive } from "./tcp-listen.ts";
 import { bindUdp } from "./udp.ts";
@@ -11,6 +12,8 @@ export interface Listening {
   readonly path: string;
   /** High watermark of the bytes that wait to be sent on a connection. 0: Node's own. */
   bufferBytes: number;
+  /** Connections that were accepted while there was no isolate. */
+  readonly waiting: StreamHandle[];
 }
 
 /** What is done with what listening sockets bring. `name`: of the listening socket. */
@@ -52,7 +55,7 @@ export class ListeningSockets {
     const { path = "" } = address;
     const { bufferBytes = 0 } = options;
     const { server, bound } = await listenTcp(address, options);
-    this.#take(name, { server, path, bufferBytes });
+    this.#take(name, { server, path, bufferBytes, waiting: [] });
     return bound;
   }
 
@@ -63,7 +66,7 @@ export class ListeningSockets {
     options: Pick<ListenOptions, "ipv6Only">,
   ): Promise<AddressConfig> {
     const server = await bindUdp(address, options);
-    this.#take(name, { server, path: "", bufferBytes: 0 });
+    this.#take(name, { server, path: "", bufferBytes: 0, waiting: [] });
     return { ...address, port: server.address().port };
   }
 
@@ -88,10 +91,17 @@ export class ListeningSockets {
     else server.close();
   }
 
-  /** Hands over all sockets to the successor of this object. */
+  /** Hands over all sockets to the successor of this object. Connections that come meanwhile wait, unread, for it. */
   giveAll(): ReadonlyMap<string, Listening> {
     const given = new Map(this.#byName);
-    for (const { server } of given.values()) this.#given.add(server);
+    for (const { server, waiting } of given.values()) {
+      this.#given.add(server);
+      if (server instanceof net.Server)
+        onAccepted(server, (handle) => {
+          if (waiting.length < MAX_CONNECTIONS) waiting.push(handle);
+          else handle.close();
+        });
+    }
     this.#byName.clear();
     return given;
   }
@@ -106,11 +116,13 @@ export class ListeningSockets {
   }
 
   #take(name: string, listening: Listening): void {
-    const { server } = listening;
+    const { server, waiting } = listening;
     this.#byName.set(name, listening);
-    if (server instanceof net.Server)
+    if (server instanceof net.Server) {
+      const accepted = (handle: StreamHandle) => this.#arrivals.accepted(name, handle, listening);
       // At the libuv handle: so connections read into our memory, and node:net makes no second socket for each.
-      onAccepted(server, (handle) => this.#arrivals.accepted(name, handle, listening));
-    else this.#arrivals.bound(name, server);
+      onAccepted(server, accepted);
+      waiting.splice(0).forEach(accepted);
+    } else this.#arrivals.bound(name, server);
   }
 }
