@@ -11,7 +11,7 @@
  * the same, each resuming the session before it (TLS 1.2).
  * `h2-16k`, `h2-1m`, `tls-16k`, `tls-1m`: responses of that size; prints CPU per MiB as well.
  *
- * Needs wrk, h2load and nginx (Debian: wrk nginx-light libnginx-mod-stream haproxy); HAProxy and ENVOY=/path/to/envoy take part
+ * Needs wrk, h2load, ab and nginx (Debian: wrk nghttp2-client apache2-utils nginx-light libnginx-mod-stream haproxy); HAProxy and ENVOY=/path/to/envoy take part
  * if present. The proxy is pinned to core 1 with one worker; the load, the backend and this script to core 0.
  */
 import { type ChildProcess, execFileSync, spawn, spawnSync } from "node:child_process";
@@ -43,7 +43,7 @@ const usual: Record<string, string> = {
   "h2-16k": "8",
   "h2-1m": "2",
   "tls-1m": "16",
-  hs: "1",
+  hs: "200",
   "hs-resumed": "1",
 };
 const connections = values.connections ?? usual[mode] ?? "64";
@@ -117,7 +117,7 @@ function envoyConfig(port: number, extraFilters: object[] = []): string {
   const hcm = {
     "@type": `${T}filters.network.http_connection_manager.v3.HttpConnectionManager`,
     stat_prefix: "ingress_http",
-    // What openssl's client speaks.
+    // What ab and openssl's client speak.
     ...(isHandshake && {
       http_protocol_options: { accept_http_10: true, default_host_for_http_10: "a" },
     }),
@@ -486,14 +486,15 @@ async function loadHttp2(url: string, secs: number): Promise<{ n: number; bad: n
   return { n, bad: Number(failed) + Math.max(0, n - ok) };
 }
 
-/** OpenSSL's own client: a connection, a request, and the next. */
+/** `ab` makes a new TLS session for each request; OpenSSL's own client resumes one, a connection at a time. */
 async function loadHandshakes(port: number, secs: number): Promise<{ n: number; bad: number }> {
-  const resumes = mode === "hs-resumed";
-  const how = resumes ? ["-reuse", "-tls1_2"] : ["-new", "-tls1_3"];
-  const argv = ["-c", "0", "openssl", "s_time", "-connect", `127.0.0.1:${port}`, ...how];
-  const child = spawn("taskset", [...argv, "-www", "/", "-time", String(secs)], {
-    stdio: ["ignore", "pipe", "ignore"],
-  });
+  const argv =
+    mode === "hs-resumed"
+      ? ["openssl", "s_time", "-connect", `127.0.0.1:${port}`, "-reuse", "-tls1_2", "-www", "/"]
+      : ["ab", "-q", "-n", "1000000", "-c", connections, "-f", "TLS1.3"];
+  argv.push(mode === "hs-resumed" ? "-time" : "-t", String(secs));
+  if (mode === "hs") argv.push(`https://127.0.0.1:${port}/`);
+  const child = spawn("taskset", ["-c", "0", ...argv], { stdio: ["ignore", "pipe", "ignore"] });
   children.add(child);
   let text = "";
   child.stdout.on("data", (d) => {
@@ -501,8 +502,11 @@ async function loadHandshakes(port: number, secs: number): Promise<{ n: number; 
   });
   await new Promise((resolve) => child.on("close", resolve));
   children.delete(child);
-  const counts = [...text.matchAll(/^(\d+) connections in \d+ real seconds/gm)];
-  return { n: Number(counts.at(-1)?.[1] ?? 0), bad: 0 };
+  const counts =
+    /^Complete requests: +(\d+)/m.exec(text) ??
+    /^(\d+) connections in \d+ real seconds/m.exec(text);
+  const bad = /^Non-2xx responses: +(\d+)/m.exec(text);
+  return { n: Number(counts?.[1] ?? 0), bad: Number(bad?.[1] ?? 0) };
 }
 
 execFileSync("taskset", ["-cp", "0", String(process.pid)]);
