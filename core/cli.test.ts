@@ -107,6 +107,25 @@ test("takes every flag of Envoy's; one without meaning costs a warning", async (
   });
 });
 
+test("warns of a log in a folder that does not exist, which is an error with --strict and for a proxy that starts", async () => {
+  const log = "{name: access_log/file, config: {path: /no/such/a.log}}";
+  const echo = write(
+    "log.yaml",
+    ECHO.replace("    filter_chains:", `    access_log: [${log}]\n    filter_chains:`),
+  );
+  const validate = ["-c", echo, "--mode", "validate"];
+  expect(await run(...validate)).toMatchObject({
+    code: 0,
+    err: expect.stringContaining("warning"),
+  });
+  expect(await run(...validate, "--strict")).toMatchObject({
+    code: 1,
+    err: expect.stringMatching(
+      /log\.yaml:\d+:\d+: \S+access_log\[0\]\.config\.path: cannot write to "\/no\/such\/a\.log": "\/no\/such" does not exist; make that folder first/,
+    ),
+  });
+});
+
 test("merges --config-yaml over the file, and takes it alone", async () => {
   const good = write("base.yaml", ECHO);
   const validate = ["--mode", "validate", "--config-yaml"];

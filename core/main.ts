@@ -16,7 +16,7 @@ import { FileWriter } from "./logs/file-writer.ts";
 import { FleetLog } from "./logs/fleet-log.ts";
 import { LineOrder } from "./logs/line-order.ts";
 import { openLog } from "./logs/log.ts";
-import { LogLevels } from "./logs/log-levels.ts";
+import { LogLevels, unknownComponents } from "./logs/log-levels.ts";
 import { ownOptions, SAME_SIGNAL_MS, type ToProxy, type ToSupervisor } from "./options.ts";
 import { CORE, isPacked } from "./own-files.ts";
 import { succeed } from "./packages/build-cache.ts";
@@ -116,6 +116,9 @@ const fleet = newFleet();
 obeySignals();
 try {
   await reload.start();
+  const names = reload.packages().map((state) => state.package);
+  const unknown = unknownComponents(options.log.components, names);
+  if (unknown.length > 0) throw new StartError(unknown);
 } catch (error) {
   if (!(error instanceof StartError)) throw error;
   process.stderr.write(`${error.message}\n`);

@@ -60,6 +60,13 @@ export function DataSource(
   return Type.Unsafe<{ readonly text: string }>({ type: "object", dataSource: true, ...options });
 }
 
+/** Schema of the path of a file that is written, such as a log: a config that names one in a folder that does not exist is refused. */
+export function OutputFile(
+  options: { readonly default?: string; readonly minLength?: number } = {},
+) {
+  return Type.Unsafe<string>({ type: "string", outputFile: true, ...options });
+}
+
 /** Where the lines of a script's text stand, for debuggers. */
 export interface ScriptPlace {
   readonly file: string;

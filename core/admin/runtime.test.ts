@@ -60,6 +60,17 @@ it("flattens maps into dotted keys, but for fractions", () => {
   });
 });
 
+it("takes a map with a fraction's keys for one value, even if it is no fraction, and an empty one too", () => {
+  const { runtime, values } = layers();
+  const tree = { odd: { numerator: 3, other: 2 }, unit: { denominator: "HUNDRED" }, none: {} };
+  runtime.configure([{ name: "base", static_layer: tree }]);
+  expect(values()).toEqual({
+    odd: '{"numerator":3,"other":2}',
+    unit: '{"denominator":"HUNDRED"}',
+    none: "{}",
+  });
+});
+
 it("lets the last layer win, and operators take their overrides back", () => {
   const { runtime, values } = layers();
   runtime.configure([

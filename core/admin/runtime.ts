@@ -169,12 +169,17 @@ function staticValues(tree: Readonly<Record<string, unknown>>, prefix = ""): Map
         value,
       });
     else if (typeof value === "object" && value !== null) {
-      const fraction = fractionOf(value as Record<string, unknown>);
-      if (fraction !== undefined) values.set(key, { text: JSON.stringify(value), value: fraction });
+      const text = JSON.stringify(value);
+      if (isValue(value)) values.set(key, { text, value: fractionOf(value) ?? text });
       else for (const [k, v] of staticValues(value as never, `${key}.`)) values.set(k, v);
     }
   }
   return values;
+}
+
+/** As in Envoy, a map with one of these keys is one value, even if it is no FractionalPercent, and so is an empty one. */
+function isValue(map: object): boolean {
+  return "numerator" in map || "denominator" in map || Object.keys(map).length === 0;
 }
 
 /** A number as Envoy shows it (C's `%g`): 123456789 is `1.23457e+08`. */

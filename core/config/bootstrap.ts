@@ -3,6 +3,7 @@ import { type StatsConfig, StatsConfigSchema, StatsFlushInterval } from "../admi
 import type { PackageInfo, RuntimeConfig } from "../protocol.ts";
 import type { Report } from "./diagnostic.ts";
 import { ListNode, MapNode } from "./document.ts";
+import { checkFolder } from "./folders.ts";
 import { INTERNAL_LISTENERS, Listener, listenerConfigs } from "./listeners.ts";
 import type { Maker } from "./maker.ts";
 import type { Schema } from "./schema.ts";
@@ -247,6 +248,8 @@ export function checkBootstrap(root: MapNode, report: Report): void {
     if (name !== undefined && seen.has(name))
       report.error(layer.get("name")!.place, `duplicate runtime layer name "${name}"`);
     if (name !== undefined) seen.add(name);
+    const link = layer.map("disk_layer")?.get("symlink_root");
+    if (link?.kind === "scalar") checkFolder(link, "cannot watch", report);
     const values = layer.map("static_layer");
     if (values !== undefined) checkRuntime(values, report);
   }

@@ -15,6 +15,7 @@ import {
 } from "./document.ts";
 import { ExtensionResolver, type RouteUse, type Use } from "./extensions.ts";
 import type { Entry } from "./fields.ts";
+import { checkFolder } from "./folders.ts";
 import { readLuaSource } from "./lua-source.ts";
 import type { Normaliser } from "./normalise.ts";
 import type { Registry } from "./registry.ts";
@@ -106,6 +107,8 @@ export class Builder {
     if (shape.section !== undefined) return this.#section(shape.section, node);
     if (shape.typed !== undefined) return this.#typed(shape.typed, node, shape.root);
     if (shape.dataSource && node.kind === "map") return this.#dataSource(node);
+    if (shape.outputFile && node.kind === "scalar")
+      checkFolder(node, "cannot write to", this.#report);
     if (shape.lua) return this.#lua(node);
     if (shape.script !== undefined) return this.#script(node, shape.script);
     if (shape.duration) return this.#duration(node);

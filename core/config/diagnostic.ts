@@ -43,11 +43,17 @@ export class Report {
   readonly #errorPlaces = new Set<string>();
   readonly #warnings = new Map<string, Finding>();
   readonly #strict: boolean;
+  readonly #serves: boolean;
 
-  constructor(file: string, text: string, strict: boolean) {
+  constructor(
+    file: string,
+    text: string,
+    { strict, serves = false }: { readonly strict: boolean; readonly serves?: boolean },
+  ) {
     this.#parts = [{ name: file, line: 0 }];
     this.text = text;
     this.#strict = strict;
+    this.#serves = serves;
     this.#addLines(text, 0);
   }
 
@@ -76,6 +82,12 @@ export class Report {
   /** Reports something that Envoy has and tsproxy does not implement: a warning, or an error with --strict. */
   unimplemented(place: Place, message: string, help?: string): void {
     if (this.#strict) this.error(place, message, help);
+    else this.warn(place, message, help);
+  }
+
+  /** Reports what this machine lacks: an error where the config is to serve, or with --strict; else it may serve on another one. */
+  lacking(place: Place, message: string, help: string): void {
+    if (this.#strict || this.#serves) this.error(place, message, help);
     else this.warn(place, message, help);
   }
 

@@ -3,7 +3,7 @@ import { Report } from "./diagnostic.ts";
 import { type Format, parseDocument, plain } from "./document.ts";
 
 function parse(text: string, format: Format = "yaml") {
-  const report = new Report("a.yaml", text, false);
+  const report = new Report("a.yaml", text, { strict: false });
   const root = parseDocument(text, format, report);
   return { value: root && plain(root), root, report };
 }

@@ -294,6 +294,22 @@ describe("runtime layers", () => {
   });
 });
 
+describe("a link that runtime is read from, in a folder that does not exist", () => {
+  const loaded = (root: string, serves: boolean) =>
+    load(`layered_runtime: {layers: [{name: a, disk_layer: {symlink_root: ${root}}}]}`, { serves });
+  const said = expect.stringMatching(
+    /layers\[0\]\.disk_layer\.symlink_root: cannot watch "\/no\/such\/current": "\/no\/such" does not exist; make that folder first$/,
+  );
+
+  it("is refused with the line where the config is to serve, and a warning elsewhere", () => {
+    const refused = loaded("/no/such/current", true);
+    expect(refused.ok ? [] : refused.errors.map(formatDiagnostic)).toEqual([said]);
+    const warned = loaded("/no/such/current", false);
+    expect([warned.ok, warned.warnings.map(formatDiagnostic)]).toEqual([true, [said]]);
+    expect(loaded("/no-such-link", true).ok).toBe(true);
+  });
+});
+
 describe("any text", () => {
   it("is taken or refused with a reason, never dropped", () => {
     const text = http(

@@ -42,6 +42,8 @@ export interface LoadOptions {
   readonly era?: Era;
   /** True: fields that Envoy has and nothing here implements are errors. */
   readonly strict: boolean;
+  /** True: the config is to serve here, so that what this machine lacks is an error. */
+  readonly serves?: boolean;
   /** True: fields that Envoy does not have either are warnings, not errors (`--allow-unknown-static-fields`). */
   readonly allowUnknown?: boolean;
 }
@@ -133,7 +135,7 @@ function readConfig(
   options: LoadOptions,
 ): { readonly report: Report; readonly read: Read | undefined } {
   const file = input.file ?? "(config)";
-  const report = new Report(file, input.text, options.strict);
+  const report = new Report(file, input.text, options);
   const root = read(input, file, report);
   if (root === undefined) return { report, read: undefined };
 
@@ -225,7 +227,7 @@ export function loadListener(
 ):
   | { readonly ok: true; readonly listener: ListenerConfig }
   | { readonly ok: false; readonly errors: readonly Diagnostic[] } {
-  const report = new Report(origin, "", false);
+  const report = new Report(origin, "", { strict: false });
   const { builder, normaliser, maker } = tools(new Registry(packages), report, "v3", true);
   // It is not normalised as a protobuf message: what a service writes is checked by core's own schema alone.
   const root = fromValue(listener, { offset: 0, path: "" });

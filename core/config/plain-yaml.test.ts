@@ -27,9 +27,9 @@ function shown(node: Node | undefined): unknown {
 
 /** Undefined: left to the parser. */
 function read(text: string): unknown {
-  const node = readPlainYaml(text, new Report("a.yaml", text, false));
+  const node = readPlainYaml(text, new Report("a.yaml", text, { strict: false }));
   if (node === undefined) return undefined;
-  const report = new Report("a.yaml", text, false);
+  const report = new Report("a.yaml", text, { strict: false });
   const parsed = parseYaml(text, report);
   expect(report.failed, text).toBe(false);
   expect(shown(node), text).toEqual(shown(parsed));

@@ -42,6 +42,8 @@ export interface Schema {
   readonly typed?: { readonly [type: string]: Schema };
   /** A DataSource; packages get its text. */
   readonly dataSource?: boolean;
+  /** The path of a file that is written. */
+  readonly outputFile?: boolean;
   /** A Lua script; packages get a LuaSource. */
   readonly lua?: boolean;
   /** Text of a script; packages get a ScriptSource. */
@@ -81,6 +83,7 @@ export class Shape {
   readonly typed: Schema["typed"];
   readonly script: Schema["script"];
   readonly dataSource: boolean;
+  readonly outputFile: boolean;
   readonly lua: boolean;
   readonly duration: boolean;
   /** True: a lone value stands for a list of one. */
@@ -100,6 +103,7 @@ export class Shape {
     this.typed = schemas.find((s) => s.typed !== undefined)?.typed;
     this.script = schemas.find((s) => s.script !== undefined)?.script;
     this.dataSource = schemas.some((s) => s.dataSource === true);
+    this.outputFile = schemas.some((s) => s.outputFile === true);
     this.lua = schemas.some((s) => s.lua === true);
     this.duration = schemas.some((s) => s.duration === true);
     this.list = this.isType("array") && !this.isType("string");

@@ -8,7 +8,7 @@ import { MapNode, parseDocument } from "./document.ts";
 import { readScript } from "./script.ts";
 
 function read(text: string, form: "module" | "body" | "file" = "module", file = "front.yaml") {
-  const report = new Report(file, text, false);
+  const report = new Report(file, text, { strict: false });
   const root = parseDocument(text, "yaml", report);
   const node = root instanceof MapNode ? root.get("a") : undefined;
   const script = node && readScript(node, form, report);

@@ -8,9 +8,12 @@ export const TYPES = "type.googleapis.com/envoy.extensions.filters";
 export const HCM = `${TYPES}.network.http_connection_manager.v3.HttpConnectionManager`;
 export const ROUTER = `{name: r, typed_config: {"@type": ${TYPES}.http.router.v3.Router}}`;
 
-export function load(text: string, options: { strict?: boolean; file?: string } = {}) {
-  const { strict = false, file = "front.yaml" } = options;
-  return loadConfig({ file, text }, TEST_PACKAGES, { strict });
+export function load(
+  text: string,
+  options: { strict?: boolean; serves?: boolean; file?: string } = {},
+) {
+  const { strict = false, serves = false, file = "front.yaml" } = options;
+  return loadConfig({ file, text }, TEST_PACKAGES, { strict, serves });
 }
 export function errors(text: string, options: { strict?: boolean; file?: string } = {}): string[] {
   const loaded = load(text, options);

@@ -35,7 +35,7 @@ export interface Upgraded {
 
 /** Rewrites a config with types and fields of v3, whatever packages here implement of them. */
 export function upgrade(input: ConfigText & { readonly file: string }): Upgraded {
-  const report = new Report(input.file, input.text, false);
+  const report = new Report(input.file, input.text, { strict: false });
   const format = formatOf(input.file, report);
   const root = format && parseDocument(input.text, format, report);
   if (root === undefined) return { text: undefined, from: "v3", errors: report.errors };

@@ -4,7 +4,7 @@ import type { PackageState } from "../packages/package-state.ts";
 import { shortPath } from "../problem.ts";
 import type { RuntimeConfig } from "../protocol.ts";
 import { shown } from "../sockets/addresses.ts";
-import { componentNames, type Log, MAIN_LOGGER } from "./log.ts";
+import type { Log } from "./log.ts";
 
 /** Logs, after the start, where the proxy and its admin listen and which packages run where. */
 export function announce(
@@ -33,10 +33,6 @@ export function announce(
   const sandboxed = packages.filter((p) => p.origin === "dropped-in" && p.generation > 0);
   log.info(`shipped filters in use: ${shipped.length === 0 ? "none" : some(shipped)}`);
   if (sandboxed.length > 0) log.info(`dropped-in filters: ${some(sandboxed.map(place))}`);
-  const known = new Set([MAIN_LOGGER, ...packages.map((p) => p.package)].flatMap(componentNames));
-  const unknown = Object.keys(options.log.components).filter((name) => !known.has(name));
-  if (unknown.length > 0)
-    log.warn(`--component-log-level: nothing here is called ${unknown.join(", ")}`);
   const watched = [options.configFile, ...options.filters].map(shortPath);
   log.info(`watching ${some(watched)}; save a file and it serves the next request`);
 }

@@ -1,6 +1,6 @@
 import { expect, it } from "vitest";
 import { logTo } from "./log.ts";
-import { LogLevels } from "./log-levels.ts";
+import { LogLevels, unknownComponents } from "./log-levels.ts";
 
 function start(components = {}) {
   const lines: string[] = [];
@@ -42,4 +42,13 @@ it("knows loggers by their last part, their kind and Envoy's names, the most exa
   expect(say("network/http_connection_manager")).toEqual([]);
   expect(say()).toHaveLength(2);
   expect(say("network/tcp_proxy")).toEqual(["network/tcp_proxy error"]);
+});
+
+it("knows a logger by its package, by Envoy's name for it, and as a logger that only Envoy has", () => {
+  const components = { router: "debug", upstream: "debug", quic: "info", main: "info" } as const;
+  const packages = ["http/router", "service/cluster_manager"];
+  expect(unknownComponents(components, packages)).toEqual([]);
+  expect(unknownComponents({ routr: "info" }, packages)[0]?.message).toBe(
+    '--component-log-level: no logger is called "routr"; did you mean "router"?',
+  );
 });

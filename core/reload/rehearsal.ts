@@ -27,6 +27,8 @@ export interface RehearsalOptions {
   /** Hash of what the packages say of themselves. */
   readonly said: string;
   readonly strict: boolean;
+  /** As in LoadOptions. */
+  readonly serves?: boolean;
   readonly allowUnknown?: boolean;
   /** The node as the command line gives it; "": the config's applies. */
   readonly node: { readonly id: string; readonly cluster: string };
@@ -132,8 +134,16 @@ async function problemsOfSound(
 
 /** Checks a config, which takes most of a reload's time if it is large; so nothing is checked again that has not changed. */
 function load(options: RehearsalOptions): Loaded {
-  const { file, text, overlays = [], packages, strict, allowUnknown = false } = options;
-  const loaded = loadConfig({ file, text, overlays }, packages, { strict, allowUnknown });
+  const {
+    file,
+    text,
+    overlays = [],
+    packages,
+    strict,
+    serves = false,
+    allowUnknown = false,
+  } = options;
+  const loaded = loadConfig({ file, text, overlays }, packages, { strict, serves, allowUnknown });
   // Changed in place, so that refusals of its parts are still found at their lines in the file.
   if (loaded.ok) options.adjust?.(loaded.config);
   return loaded;

@@ -439,6 +439,7 @@ export class Reload {
       said: packages.map((built) => built.said).join(),
       overlays,
       strict,
+      serves: true,
       allowUnknown,
       node,
       adjust: this.#options.adjust,

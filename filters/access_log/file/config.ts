@@ -1,7 +1,13 @@
-import { JsonFormatTree, type Static, SubstitutionFormatString, Type } from "@tsproxy/sdk";
+import {
+  JsonFormatTree,
+  OutputFile,
+  type Static,
+  SubstitutionFormatString,
+  Type,
+} from "@tsproxy/sdk";
 
 export const Config = Type.Object({
-  path: Type.String({ minLength: 1 }),
+  path: OutputFile({ minLength: 1 }),
   log_format: Type.Optional(SubstitutionFormatString),
   /** Older than `log_format`, and still accepted. */
   format: Type.Optional(Type.String()),

@@ -3,6 +3,7 @@ import {
   Extension,
   GrpcHealthCheck,
   HttpHealthCheck,
+  OutputFile,
   type Static,
   TcpHealthCheck,
   Type,
@@ -29,7 +30,7 @@ export const HealthCheck = Type.Object({
   healthy_edge_interval: Type.Optional(Duration()),
   always_log_health_check_failures: Type.Boolean({ default: false }),
   always_log_health_check_success: Type.Boolean({ default: false }),
-  event_log_path: Type.String({ default: "" }),
+  event_log_path: OutputFile({ default: "" }),
   event_logger: Type.Optional(Type.Array(EventSink())),
   http_health_check: Type.Optional(HttpHealthCheck),
   tcp_health_check: Type.Optional(TcpHealthCheck),
@@ -75,6 +76,6 @@ export type OutlierDetection = Static<typeof OutlierDetection>;
 function EventSink() {
   return Type.Object({
     name: Type.Optional(Type.String()),
-    typed_config: Type.Optional(Type.Object({ event_log_path: Type.String() })),
+    typed_config: Type.Optional(Type.Object({ event_log_path: OutputFile() })),
   });
 }
