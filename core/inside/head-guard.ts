@@ -66,3 +66,31 @@ export class HeadGuard {
     return lines;
   }
 }
+
+/** The heads of one stream as a guarded package sees them. */
+export class ShownHeads {
+  readonly #guard: HeadGuard;
+  readonly #shown = new Map<HeaderMap, HeaderMap>();
+
+  constructor(guard: HeadGuard) {
+    this.#guard = guard;
+  }
+
+  /** The copy that the package gets. */
+  show(map: HeaderMap): HeaderMap {
+    const shown = this.#guard.shown(map);
+    this.#shown.set(map, shown);
+    return shown;
+  }
+
+  /** Edits `map` by way of what the package was shown of it. Answers what `edit` answers; -1, which `edit` may answer too: not allowed. */
+  edit(map: HeaderMap, edit: (shown: HeaderMap) => number): number {
+    const shown = this.#shown.get(map) ?? this.#guard.shown(map);
+    let answer = -1;
+    const run = (): boolean => {
+      answer = edit(shown);
+      return answer >= 0;
+    };
+    return this.#guard.carry(shown, map, run) ? answer : -1;
+  }
+}

@@ -7,19 +7,16 @@ import {
   type HttpFilter,
   type HttpFilterFactory,
   type HttpStream,
-  headerName,
   hold,
   type LastChunk,
-  lastChunk,
   latin1Decode,
-  type RequestHeaders,
-  type ResponseHeaders,
   reply,
   utf8Decode,
   type Verdict,
 } from "@tsproxy/sdk";
 import { ascii } from "./ascii.ts";
 import type { Gate } from "./gate.ts";
+import { ShownHeads } from "./head-guard.ts";
 import {
   type AnswerSource,
   type Door,
@@ -30,8 +27,10 @@ import {
   recordSize,
   stubClasses,
 } from "./parked.ts";
+import { answeredBody, answeredLastChunk, replaceBody, sendChunkAt } from "./parked-body.ts";
 import { asksForFacts, ParkedFacts } from "./parked-facts.ts";
 import { applyEdits, type HeadTexts, parkFollower, parkHead, readReply } from "./parked-head.ts";
+import { type HookedHttp, METHODS } from "./parked-http-hooks.ts";
 import { Lane } from "./parked-lane.ts";
 import {
   ANSWER,
@@ -50,15 +49,11 @@ import {
   VERDICT_TYPE,
 } from "./sandbox/layout.ts";
 
-const CONTENT_LENGTH = headerName("content-length");
 const ALL_HOOKS = HOOK.END - 1;
 const LATE = reply(504, { details: "filter_timeout" });
 const FAULT = reply(500, { details: "filter_fault" });
 const OVERLOAD = reply(503, { details: "filter_overload" });
 const BAD_EDITS = "edits that HTTP cannot carry, or that it must not make";
-/** Longer chunks go through core, which copies them natively. */
-const GATE_CHUNK_MAX = 4096;
-
 /**
  * The factory that a chain gets for a dropped-in http package. Each stream gets a stub; a hook of the stub returns a promise that
  * settles with the sandbox's verdict. The stub has only those hooks that the package's source mentions.
@@ -70,7 +65,7 @@ export function parkedHttpFactory(use: ParkedUse, table: ParkTable): HttpFilterF
 }
 
 /** The chain's half of a sandboxed filter. */
-class ParkedHttpFilter implements Parked {
+class ParkedHttpFilter implements Parked, HookedHttp {
   readonly #use: ParkedUse;
   readonly #table: ParkTable;
   readonly #doors: Doors;
@@ -85,8 +80,8 @@ class ParkedHttpFilter implements Parked {
   #response: Lane | undefined = undefined;
   #retryLane: Lane | undefined = undefined;
   #facts: ParkedFacts | undefined = undefined;
-  /** If the use has a guard: the restricted copy of each head that the sandbox was sent. */
-  #shown: Map<HeaderMap, HeaderMap> | undefined = undefined;
+  /** If the use has a guard. */
+  readonly #shown: ShownHeads | undefined;
   /** Facts that found no room; they are sent with the next record. */
   #unsentFacts = "";
   /** Adjacent filters of the chain that live in the same sandbox: a head is sent there once for all of them. */
@@ -105,6 +100,7 @@ class ParkedHttpFilter implements Parked {
     this.#table = table;
     this.#doors = doors;
     this.#stream = stream;
+    this.#shown = use.guard && new ShownHeads(use.guard);
   }
 
   /** Called once per stream with the filter that is next in the chain; joins the two if both live in the same sandbox. */
@@ -381,7 +377,8 @@ class ParkedHttpFilter implements Parked {
       return true;
     }
     if (this.#isLost(lane)) return true;
-    if (size <= GATE_CHUNK_MAX && this.#sendAtGate(lane, token)) return true;
+    const gate = this.#gate;
+    if (gate?.isOpen === true && sendChunkAt(gate, lane, token, use)) return true;
     const lent = chunk.memory === this.#core.lends;
     const inOne = lent ? size <= RANGE_MAX : size <= PART_SIZE;
     if (!inOne && lane.sending === undefined)
@@ -405,22 +402,6 @@ class ParkedHttpFilter implements Parked {
     else if (n > 0) door.memory.set(memory.subarray(at, at + n), w * 4 + recordSize(0, 0));
     door.send(token, whole);
     lane.sent += n;
-    return true;
-  }
-
-  #sendAtGate(lane: Lane, token: number): boolean {
-    const gate = this.#gate;
-    if (gate?.isOpen !== true) return false;
-    const { memory, at, end } = lane.chunk!;
-    const size = end - at;
-    const flags = RECORD_FLAG.ANSWER | (lane.endStream ? RECORD_FLAG.END_STREAM : 0);
-    const whole = recordSize(0, size);
-    const w = gate.begin(whole, lane.kind, flags, token, this.#use.use);
-    if (w < 0) return false;
-    gate.words[w + RECORD.RANGE_SIZE] = size;
-    gate.memory.set(memory.subarray(at, end), w * 4 + recordSize(0, 0));
-    gate.send(token, whole);
-    lane.waitAt(gate);
     return true;
   }
 
@@ -525,7 +506,7 @@ class ParkedHttpFilter implements Parked {
       from = (textEnd + 3) & ~3;
     }
     if (type === VERDICT_TYPE.REPLY) {
-      const bytes = this.#body(lane, memory, bodyAt, end);
+      const bytes = answeredBody(lane, memory, bodyAt, end);
       const text = utf8Decode(bytes, 0, bytes.length);
       // The filter can only have given this body as bytes if it is not UTF-8; then it stays bytes.
       const body = text.includes("\ufffd") ? bytes.slice() : text;
@@ -571,8 +552,10 @@ class ParkedHttpFilter implements Parked {
     if (isBody) {
       if ((flags & VERDICT_FLAG.BODY) !== 0 && this.#use.keepsBodies === true)
         return "another body, which its manifest does not allow";
-      if ((flags & VERDICT_FLAG.BODY) !== 0 && !this.#replace(lane, memory, bodyAt, end)) {
-        return "another length for a body whose content-length has gone out; remove it in the headers hook";
+      if ((flags & VERDICT_FLAG.BODY) !== 0) {
+        const body = answeredBody(lane, memory, bodyAt, end);
+        if (!replaceBody(lane, this.#headOf(lane), body))
+          return "another length for a body whose content-length has gone out; remove it in the headers hook";
       }
       lane.held = lane.holdsTrailers && !lane.endStream;
     }
@@ -595,22 +578,12 @@ class ParkedHttpFilter implements Parked {
           trailers: lane.holdsTrailers,
         });
       case VERDICT_TYPE.LAST_CHUNK:
-        return this.#lastChunk(lane, memory, bodyAt, end);
+        if (this.#use.keepsBodies === true)
+          return "another body, which its manifest does not allow";
+        return answeredLastChunk(lane, this.#headOf(lane), answeredBody(lane, memory, bodyAt, end));
       default:
         return `a verdict of type ${type}`;
     }
-  }
-
-  /** The last bytes of a message: from a trailers hook, or from a headers hook as the body of a message that had none. */
-  #lastChunk(lane: Lane, memory: Uint8Array, at: number, end: number): LastChunk | string {
-    const isHead = lane.chunk === undefined && !lane.isTrailers;
-    if (!lane.isTrailers && !(isHead && lane.endStream)) return "a last chunk out of place";
-    if (this.#use.keepsBodies === true) return "another body, which its manifest does not allow";
-    const bytes = this.#body(lane, memory, at, end);
-    const told = this.#headOf(lane)?.get(CONTENT_LENGTH);
-    if (bytes.length > 0 && told !== undefined && !(isHead && told === String(bytes.length)))
-      return "another body than its content-length tells";
-    return lastChunk(bytes);
   }
 
   /** The offset behind the edits, or -1 if they are malformed or not allowed. */
@@ -621,59 +594,17 @@ class ParkedHttpFilter implements Parked {
     length: number,
     { words, memory }: AnswerSource,
   ): number {
-    const { guard } = this.#use;
-    if (guard === undefined) return applyEdits(map, words, memory, from, end, length);
-    const shown = this.#shown?.get(map) ?? guard.shown(map);
-    let rest = -1;
-    const edit = (): boolean => {
-      rest = applyEdits(shown, words, memory, from, end, length);
-      return rest >= 0;
-    };
-    return guard.carry(shown, map, edit) ? rest : -1;
+    if (this.#shown === undefined) return applyEdits(map, words, memory, from, end, length);
+    return this.#shown.edit(map, (shown) => applyEdits(shown, words, memory, from, end, length));
   }
 
   /** The head that the sandbox may see: `map`, or what the guard shows of it. */
   #show(map: HeaderMap): HeaderMap {
-    const { guard } = this.#use;
-    if (guard === undefined) return map;
-    const shown = guard.shown(map);
-    this.#shown ??= new Map();
-    this.#shown.set(map, shown);
-    return shown;
+    return this.#shown?.show(map) ?? map;
   }
 
   #headOf(lane: Lane): HeaderMap | undefined {
     return lane === this.#request ? this.#stream.request : this.#stream.response;
-  }
-
-  #body(lane: Lane, memory: Uint8Array, at: number, end: number): Uint8Array {
-    const parts = lane.received;
-    if (parts === undefined) return memory.slice(at, end);
-    const whole = new Uint8Array(lane.receivedSize + end - at);
-    let to = 0;
-    for (const part of parts) {
-      whole.set(part, to);
-      to += part.length;
-    }
-    whole.set(memory.subarray(at, end), to);
-    return whole;
-  }
-
-  /** Replaces the chunk's bytes. False: the head has gone on with a content-length that the new body contradicts. */
-  #replace(lane: Lane, memory: Uint8Array, at: number, end: number): boolean {
-    const chunk = lane.chunk!;
-    const body = this.#body(lane, memory, at, end);
-    if (body.length !== chunk.end - chunk.at) {
-      const head = this.#headOf(lane);
-      const told = head?.get(CONTENT_LENGTH);
-      if (head !== undefined && told !== undefined && told !== String(body.length)) {
-        if (!lane.held) return false;
-        if (lane.endStream) head.set(CONTENT_LENGTH, String(body.length));
-        else head.remove(CONTENT_LENGTH);
-      }
-    }
-    chunk.replace(body);
-    return true;
   }
 
   /** Changed facts, as JSON in ASCII; "": none. They are kept until they are sent. `info`: with StreamInfo (counts and times). */
@@ -720,53 +651,6 @@ class ParkedHttpFilter implements Parked {
 
 /** Parts of a stream that an earlier filter may change for later ones, directly or by changing the route. */
 const CHANGING = HOOK.METADATA | HOOK.FILTER_STATE | HOOK.CONNECTION_STATE | HOOK.ROUTE | HOOK.INFO;
-
-type Hooked = ParkedHttpFilter;
-/** The hooks; each is put on the prototype of stubs whose package has it. */
-const METHODS: readonly (readonly [bit: number, name: keyof HttpFilter, method: unknown])[] = [
-  [
-    HOOK.REQUEST_HEADERS,
-    "onRequestHeaders",
-    function (this: Hooked, headers: RequestHeaders, endStream: boolean): HookResult {
-      return this.head(KIND.REQUEST_HEADERS, HOOK.REQUEST_HEADERS, headers, endStream);
-    },
-  ],
-  [
-    HOOK.REQUEST_BODY,
-    "onRequestBody",
-    function (this: Hooked, chunk: Chunk, endStream: boolean): HookResult {
-      return this.body(KIND.REQUEST_BODY, HOOK.REQUEST_BODY, chunk, endStream);
-    },
-  ],
-  [
-    HOOK.REQUEST_TRAILERS,
-    "onRequestTrailers",
-    function (this: Hooked, trailers: HeaderMap): HookResult {
-      return this.head(KIND.REQUEST_TRAILERS, HOOK.REQUEST_TRAILERS, trailers, true);
-    },
-  ],
-  [
-    HOOK.RESPONSE_HEADERS,
-    "onResponseHeaders",
-    function (this: Hooked, headers: ResponseHeaders, endStream: boolean): HookResult {
-      return this.head(KIND.RESPONSE_HEADERS, HOOK.RESPONSE_HEADERS, headers, endStream);
-    },
-  ],
-  [
-    HOOK.RESPONSE_BODY,
-    "onResponseBody",
-    function (this: Hooked, chunk: Chunk, endStream: boolean): HookResult {
-      return this.body(KIND.RESPONSE_BODY, HOOK.RESPONSE_BODY, chunk, endStream);
-    },
-  ],
-  [
-    HOOK.RESPONSE_TRAILERS,
-    "onResponseTrailers",
-    function (this: Hooked, trailers: HeaderMap): HookResult {
-      return this.head(KIND.RESPONSE_TRAILERS, HOOK.RESPONSE_TRAILERS, trailers, true);
-    },
-  ],
-];
 
 const NONE: readonly unknown[] = [];
 const configTexts = new WeakMap<readonly unknown[], string>();
