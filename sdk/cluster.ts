@@ -164,6 +164,8 @@ export interface ClusterType {
 export interface ProvidedBalancer {
   /** Undefined: none. */
   choose(context: BalancerContext): Host | undefined;
+  /** Asked when `choose` found none: settles once the request's host may be there. Undefined: there will be none. */
+  whenNamed?(context: BalancerContext): Promise<unknown> | undefined;
   /** Present in clusters whose hosts are named by requests. */
   readonly names?: HostNames;
   dispose?(): void;

@@ -53,7 +53,10 @@ beforeAll(async () => {
   };
   const filter = { name: "http/dynamic_forward_proxy", config: { dns_cache_config } };
   proxy = await Proxy.start({
-    config: bootstrap([listener("main", manager(routes, {}, [filter]))], [forward]),
+    config: bootstrap(
+      [listener("main", manager(routes, {}, [filter])), listener("bare", manager(routes))],
+      [forward],
+    ),
     concurrency: 2,
   });
 });
@@ -92,4 +95,14 @@ test("a host that nobody asks for goes, and comes back when somebody does", asyn
   );
   const host = `localhost:${upstream.port}`;
   expect((await ask(host)).text).toBe(host);
+});
+
+test("without the filter a request waits in the cluster", async () => {
+  const bare = (host: string) => get(proxy.port("bare"), "/", { headers: { host } });
+  const host = `a.localhost:${upstream.port}`;
+  expect(await Promise.all([bare(host), bare(host)])).toMatchObject([
+    { text: host },
+    { text: host },
+  ]);
+  expect(await bare("nothing.invalid")).toMatchObject({ status: 503, text: "no healthy upstream" });
 });

@@ -71,10 +71,13 @@ export class NamedHosts implements ProvidedBalancer, HostNames {
   }
 
   choose(context: BalancerContext): Host | undefined {
-    const { stream, head } = context;
-    const authority = stream?.request.authority ?? head?.authority ?? "";
-    const host = statedHost(contextState(context), authority, this.#own.defaultPort);
+    const host = statedHost(contextState(context), authorityOf(context), this.#own.defaultPort);
     return host && this.#own.find(host.key);
+  }
+
+  whenNamed(context: BalancerContext): Promise<unknown> | undefined {
+    const outcome = this.resolve(authorityOf(context), contextState(context));
+    return outcome instanceof Promise ? outcome : undefined;
   }
 
   resolve(
@@ -129,4 +132,8 @@ export class NamedHosts implements ProvidedBalancer, HostNames {
     this.#used.clear();
     this.#report.arm(this.#reportMs);
   }
+}
+
+function authorityOf({ stream, head }: BalancerContext): string {
+  return stream?.request.authority ?? head?.authority ?? "";
 }

@@ -26,6 +26,7 @@ import type {
 } from "@tsproxy/sdk";
 import { counter, formatAddress, openUpstreamFilters } from "@tsproxy/sdk";
 import { Aggregate } from "./aggregate.ts";
+import { AwaitedHost } from "./awaited-host.ts";
 import { type Balancing, Spread } from "./balancing.ts";
 import type { HealthList } from "./cluster-health.ts";
 import { ClusterLimits } from "./cluster-limits.ts";
@@ -261,14 +262,31 @@ export class UpstreamCluster implements Cluster, PoolOwner {
 
   newStream(callbacks: PoolCallbacks, context: BalancerContext): PoolHandle | undefined {
     const host = this.#choose(context);
-    if (host !== undefined) {
-      const pool = this.#poolChoice.poolFor(host, context);
-      if (this.#lookAheadRatio > 1) this.#lookAhead(context);
-      if (pool !== undefined) return pool.newStream(callbacks);
-      this.cells.cxPoolOverflow.inc();
-      callbacks.onPoolFailure({ reason: "overflow", host: undefined, transportFailure: "" });
-      return undefined;
-    }
+    if (host !== undefined) return this.#streamTo(host, callbacks, context);
+    const named = this.#retired ? undefined : this.#provided?.whenNamed?.(context);
+    if (named === undefined) return this.#streamWithoutHost(callbacks, context);
+    return new AwaitedHost(named, () => {
+      const found = this.hostFor(context);
+      return found === undefined
+        ? this.#streamWithoutHost(callbacks, context)
+        : this.#streamTo(found, callbacks, context);
+    });
+  }
+
+  #streamTo(
+    host: UpstreamHost,
+    callbacks: PoolCallbacks,
+    context: BalancerContext,
+  ): PoolHandle | undefined {
+    const pool = this.#poolChoice.poolFor(host, context);
+    if (this.#lookAheadRatio > 1) this.#lookAhead(context);
+    if (pool !== undefined) return pool.newStream(callbacks);
+    this.cells.cxPoolOverflow.inc();
+    callbacks.onPoolFailure({ reason: "overflow", host: undefined, transportFailure: "" });
+    return undefined;
+  }
+
+  #streamWithoutHost(callbacks: PoolCallbacks, context: BalancerContext): PoolHandle | undefined {
     const successor = this.#heir?.clusters.get(this.name);
     if (successor !== undefined) return successor.newStream(callbacks, context);
     this.traffic.cxNoneHealthy.inc();
