@@ -1,4 +1,6 @@
+import { closeSync } from "node:fs";
 import type { Readable } from "node:stream";
+import type { HeldSocket, ListeningAt } from "./process/held-sockets.ts";
 import type {
   AddressConfig,
   FromWorker,
@@ -8,6 +10,7 @@ import type {
   Refusal,
   RuntimeConfig,
   SharedText,
+  ToListen,
   ToWorker,
 } from "./protocol.ts";
 import { BEAT, listenerOf, socketName } from "./protocol.ts";
@@ -121,9 +124,17 @@ export class Fleet implements RehearsalStage {
   #generation = 0;
   #pending: Change | undefined;
   #sockets: ReadonlyMap<string, Socket> = new Map();
+  /** Listening sockets that this process was started with, until the first listeners are bound. */
+  #held: readonly HeldSocket[];
   #stopping = false;
 
-  constructor(start: StartThread, events: FleetEvents, concurrency: number) {
+  constructor(
+    start: StartThread,
+    events: FleetEvents,
+    concurrency: number,
+    held: readonly HeldSocket[] = [],
+  ) {
+    this.#held = held;
     this.#start = start;
     this.#events = events;
     for (let i = 0; i < concurrency; i++) this.#add("worker", i, 0);
@@ -199,7 +210,8 @@ export class Fleet implements RehearsalStage {
 
   /**
    * Binds the listeners that are not bound yet; one whose address has not changed keeps its sockets. With port 0 the first worker
-   * binds, and the others take its number. A unix socket belongs to the first worker alone. Answers the failures.
+   * binds, and the others take its number. A unix socket belongs to the first worker alone. The first worker also takes the
+   * sockets that this process was started with, where the config still has them. Answers the failures.
    */
   async listen(listeners: readonly ListenerConfig[]): Promise<readonly ListenFailure[]> {
     const failures: ListenFailure[] = [];
@@ -216,17 +228,33 @@ export class Fleet implements RehearsalStage {
       else kept.set(socket.name, { asked: socket.address, address });
     }
     this.#sockets = kept;
+    for (const { fd } of this.#held) closeSync(fd);
+    this.#held = [];
     return failures;
   }
 
   async #bind({ name, address, thread = "worker" }: WantedSocket): Promise<AddressConfig> {
     const members = this.#members.filter((member) => member.role === thread);
-    let bound = address;
+    const isHeld = (socket: HeldSocket) =>
+      socket.name === name && isSameAddress(socket.asked, address);
+    const held = this.#held.find(isHeld);
+    this.#held = this.#held.filter((socket) => socket !== held);
+    let bound = held?.address ?? address;
     for (const [k, member] of members.entries()) {
       if (k > 0 && address.path !== undefined) break;
-      bound = await member.listen({ name, address: bound });
+      bound = await member.listen({ name, address: bound, fd: k === 0 ? held?.fd : undefined });
     }
     return bound;
+  }
+
+  /** The sockets that a process in this one's place has to listen at, if this one dies. */
+  listening(listeners: readonly ListenerConfig[]): readonly ListeningAt[] {
+    const backlogs = new Map(listeners.map(({ name, backlog = 0 }) => [name, backlog]));
+    return [...this.#sockets].flatMap(([name, { asked, address }]) =>
+      asked.path !== undefined || asked.udp === true
+        ? []
+        : { name, asked, address, backlog: backlogs.get(listenerOf(name)) ?? 0 },
+    );
   }
 
   get bound(): readonly Bound[] {
@@ -610,7 +638,7 @@ class Member {
   }
 
   /** Binds a listener. Answers the address it got; rejects with a ListenFailure. */
-  async listen(listener: Bound): Promise<AddressConfig> {
+  async listen(listener: ToListen): Promise<AddressConfig> {
     const answer = this.#answer(
       LISTEN_MS,
       (message) =>

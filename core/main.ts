@@ -45,6 +45,7 @@ const BEAT_MS = 100;
 const LARGE_CHARS = 250_000;
 
 const options = await ownOptions();
+const { held = [] } = options;
 if ((options.quarantined ?? []).length > 0) succeed();
 const { log, reopen } = await openLog(options.log);
 const levels = new LogLevels(log, options.log);
@@ -214,6 +215,7 @@ function newFleet(): Fleet {
       onInspected: (message) => onInspected(message),
     }),
     options.concurrency,
+    held,
   );
 }
 
@@ -257,13 +259,16 @@ function servingThreads(): Serving {
     },
     abort: (generation) => fleet.abort(generation),
     check: async (listeners) =>
-      isBeside && state === "INITIALIZING" ? [] : checkAddresses(listeners, fleet.bound),
+      isBeside && state === "INITIALIZING"
+        ? []
+        : checkAddresses(listeners, [...fleet.bound, ...held]),
     listen: async (listeners) => {
       if (options.standby && state === "INITIALIZING") {
         tell({ type: "prepared" });
         await toldToServe.promise;
       }
       const failures = await fleet.listen(listeners);
+      tell({ type: "listening", sockets: fleet.listening(listeners) });
       return failures.map((f) => listenProblem(listeners.find((l) => l.name === f.listener)!, f));
     },
   };

@@ -2,6 +2,7 @@ import type { ChildProcess } from "node:child_process";
 import type { Overlay } from "./config/overlay.ts";
 import type { DevEvent } from "./dev-events.ts";
 import type { LogOptions } from "./logs/log-options.ts";
+import type { HeldSocket, ListeningAt } from "./process/held-sockets.ts";
 import type { FileFlush } from "./protocol.ts";
 
 /** What `tsproxy run` was asked for; the supervisor hands it to the proxy as JSON. */
@@ -39,6 +40,8 @@ export interface RunOptions {
   readonly standby?: boolean;
   /** The descriptor of a file for Marks: a process before this one died, and nobody knows inside which filter. Absent: no marks. */
   readonly marks?: number | undefined;
+  /** Listening sockets of the process before, which died: open here already, with clients that wait. */
+  readonly held?: readonly HeldSocket[];
   /** The socket file where a successor finds this proxy; "": none. */
   readonly controlSocket: string;
   /** Permissions of that file. */
@@ -99,6 +102,8 @@ export type ToSupervisor =
   /** The proxy was asked to end: however it ends now, it is not started again. */
   | { readonly type: "stopping" }
   | { readonly type: "dev"; readonly event: DevEvent }
+  /** The TCP sockets at which it listens now. */
+  | { readonly type: "listening"; readonly sockets: readonly ListeningAt[] }
   /** The main thread may be silent for so long now. */
   | { readonly type: "busy"; readonly ms: number }
   /** A sandbox of this package has taken one of the process's threads along. The process can go on for a while without it. */

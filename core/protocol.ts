@@ -64,6 +64,13 @@ export interface AddressConfig {
   readonly udp?: boolean;
 }
 
+export interface ToListen {
+  readonly name: string;
+  readonly address: AddressConfig;
+  /** A listening socket at that address, which this thread is to open. Absent: it binds one. */
+  readonly fd?: number | undefined;
+}
+
 /** The name of a listening socket: its listener's name; for an additional address followed by NUL and its number. */
 export function socketName(listener: string, additional: number): string {
   return additional === 0 ? listener : `${listener}\0${additional}`;
@@ -258,7 +265,7 @@ export type ToWorker =
   /** Binds these addresses. Answered by `listening` or `listen_failed`. */
   | {
       readonly type: "listen";
-      readonly listeners: readonly { readonly name: string; readonly address: AddressConfig }[];
+      readonly listeners: readonly ToListen[];
     }
   /** `fd`: one end of a socket pair (Gathering). Worker 0 takes connections from it; another worker passes its own on. */
   | { readonly type: "take_from" | "give_through"; readonly fd: number }

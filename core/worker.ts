@@ -26,6 +26,7 @@ import type {
   Refusal,
   SharedText,
   ThreadConfig,
+  ToListen,
   ToWorker,
   WorkerStart,
 } from "./protocol.ts";
@@ -544,11 +545,9 @@ class Worker {
     this.#guarded(() => this.#builtin.disposed || this.#builtin.collectGarbage());
   }
 
-  async #listen(
-    listeners: readonly { readonly name: string; readonly address: AddressConfig }[],
-  ): Promise<void> {
+  async #listen(listeners: readonly ToListen[]): Promise<void> {
     const bound: { name: string; address: AddressConfig }[] = [];
-    for (const { name, address } of listeners) {
+    for (const { name, address, fd } of listeners) {
       const listener = listenerOf(name);
       const config = this.#live.config?.listeners.find((known) => known.name === listener);
       void this.#sockets.listening.unlisten(name);
@@ -558,6 +557,7 @@ class Worker {
           bufferBytes: config?.bufferBytes ?? 0,
           keepAlive: config?.keepAlive,
           ipv6Only: address.ip.includes(":") && address.ipv4Compat !== true,
+          fd,
         };
         const at =
           address.udp === true

@@ -4,6 +4,7 @@ import type { DevEvent } from "../dev-events.ts";
 import type { ToProxy, ToSupervisor } from "../options.ts";
 import { isRunning, startProcess } from "../proxy-start.ts";
 import { HangWatch } from "./hang-watch.ts";
+import type { ListeningAt } from "./held-sockets.ts";
 import { takeMarks } from "./marks.ts";
 
 /** A Node program to run, and what to do with its output. */
@@ -17,6 +18,8 @@ export interface ProxyProgram {
   readonly execArgv: readonly string[];
   /** A file for its Marks, which it gets as descriptor MARKS. */
   readonly marks?: number | undefined;
+  /** Listening sockets, which it gets as its descriptors from HELD on. */
+  readonly held?: readonly number[] | undefined;
   /** Called with each line of its stderr. Undefined: it writes to ours. */
   readonly onLine?: ((line: string) => void) | undefined;
   /** The same for its stdout. */
@@ -25,6 +28,7 @@ export interface ProxyProgram {
 
 /** Standard input, output and error come before it, and the channel for messages. */
 export const MARKS = 4;
+export const HELD = 5;
 
 export interface ProxyEvents {
   /** The process serves. */
@@ -59,6 +63,7 @@ export class ProxyProcess {
   readonly #child: ChildProcess;
   readonly #watch: HangWatch;
   readonly #marks: number | undefined;
+  #listening: readonly ListeningAt[] | undefined;
   /** The silent thread, and the sandboxed package that it is inside. */
   #hung: { readonly who: string; readonly guilty: string | undefined } | undefined;
   /** Resolves when the process has ended, or could not be started. */
@@ -70,7 +75,10 @@ export class ProxyProcess {
   readonly #held = new Set<NodeJS.Signals>();
   #isReady = false;
 
-  constructor({ early, onLine, onOutput, marks, ...program }: ProxyProgram, events: ProxyEvents) {
+  constructor(
+    { early, onLine, onOutput, marks, held = [], ...program }: ProxyProgram,
+    events: ProxyEvents,
+  ) {
     const { execPath = process.execPath } = program;
     const to = (reader: unknown) => (reader === undefined ? "inherit" : "pipe");
     const child = isRunning(early)
@@ -78,13 +86,7 @@ export class ProxyProcess {
       : startProcess({
           ...program,
           execPath,
-          stdio: [
-            "inherit",
-            to(onOutput),
-            to(onLine),
-            "ipc",
-            ...(marks === undefined ? [] : [marks]),
-          ],
+          stdio: ["inherit", to(onOutput), to(onLine), "ipc", marks ?? "ignore", ...held],
         });
     this.#child = child;
     this.#marks = marks;
@@ -126,6 +128,9 @@ export class ProxyProcess {
         case "stopping":
           events.onStopping();
           break;
+        case "listening":
+          this.#listening = message.sockets;
+          break;
         case "dev":
           events.onDev(message.event);
           break;
@@ -166,6 +171,11 @@ export class ProxyProcess {
         resolve({ code: code ?? undefined, reason, guilty, marked });
       });
     });
+  }
+
+  /** The sockets at which it has told that it listens. Undefined: it has told nothing. */
+  get listening(): readonly ListeningAt[] | undefined {
+    return this.#listening;
   }
 
   send(message: ToProxy): void {

@@ -122,8 +122,8 @@ const PROCESSES = `
   const until = async (holds) => {
     while (!holds()) await new Promise((resolve) => setTimeout(resolve, 5));
   };
-  const standBy = () => {
-    if (process.argv[2] !== "http/bad" || process.argv[3] !== "standby") process.exit(9);
+  const standBy = (without = "http/bad") => {
+    if (process.argv[2] !== without || process.argv[3] !== "standby") process.exit(9);
     process.on("message", async ({ type }) => {
       if (type !== "serve") process.exit(8);
       ${READY}
@@ -318,4 +318,23 @@ test("a filter that has taken a thread along is replaced with its process, which
   expect(runs()).toBe(2);
   expect(log).toHaveLength(1);
   expect(log[0]).toMatch(/ran out of memory inside the filter http\/bad; another one serves/);
+});
+
+test("a filter that has taken a thread along is blamed, although a standby was started for another one", async () => {
+  const { supervisor, log, runs } = supervise(`${PROCESSES}
+    if (run === 1) {
+      process.on("message", ({ type }) => {
+        if (type === "retire") process.exit(0);
+      });
+      serve(5);
+      await until(() => fs.existsSync(RUNS + ".standby"));
+      process.send({ type: "lost", package: "http/other" });
+    } else if (run === 2) {
+      fs.writeFileSync(RUNS + ".standby", "");
+      process.on("message", () => process.exit(7));
+    } else { standBy("http/other"); tell("prepared"); }`);
+  expect(await supervisor.run()).toBe(0);
+  expect(runs()).toBe(3);
+  expect(log).toHaveLength(1);
+  expect(log[0]).toMatch(/ran out of memory inside the filter http\/other; another one serves/);
 });

@@ -2,8 +2,9 @@ import type { DevEvent } from "../dev-events.ts";
 import type { Log } from "../logs/log.ts";
 import type { LogOptions } from "../logs/log-options.ts";
 import type { RunOptions, Runtime, ToProxy } from "../options.ts";
+import { type ListeningAt, withHeldSockets } from "./held-sockets.ts";
 import { openMarks } from "./marks.ts";
-import { type End, MARKS, ProxyProcess, type ProxyProgram } from "./proxy-process.ts";
+import { type End, HELD, MARKS, ProxyProcess, type ProxyProgram } from "./proxy-process.ts";
 import { ControlSocket, keepsConnections, Predecessor } from "./takeover.ts";
 
 const BACK_OFF_MS = { first: 1_000, most: 60_000 } as const;
@@ -17,9 +18,9 @@ const LISTEN_AGAIN_MS = 100;
 const LOOK_MS = 500;
 
 /** How a process is to be started. */
-export type ProcessRole = Required<Pick<RunOptions, "quarantined" | "standby" | "marks">>;
+export type ProcessRole = Required<Pick<RunOptions, "quarantined" | "standby" | "marks" | "held">>;
 
-export interface SupervisorOptions extends Omit<ProxyProgram, "args" | "marks"> {
+export interface SupervisorOptions extends Omit<ProxyProgram, "args" | "marks" | "held"> {
   readonly args: (role: ProcessRole) => readonly string[];
   readonly log: (message: string) => void;
   /** Called when a proxy serves for the first time. */
@@ -157,6 +158,8 @@ interface Standby {
  *   start ──ready──> serving ──crash, hang──> back off 0, 1, 2, … 60 s ──> start
  *     └─exit before its first ready: end      └─exit 0: end       five crashes in a minute: end
  *
+ * The process that is started after one has died has its listening sockets from the first moment on (`withHeldSockets`).
+ *
  * After the first crash whose cause nobody knows, processes keep Marks: the next one tells which sandboxed packages it was inside.
  * If that is one, it is quarantined: its failure policy answers until its code or config changes. Of several, that one is which the next
  * crash has in common with this one.
@@ -188,6 +191,8 @@ export class Supervisor {
   #keepsMarks = false;
   /** The packages, one of which has ended each of the last processes. */
   #suspects: ReadonlySet<string> = new Set();
+  /** The sockets at which the last process that died has listened. */
+  #left: readonly ListeningAt[] = [];
 
   constructor(options: SupervisorOptions) {
     this.#options = options;
@@ -204,13 +209,14 @@ export class Supervisor {
     let backOffMs: number = this.#backOff.first;
     for (;;) {
       const started = performance.now();
-      this.#proxy ??= this.#start();
-      const end = await this.#proxy.over;
+      const proxy = (this.#proxy ??= this.#start());
+      const end = await proxy.over;
       this.#proxy = undefined;
       if (end === "retired") {
         this.#proxy = this.#succeed();
         continue;
       }
+      this.#left = proxy.listening ?? this.#left;
       const { code, reason } = end;
       if (code === 0 || this.#stopAsked || !this.#wasReady) {
         this.#dropStandby();
@@ -284,30 +290,36 @@ export class Supervisor {
     const isStandby = without !== undefined;
     const quarantined = new Set([...this.#quarantined, ...(isStandby ? [without] : [])]);
     const marks = this.#keepsMarks ? openMarks() : undefined;
-    const args = this.#options.args({
-      quarantined: [...quarantined],
-      standby: isStandby,
-      marks: marks === undefined ? undefined : MARKS,
-    });
     const early = this.#startedEarly;
     this.#startedEarly = undefined;
-    const proxy: ProxyProcess = new ProxyProcess(
-      { ...this.#options, early, args, marks },
-      {
-        onReady: () => this.#onReady(proxy),
-        onPrepared: () => this.#onPrepared(proxy),
-        onStopping: () => {
-          if (!this.#retired.has(proxy)) this.#stopAsked = true;
-        },
-        onDev: (event) => this.#options.onDev?.(event),
-        onSuspicion: (guilty) => this.#onSuspicion(proxy, guilty),
-        onRelief: () => this.#onRelief(proxy),
-        onLost: (guilty) => this.#onLost(proxy, guilty),
-        onQuarantined: (packages) => {
-          if (proxy === this.#proxy) this.#quarantined = new Set(packages);
-        },
+    // A standby binds beside the process that it replaces.
+    const listening = isStandby ? [] : this.#left;
+    return withHeldSockets(listening, HELD, (held, fds) => {
+      const args = this.#options.args({
+        quarantined: [...quarantined],
+        standby: isStandby,
+        marks: marks === undefined ? undefined : MARKS,
+        held,
+      });
+      return this.#run({ ...this.#options, early, args, marks, held: fds });
+    });
+  }
+
+  #run(program: ProxyProgram): ProxyProcess {
+    const proxy: ProxyProcess = new ProxyProcess(program, {
+      onReady: () => this.#onReady(proxy),
+      onPrepared: () => this.#onPrepared(proxy),
+      onStopping: () => {
+        if (!this.#retired.has(proxy)) this.#stopAsked = true;
       },
-    );
+      onDev: (event) => this.#options.onDev?.(event),
+      onSuspicion: (guilty) => this.#onSuspicion(proxy, guilty),
+      onRelief: () => this.#onRelief(proxy),
+      onLost: (guilty) => this.#onLost(proxy, guilty),
+      onQuarantined: (packages) => {
+        if (proxy === this.#proxy) this.#quarantined = new Set(packages);
+      },
+    });
     return proxy;
   }
 
@@ -330,9 +342,14 @@ export class Supervisor {
     this.#standBy(proxy, guilty, "was silent for too long");
   }
 
-  /** The process goes on without the package, but a thread of isolated-vm's and some memory are gone until another one serves. */
+  /**
+   * The process goes on without the package, but a thread of isolated-vm's and some memory are gone until another one serves. A
+   * standby for another package, which may recover, makes way for one without this package, which certainly is to blame.
+   */
   #onLost(proxy: ProxyProcess, guilty: string): void {
     if (proxy !== this.#proxy || this.#stopAsked) return;
+    this.#quarantined.add(guilty);
+    if (this.#standby !== undefined && this.#standby.guilty !== guilty) this.#dropStandby();
     const reason = "ran out of memory";
     const standby = this.#standby ?? this.#standBy(proxy, guilty, reason);
     standby.isToServe = standby.isRelieved = true;

@@ -8,6 +8,8 @@ export interface ListenOptions {
   readonly backlog: number;
   readonly ipv6Only: boolean;
   readonly keepAlive?: KeepAlive | undefined;
+  /** A TCP socket that listens at the address already: it is opened, and none is bound. */
+  readonly fd?: number | undefined;
 }
 
 /** libuv's listening socket. On Linux, accepted connections inherit its options. */
@@ -22,7 +24,7 @@ interface ListenHandle {
  */
 export function listenTcp(
   address: AddressConfig,
-  { backlog, ipv6Only, keepAlive }: ListenOptions,
+  { backlog, ipv6Only, keepAlive, fd }: ListenOptions,
 ): Promise<{ readonly server: net.Server; readonly bound: AddressConfig }> {
   const { path } = address;
   const server = net.createServer();
@@ -31,7 +33,9 @@ export function listenTcp(
   const where =
     path !== undefined
       ? { path: socketPath(path) }
-      : { host: address.ip, port: address.port, reusePort: true, ipv6Only };
+      : fd !== undefined
+        ? { fd }
+        : { host: address.ip, port: address.port, reusePort: true, ipv6Only };
   return new Promise((resolve, reject) => {
     server.once("error", reject);
     server.listen({ ...where, backlog }, () => {

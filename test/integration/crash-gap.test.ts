@@ -1,0 +1,48 @@
+import http from "node:http";
+import { afterEach, expect, it } from "vitest";
+import { eventually } from "./client.ts";
+import { address, bootstrap, direct, http as hcm, listener } from "./config.ts";
+import { Proxy } from "./proxy.ts";
+
+let proxy: Proxy | undefined;
+afterEach(() => proxy?.stop());
+
+/** What a client gets that connects now. */
+function ask(port: number): Promise<number | string> {
+  return new Promise((resolve) => {
+    const request = http.get({ host: "127.0.0.1", port, path: "/", agent: false }, (response) => {
+      response.resume();
+      response.on("end", () => resolve(response.statusCode ?? 0));
+    });
+    request.on("error", (error: NodeJS.ErrnoException) => resolve(error.code ?? error.message));
+  });
+}
+
+it.each([1, 2])(
+  "with %d workers, a client that connects after a crash waits for the next process, at the same port",
+  async (concurrency) => {
+    // Port 0: the next process has the port that this one got.
+    const main = listener("main", hcm([direct("/", "hello")]), { address: address(0) });
+    proxy = await Proxy.start({ config: bootstrap([main], []), concurrency });
+    const port = proxy.port("main");
+    // The second crash leaves a process that was started with sockets of the one before.
+    for (let k = 0; k < 2; k++) {
+      const [before] = proxy.processes();
+      const from = proxy.lines.length;
+      process.kill(before!, "SIGKILL");
+      await eventually(
+        () => proxy!.processes()[0] ?? before,
+        (now) => now !== before,
+        "another process is started",
+      );
+      const asked = Array.from({ length: 20 }, () => ask(port));
+      // It waits: the process that will answer has only just been started.
+      expect(proxy.lines.slice(from).join("\n")).not.toMatch(/^listening/m);
+      expect(await Promise.all(asked)).toEqual(asked.map(() => 200));
+      await proxy.line(/^watching /, from);
+      expect(proxy.port("main")).toBe(port);
+    }
+    const all = Array.from({ length: 20 }, () => ask(port));
+    expect(await Promise.all(all)).toEqual(all.map(() => 200));
+  },
+);
