@@ -134,6 +134,11 @@ export interface ResponseEncoder extends WireBytes {
   encodeTrailers(trailers: HeaderMap): void;
   /** Breaks the stream off: HTTP/1 closes the connection, HTTP/2 sends RST_STREAM. `lost`: the upstream's connection is gone. */
   reset(lost?: boolean): void;
+  /**
+   * The response tells that the upstream's connection failed: an HTTP/2 tunnel that the client has not ended by then is reset with
+   * CONNECT_ERROR (RFC 9113 §8.5). Before `encodeHeaders`.
+   */
+  upstreamLost?(): void;
   /** No further request after this stream (HTTP/1: `connection: close`). Before `encodeHeaders`. */
   closeAfter(): void;
   /** HTTP/1.1: the head says `connection: close`, and the caller closes the connection later. Before `encodeHeaders`. */

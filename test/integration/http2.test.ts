@@ -396,6 +396,58 @@ test("CONNECT over HTTP/2 is a tunnel to a TCP service, or goes on as CONNECT", 
   }
 });
 
+test("a tunnel whose upstream cannot be reached, or is lost, ends with CONNECT_ERROR", async () => {
+  const cutting = await tcpUpstream((socket) => {
+    socket.on("data", () => socket.resetAndDestroy());
+  });
+  const gone = await tcpUpstream(() => {});
+  await gone.close();
+  const to = (name: string) => ({
+    match: {
+      connect_matcher: {},
+      headers: [{ name: ":authority", string_match: { prefix: name } }],
+    },
+    route: {
+      cluster: name,
+      upgrade_configs: [{ upgrade_type: "CONNECT", connect_config: {} }],
+    },
+  });
+  const tunnels = await Proxy.start({
+    config: bootstrap(
+      [listener("main", httpFilter([to("cutting"), to("gone")]))],
+      [cluster("cutting", [cutting.port]), cluster("gone", [gone.port])],
+    ),
+  });
+  const client = http2.connect(`http://127.0.0.1:${tunnels.port("main")}`);
+  const tunnel = (name: string) => {
+    const headers = { ":method": "CONNECT", ":authority": `${name}:1` };
+    const stream = client.request(headers, { endStream: false });
+    stream.write("first");
+    return answerOf(stream);
+  };
+  try {
+    const code = http2.constants.NGHTTP2_CONNECT_ERROR;
+    expect(await tunnel("gone")).toMatchObject({ status: 503, code });
+    expect(await tunnel("cutting")).toMatchObject({ status: 200, code });
+    expect(await tunnels.stat("cluster.cutting.upstream_cx_protocol_error")).toBe(0);
+  } finally {
+    client.destroy();
+    await tunnels.stop();
+    await cutting.close();
+  }
+});
+
+test("what begins as HTTP/2 does and goes on otherwise gets no answer", async () => {
+  const client = await RawClient.connect(proxy.port("main"));
+  client.send("PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n");
+  await eventually(
+    () => client.closed,
+    (closed) => closed,
+    "closed",
+  );
+  expect(client.text).toBe("");
+});
+
 test("an upgrade over HTTP/1.1 becomes an extended CONNECT for an HTTP/2 upstream", async () => {
   answer2 = (stream, headers) => {
     // It is reset when the client leaves.

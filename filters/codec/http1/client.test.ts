@@ -628,26 +628,35 @@ describe("a tunnel", () => {
     connection.take();
     encoder.encodeBody(latin1Encode("early"), 0, 5, false);
     expect(connection.take()).toBe("");
+    // The client is read on, so that one who leaves is noticed.
+    expect(events.take()).toEqual([]);
+    const many = latin1Encode("x".repeat(64 * 1024));
+    encoder.encodeBody(many, 0, many.length, false);
     expect(events.take()).toEqual(["blocked"]);
     send(SWITCH);
-    expect(connection.take()).toBe("early");
+    expect(connection.take()).toBe(`early${"x".repeat(64 * 1024)}`);
     expect(events.take()).toContain("drained");
   });
 
-  it("that is refused leaves a connection that can be used again", () => {
-    const { connection, events, ask, send } = open();
-    const encoder = ask(upgrade(), false, "websocket");
-    connection.take();
-    encoder.encodeBody(latin1Encode("GET /smuggled"), 0, 13, false);
-    send("HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n");
-    encoder.encodeBody(latin1Encode("more"), 0, 4, true);
-    expect(connection.take()).toBe("");
-    expect(events.take()).toEqual([
-      "blocked",
-      "drained",
-      "head 403 end [content-length: 0]",
-      "idle",
-    ]);
+  it("that is refused ends the connection, unless the request has ended", () => {
+    const refused = "HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n";
+    for (const ends of [false, true]) {
+      const { connection, events, ask, send } = open();
+      const encoder = ask(upgrade(), false, "websocket");
+      connection.take();
+      encoder.encodeBody(latin1Encode("GET /smuggled"), 0, 13, ends);
+      send(refused);
+      encoder.encodeBody(latin1Encode("more"), 0, 4, true);
+      expect(connection.take()).toBe("");
+      expect(events.take()).toEqual(["head 403 end [content-length: 0]", ends ? "idle" : "retire"]);
+      expect(connection.open).toBe(ends);
+    }
+  });
+
+  it("of an upgrade keeps the length that the client has given", () => {
+    const { connection, ask } = open();
+    ask(requestHeaders("GET", "/", "host", "h", "content-length", "3"), false, "websocket");
+    expect(connection.take()).toContain("content-length: 3\r\n");
   });
 
   it("is not opened by a 101 that does not say to what", () => {

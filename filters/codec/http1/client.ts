@@ -43,7 +43,8 @@ const STATE = { IDLE: 0, HEAD: 1, BODY: 2, CLOSED: 3 } as const;
 
 /** More 1xx responses than this before the final response are an error. */
 const MAX_INFORMATIONAL = 100;
-/** Limit for tunnel bytes kept until the upstream agrees to the tunnel; the downstream is paused then, so few can follow. */
+/** Tunnel bytes kept until the upstream agrees to the tunnel: from the first number on the downstream is paused, so few can follow. */
+const EARLY_BYTES_PAUSE = 64 * 1024;
 const MAX_EARLY_BYTES = 1024 * 1024;
 const NOTHING = new Uint8Array(0);
 const UPGRADE = headerName("upgrade");
@@ -382,7 +383,7 @@ class ClientStream implements RequestEncoder {
     let mode: number = MODE.NONE;
     let noBody = false;
     if (upgrade !== "" || this.isConnect) {
-      skip |= LENGTH_BIT;
+      if (this.isConnect) skip |= LENGTH_BIT;
       this.#waiting = true;
     } else if (endStream) {
       if (length !== 0) {
@@ -447,6 +448,7 @@ class ClientStream implements RequestEncoder {
   #keepEarly(memory: Uint8Array, at: number, end: number, endStream: boolean): void {
     if (endStream) this.#earlyEnd = true;
     if (end === at) return;
+    const before = this.#earlyBytes;
     this.#earlyBytes += end - at;
     if (this.#earlyBytes > MAX_EARLY_BYTES) {
       const { decoder } = this;
@@ -454,11 +456,13 @@ class ClientStream implements RequestEncoder {
       decoder.onUpstreamReset("overflow", undefined);
       return;
     }
-    if (this.#early === undefined) {
-      this.#early = [];
-      this.decoder.onUpstreamBlocked(true);
-    }
+    if (before < EARLY_BYTES_PAUSE && this.#isEarlyFull) this.decoder.onUpstreamBlocked(true);
+    this.#early ??= [];
     this.#early.push(memory.slice(at, end));
+  }
+
+  get #isEarlyFull(): boolean {
+    return this.#earlyBytes >= EARLY_BYTES_PAUSE;
   }
 
   /** The upstream agreed to the tunnel: sends the kept bytes. */
@@ -472,7 +476,7 @@ class ClientStream implements RequestEncoder {
     this.#early = undefined;
     if (early !== undefined) {
       for (const bytes of early) connection.write(bytes, 0, bytes.length);
-      if (!connection.blocked) this.decoder.onUpstreamBlocked(false);
+      if (this.#isEarlyFull && !connection.blocked) this.decoder.onUpstreamBlocked(false);
     }
     if (this.#earlyEnd) {
       if (this.isConnect) connection.end();
@@ -480,14 +484,17 @@ class ClientStream implements RequestEncoder {
     }
   }
 
-  /** The upstream refused the tunnel: the request ended with its head, and kept tunnel bytes are dropped. */
+  /**
+   * The upstream refused the tunnel: kept tunnel bytes are dropped. A request that has not ended ends with the connection, as in
+   * Envoy, for who knows what the upstream would take further bytes for.
+   */
   denyTunnel(): void {
     if (!this.#waiting) return;
     this.#waiting = false;
-    this.requestEnded = true;
-    if (this.#early === undefined) return;
+    this.requestEnded = this.#earlyEnd;
     this.#early = undefined;
-    if (!this.#client.connection.blocked) this.decoder.onUpstreamBlocked(false);
+    if (this.#isEarlyFull && !this.#client.connection.blocked)
+      this.decoder.onUpstreamBlocked(false);
   }
 
   #finish(): void {

@@ -141,8 +141,12 @@ export class Framing {
     }
     if (this.#hosts === 0 && this.minor === 0 && !this.isConnect)
       this.#addDefaultHost(headers, options);
-    const isUpgradable = this.contentLength <= 0 && !this.chunked && !this.isConnect;
-    this.#settleUpgrade(headers, isUpgradable, options.ignoresUpgrade);
+    this.#settleUpgrade(headers, !this.isConnect, options.ignoresUpgrade);
+    if (this.upgrade !== "") {
+      // As in Envoy, all that follows the head is the tunnel's, and framed for no one; the upstream decides what it makes of it.
+      this.chunked = false;
+      this.contentLength = -1;
+    }
     if (this.#te > 0) reduceTe(headers);
     return this.#removeNamed(headers, true);
   }
@@ -255,8 +259,8 @@ export class Framing {
 
   /**
    * Sets `upgrade` if the head asks for one, which needs both Connection and Upgrade in HTTP/1.1 (RFC 9110 §7.8).
-   * `possible` is false for a request with a body, which would have to be sent in the old protocol first. h2c is not supported
-   * (obsoleted by RFC 9113 §3.1). `isIgnored`: returns true for protocols to remove from the list.
+   * `possible` is false for CONNECT and for responses that agree to nothing. h2c is not supported (obsoleted by RFC 9113 §3.1).
+   * `isIgnored`: returns true for protocols to remove from the list.
    */
   #settleUpgrade(
     headers: HeaderMap,

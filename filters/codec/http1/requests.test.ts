@@ -329,9 +329,17 @@ const book: Readonly<Record<string, readonly Case[]>> = {
       ["head GET / HTTP/1.1 end [host: a.test]"],
     ],
     [
-      "an upgrade with a body is not one",
-      `POST / HTTP/1.1\r\n${HOST}Connection: upgrade\r\nUpgrade: websocket\r\nContent-Length: 2\r\n\r\nhi`,
-      ["head POST / HTTP/1.1 length=2 [host: a.test, content-length: 2]", "body hi", "end"],
+      "all that follows an upgrade is the tunnel's, whatever length it claims",
+      `POST / HTTP/1.1\r\n${HOST}Connection: upgrade\r\nUpgrade: websocket\r\nContent-Length: 2\r\n\r\nhigh`,
+      [
+        "head POST / HTTP/1.1 upgrade=websocket [host: a.test, upgrade: websocket, content-length: 2]",
+        "body high",
+      ],
+    ],
+    [
+      "nor are its bytes chunks",
+      `POST / HTTP/1.1\r\n${HOST}Connection: upgrade\r\nUpgrade: websocket\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi`,
+      ["head POST / HTTP/1.1 upgrade=websocket [host: a.test, upgrade: websocket]", "body 2\r\nhi"],
     ],
     [
       "Expect is told and kept",

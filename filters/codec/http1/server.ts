@@ -5,7 +5,7 @@
 //   HEAD ──head──> BODY ──end of the request──> RESPONSE ──response ended────┤
 //     │   │         │                             ▲                          └─ close ─> CLOSED
 //     │   └─no body─│─────────────────────────────┘
-//     │   └─CONNECT, upgrade─> SWITCHING ─2xx, 101─> BODY (a tunnel: until the client's FIN)
+//     │   └─CONNECT, upgrade─> BODY (of a tunnel: until the client's FIN, or a response that refuses the tunnel)
 //     └─ malformed ─┴──────────────────────────────────────────────────────> CLOSED (input is ignored)
 //
 // One exchange at a time: bytes after a request wait in `#pending` until its response has ended.
@@ -43,7 +43,7 @@ import {
   writeUpgrade,
 } from "./writer.ts";
 
-const STATE = { HEAD: 0, BODY: 1, SWITCHING: 2, RESPONSE: 3, CLOSED: 4 } as const;
+const STATE = { HEAD: 0, BODY: 1, RESPONSE: 2, CLOSED: 3 } as const;
 
 /** After this many pipelined exchanges in one turn, other connections are served first. */
 const EXCHANGES_A_TURN = 32;
@@ -141,7 +141,7 @@ export class Http1Server implements ServerCodec {
     const stream = this.#stream;
     if (stream === undefined) {
       if (this.#pendingAt === this.#pendingEnd) this.#leave();
-    } else if (this.#state === STATE.BODY && this.#body.isRaw && stream.isConnect) {
+    } else if (this.#state === STATE.BODY && stream.isTunnel && stream.isConnect) {
       this.#state = STATE.RESPONSE;
       this.#deliver(stream, NOTHING, 0, 0, true);
       if (stream.ended && this.#stream === stream) this.#leave();
@@ -215,15 +215,13 @@ export class Http1Server implements ServerCodec {
     fillInfo(this.#info, framing);
     const next = this.#reader.at;
     let endStream = false;
-    if (framing.isConnect || framing.upgrade !== "") this.#state = STATE.SWITCHING;
+    this.#state = STATE.BODY;
+    if (framing.isConnect || framing.upgrade !== "") this.#body.beginRaw();
+    else if (framing.chunked) this.#body.beginChunked();
+    else if (framing.contentLength > 0) this.#body.beginLength(framing.contentLength);
     else {
-      this.#state = STATE.BODY;
-      if (framing.chunked) this.#body.beginChunked();
-      else if (framing.contentLength > 0) this.#body.beginLength(framing.contentLength);
-      else {
-        endStream = true;
-        this.#state = STATE.RESPONSE;
-      }
+      endStream = true;
+      this.#state = STATE.RESPONSE;
     }
     stream.decoder.onRequestHeaders(this.#info, endStream);
     return next;
@@ -383,13 +381,6 @@ export class Http1Server implements ServerCodec {
     this.#updatePause();
   }
 
-  /** The response agreed to a tunnel: all further bytes belong to it. */
-  onTunnelOpened(): void {
-    this.#state = STATE.BODY;
-    this.#body.beginRaw();
-    this.#proceed();
-  }
-
   onResponseEnded(stream: ServerStream): void {
     if (stream.failed) {
       this.#close();
@@ -537,7 +528,6 @@ class ServerStream implements ResponseEncoder {
     if (tunnel) {
       this.isTunnel = true;
       this.close = true;
-      server.onTunnelOpened();
     }
     if (endStream) this.#end();
   }

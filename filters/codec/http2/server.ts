@@ -155,6 +155,7 @@ export class Http2Server implements ServerCodec, Side {
     }
     if (!builder.isConnect) stream.contentLeft = contentLength;
     stream.isHead = builder.isHead;
+    stream.isTunnel = builder.isConnect || protocol !== "";
     stream.upgrade = protocol;
     const info = this.#info;
     info.isHead = builder.isHead;
@@ -228,6 +229,8 @@ class ServerStream extends Stream implements ResponseEncoder {
   isHead = false;
   /** The response must have no body (to HEAD, or with status 204 or 304): body bytes are dropped. */
   #isBodiless = false;
+  /** CONNECT, the extended one too. */
+  isTunnel = false;
   /** Protocol that an extended CONNECT asks for, or "". */
   upgrade = "";
 
@@ -281,8 +284,12 @@ class ServerStream extends Stream implements ResponseEncoder {
   }
 
   reset(lost = false): void {
-    const isTunnel = this.upgrade !== "";
-    this.session.abandon(this, lost && isTunnel ? CODE.CONNECT_ERROR : CODE.INTERNAL_ERROR);
+    const code = lost && this.isTunnel ? CODE.CONNECT_ERROR : CODE.INTERNAL_ERROR;
+    this.session.abandon(this, code);
+  }
+
+  upstreamLost(): void {
+    if (this.isTunnel) this.earlyEndCode = CODE.CONNECT_ERROR;
   }
 
   /** Does nothing: in HTTP/2 a connection is ended by GOAWAY. */

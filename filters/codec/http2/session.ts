@@ -270,7 +270,7 @@ export class Session {
     if (stream.deliveredEnd) this.#close(stream, false);
     else if (this.side.isServer) {
       // RFC 9113 §8.1: the response is complete and the rest of the request is not needed.
-      if (!stream.receiveEnded) this.sendReset(stream.id, CODE.NO_ERROR);
+      if (!stream.receiveEnded) this.sendReset(stream.id, stream.earlyEndCode);
       this.#close(stream, true);
     }
   }

@@ -28,6 +28,8 @@ export abstract class Stream {
   headSent = false;
   /** The peer's head has been received; 1xx responses do not count. */
   headReceived = false;
+  /** Of a server's stream that is over before the client has ended its half. */
+  earlyEndCode: number = CODE.NO_ERROR;
   /** Body bytes still to come by the peer's content-length; -1: no content-length. */
   contentLeft = -1;
   /** The stream is in FlowControl's list of streams that wait to send. */

@@ -644,7 +644,8 @@ export class RoutedRequest implements HttpFilter, AttemptOwner {
 
   onCut(attempt: Attempt, reason: ResetReason): void {
     const isHttp1 = this.#stream.info.upstreamProtocol !== "HTTP/2";
-    const failure = ofCut(reason, this.#responded && isHttp1 && !this.#tunnel);
+    const inMessage = this.#responded && isHttp1 && !this.#tunnel && !this.#overTcp;
+    const failure = ofCut(reason, inMessage);
     if (failure === FAILURE.protocolError && reason !== "protocol_error")
       this.#charges.cluster.traffic.cxProtocolError.inc();
     this.#onFailed(attempt, failure, "");

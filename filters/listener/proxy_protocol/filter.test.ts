@@ -121,10 +121,15 @@ test("without a header: refused, unless the config allows it", () => {
   expect(lax.cx.stats.value("proxy_proto.not_found_allowed")).toBe(1);
 });
 
-test("a version can be disallowed", () => {
+test("a version can be disallowed, and is no header then to clients that need none", () => {
+  const v1 = "PROXY TCP4 10.1.2.3 192.0.2.1 8080 80\r\n";
   const { cx, give } = begin({ disallowed_versions: ["V1"], stat_prefix: "edge" });
-  expect(give("PROXY TCP4 10.1.2.3 192.0.2.1 8080 80\r\n")).toBe("close");
+  expect(give(v1)).toBe("close");
   expect(cx.stats.value("proxy_proto.edge.versions.v1.disallowed")).toBe(1);
+  const lax = begin({ disallowed_versions: ["V1"], allow_requests_without_proxy_protocol: true });
+  expect(lax.give(v1)).toBe(0);
+  expect(lax.cx.stats.value("proxy_proto.not_found_allowed")).toBe(1);
+  expect(lax.cx.stats.value("proxy_proto.versions.v1.found")).toBe(0);
 });
 
 test("bytes that were changed on the way never make it throw, nor take more than there is", () => {

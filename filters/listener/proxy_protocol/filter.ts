@@ -58,10 +58,11 @@ class ProxyProtocol implements ListenerFilter {
     if (announced === "absent") return this.#onAbsent();
     const { found, error, disallowed } = stats[announced];
     if (this.#config.disallowed_versions?.includes(announced)) {
+      // To clients that may come without a header, one of this version is no header, as in Envoy: these bytes are theirs.
+      if (this.#config.allow_requests_without_proxy_protocol) return this.#onAbsent();
       found.inc();
       disallowed.inc();
-      // A client that may come without a header may also send bytes that look like one.
-      return this.#config.allow_requests_without_proxy_protocol ? 0 : "close";
+      return "close";
     }
     const header = readProxyHeader(bytes);
     if (header === "more") return "more";

@@ -23,8 +23,8 @@ import type { Runtime } from "./runtime.ts";
 import type { CodeCounters, HcmStats } from "./stats.ts";
 import type { HcmStream } from "./stream.ts";
 
-/** RFC 9113 §3.4: how every HTTP/2 connection begins, and no HTTP/1 request does. */
-const PREFACE = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/** How every HTTP/2 connection begins, and no HTTP/1 request does (RFC 9113 §3.4). As in Envoy the rest is left to the codec. */
+const PREFACE = "PRI * HTTP/2";
 
 /** Envoy's `overload.premature_reset_total_stream_count` and `…_min_stream_lifetime_seconds`. */
 const PREMATURE_RESETS = 500;

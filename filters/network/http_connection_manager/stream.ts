@@ -476,6 +476,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, TimersOwner, LogEnt
     if (!this.#headRead) this.headers.reset();
     if (!byTerminal) this.#stopTerminal();
     if (reply.status === 400 && !this.#runtime.keepsFaulty) this.#faulty = true;
+    if (reply.flags.some((flag) => flag === "UF" || flag === "UC")) this.#encoder.upstreamLost?.();
     const head = this.#localHead;
     const { localReplies } = this.#runtime;
     const context = {
