@@ -45,7 +45,7 @@ import {
 import { MirrorPlan } from "./mirror.ts";
 import { RequestCharges } from "./request-charges.ts";
 import { RequestContext } from "./request-context.ts";
-import { RetryState, type RetryVerdict } from "./retry-state.ts";
+import { Retries } from "./retries.ts";
 import type { Router } from "./router.ts";
 import { badSteering, isSteeredByFilter, type Steering, takeSteering } from "./steering.ts";
 import { Timeouts } from "./timeouts.ts";
@@ -92,6 +92,7 @@ export class RoutedRequest implements HttpFilter, AttemptOwner {
   readonly #router: Router;
   readonly #timer: Timer;
   readonly #attempts: Attempts;
+  readonly #retries: Retries;
   readonly #charges: RequestCharges;
   readonly #timeouts: Timeouts;
   #stream!: HttpStream;
@@ -114,13 +115,8 @@ export class RoutedRequest implements HttpFilter, AttemptOwner {
   #responded = false;
   #requestEnded = false;
   #requestEndedAt = 0;
-  #retry: RetryState | undefined = undefined;
-  /** A retry waits for the end of its back-off. */
-  #backingOff = false;
-  #timedOut = false;
   /** Some attempt has been sent to an upstream. */
   #sent = false;
-  #attemptCount = 0;
   /** The request's body is kept, as long as it may be needed again. */
   #keepsBody = false;
   #kept: KeptBody | undefined = undefined;
@@ -132,6 +128,7 @@ export class RoutedRequest implements HttpFilter, AttemptOwner {
     this.#router = router;
     this.#timer = router.cx.timer(() => this.#onTimeout());
     this.#attempts = new Attempts(this, router.cx);
+    this.#retries = new Retries(this.#attempts);
     this.#charges = new RequestCharges(router);
     this.#timeouts = new Timeouts(router);
   }
@@ -146,10 +143,9 @@ export class RoutedRequest implements HttpFilter, AttemptOwner {
     this.#overTcp = this.#hasInformed = false;
     this.#context = stream.info.protocol === "HTTP/2" ? FROM_HTTP2 : NOTHING_TO_CHOOSE_BY;
     this.#tunnel = this.#full = this.#responded = this.#deferred = false;
-    this.#requestEnded = this.#backingOff = this.#timedOut = this.#sent = this.#keepsBody = false;
+    this.#requestEnded = this.#sent = this.#keepsBody = false;
     this.#upgrade = "";
-    this.#retry = undefined;
-    this.#attemptCount = 0;
+    this.#retries.begin(stream.info);
     this.#kept = undefined;
     this.#keptTooMuch = false;
     this.#mirrors = undefined;
@@ -205,8 +201,7 @@ export class RoutedRequest implements HttpFilter, AttemptOwner {
     this.#overTcp = action.terminatesConnect === true && headers.method === "CONNECT";
     this.#policies = action.policies;
     // Before the route edits the headers, which may contain the number of attempts.
-    this.#attemptCount = 1;
-    this.#stream.info.attempts = 1;
+    this.#retries.next();
     const steering = this.#prepareHead(cluster, action, headers);
     if (action.policies !== undefined || steering?.retryOn !== undefined) {
       this.#applyPolicies(cluster, action.policies, steering);
@@ -254,10 +249,7 @@ export class RoutedRequest implements HttpFilter, AttemptOwner {
 
   #requestContext(): RequestContext {
     if (this.#context instanceof RequestContext) return this.#context;
-    const context = new RequestContext(this.#policies, this.#stream, () =>
-      // The first attempt may go to any host.
-      this.#attemptCount > 1 ? this.#retry : undefined,
-    );
+    const context = new RequestContext(this.#policies, this.#stream, () => this.#retries.choice);
     this.#context = context;
     return context;
   }
@@ -293,7 +285,7 @@ export class RoutedRequest implements HttpFilter, AttemptOwner {
     steering: Steering | undefined,
   ): void {
     if (policies?.retry !== undefined || steering?.retryOn !== undefined) {
-      this.#retry = new RetryState({
+      this.#keepsBody = this.#retries.allow({
         cx: this.#router.cx,
         cluster,
         priority: policies?.priority ?? "default",
@@ -304,7 +296,6 @@ export class RoutedRequest implements HttpFilter, AttemptOwner {
         headers: this.#headers,
         onDue: () => this.#onRetryDue(),
       });
-      this.#keepsBody = this.#retry.enabled;
     }
     if (policies !== undefined) {
       if (policies.internalRedirect !== undefined) this.#keepsBody = true;
@@ -363,7 +354,7 @@ export class RoutedRequest implements HttpFilter, AttemptOwner {
     this.#keepsBody = false;
     this.#keptTooMuch = true;
     this.#mirrors = undefined;
-    this.#endRetries();
+    this.#retries.end();
     const { current } = this.#attempts;
     if (current.over && !this.#responded) {
       this.#giveUp();
@@ -372,12 +363,6 @@ export class RoutedRequest implements HttpFilter, AttemptOwner {
     }
     if (current.encoder !== undefined) this.#kept = undefined;
     return true;
-  }
-
-  #endRetries(): void {
-    this.#retry?.end();
-    this.#retry = undefined;
-    this.#backingOff = false;
   }
 
   /** Starts the time that the upstream has. A tunnel has no timeout, as nobody waits for its end. */
@@ -446,7 +431,7 @@ export class RoutedRequest implements HttpFilter, AttemptOwner {
     this.#sent = true;
     this.#charges.sent();
     this.#timeouts.onReady(attempt, this.#requestEnded);
-    this.#retry?.onHostAttempted(host);
+    this.#retries.onHostAttempted(host);
     const headers = this.#headers;
     const action = this.#action!;
     if (action.autoHostRewrite && host.hostname !== "")
@@ -470,11 +455,11 @@ export class RoutedRequest implements HttpFilter, AttemptOwner {
     if (host !== undefined) {
       info.upstreamHost = host.address;
       info.host = host;
-      this.#retry?.onHostAttempted(host);
+      this.#retries.onHostAttempted(host);
     }
     info.upstreamTransportFailure = transportFailure;
     if (reason === "no_host") {
-      this.#endRetries();
+      this.#retries.end();
       this.#charges.response(NO_HOST.status, undefined);
       this.#conclude(NO_HOST);
     } else {
@@ -490,7 +475,7 @@ export class RoutedRequest implements HttpFilter, AttemptOwner {
     this.#hasInformed = true;
     // A request that its upstream has begun to answer is not retried.
     this.#charges.response(status, attempt.host);
-    this.#endRetries();
+    this.#retries.end();
     this.#keepsBody &&=
       this.#mirrors !== undefined || this.#policies?.internalRedirect !== undefined;
     this.#attempts.keepOnly(attempt);
@@ -506,10 +491,10 @@ export class RoutedRequest implements HttpFilter, AttemptOwner {
       this.#conclude(withoutBody(headers));
       return;
     }
-    if (this.#retry !== undefined && this.#retriesHead(attempt, headers, endStream)) return;
+    if (this.#retries.possible && this.#retriesHead(attempt, headers, endStream)) return;
     if (this.#policies?.internalRedirect !== undefined && this.#redirects(attempt, headers)) return;
     this.#attempts.keepOnly(attempt);
-    this.#retry = undefined;
+    this.#retries.end();
     this.#keepsBody &&= this.#mirrors !== undefined;
     this.#responded = true;
     this.#tunnel = headers.status === 101;
@@ -535,7 +520,7 @@ export class RoutedRequest implements HttpFilter, AttemptOwner {
     if (this.#context instanceof RequestContext) this.#context.addCookies(headers);
     this.#route!.editResponse(headers, info, this.#headers, this.#stream);
     if (this.#policies?.attemptCountInResponse)
-      headers.replace(ATTEMPT_COUNT, String(this.#attemptCount));
+      headers.replace(ATTEMPT_COUNT, String(this.#retries.attempt));
     if (endStream) this.#onResponseEnded();
     responder.sendHeaders(headers, endStream);
   }
@@ -555,29 +540,20 @@ export class RoutedRequest implements HttpFilter, AttemptOwner {
 
   /** True: the response is dropped, because a retry follows or another attempt may still answer. */
   #retriesHead(attempt: Attempt, headers: ResponseHeaders, endStream: boolean): boolean {
-    const retry = this.#retry!;
-    const { host } = attempt;
-    let tooLate: boolean;
-    if (attempt.hedged) tooLate = retry.wouldRetry(headers);
-    else {
-      const verdict = retry.onHead(headers);
-      if (verdict === "yes") {
-        host!.onResponse(this.#judgedStatus(headers), true);
-        this.#charges.cluster.retries.retried(headers.status, this.#charges.withoutCode);
-        if (endStream && this.#requestEnded) attempt.complete();
-        else attempt.giveUp();
-        this.#awaitRetry(attempt, false);
-        return true;
-      }
-      tooLate = this.#noteVerdict(verdict);
+    const verdict = this.#retries.onHead(attempt, headers);
+    if (verdict === "no") return false;
+    const host = attempt.host!;
+    if (verdict === "others") {
+      host.onResponse(this.#judgedStatus(headers));
+      attempt.giveUp();
+      this.#attempts.forget(attempt);
+      return true;
     }
-    if (!tooLate || !this.#othersMayAnswer(attempt)) {
-      retry.end();
-      return false;
-    }
-    host!.onResponse(this.#judgedStatus(headers));
-    attempt.giveUp();
-    this.#attempts.forget(attempt);
+    host.onResponse(this.#judgedStatus(headers), true);
+    this.#charges.cluster.retries.retried(headers.status, this.#charges.withoutCode);
+    if (endStream && this.#requestEnded) attempt.complete();
+    else attempt.giveUp();
+    this.#full = false;
     return true;
   }
 
@@ -675,12 +651,12 @@ export class RoutedRequest implements HttpFilter, AttemptOwner {
     if (this.#retriesFailure(attempt, failure, false)) return;
     this.#router.failures.note(this.#stream.info.clusterName, attempt.host, failure, transport);
     this.#charges.response(failure.status, attempt.host);
-    if (this.#othersMayAnswer(attempt)) {
+    if (this.#retries.othersMayAnswer(attempt)) {
       this.#attempts.forget(attempt);
       return;
     }
     const quiet = this.#router.config.suppress_envoy_headers;
-    this.#conclude(failureReply(failure, transport, { quiet, retried: this.#attemptCount > 1 }));
+    this.#conclude(failureReply(failure, transport, { quiet, retried: this.#retries.attempt > 1 }));
   }
 
   #onTimeout(): void {
@@ -738,54 +714,25 @@ export class RoutedRequest implements HttpFilter, AttemptOwner {
 
   /** Decides whether a failed attempt is retried. True: another attempt follows. */
   #retriesFailure(attempt: Attempt, failure: UpstreamFailure, timedOut: boolean): boolean {
-    const retry = this.#retry;
-    if (retry === undefined || attempt.hedged) return false;
-    const verdict = retry.onFailure(failure, this.#sent);
-    if (verdict === "yes") this.#awaitRetry(attempt, timedOut);
-    else this.#noteVerdict(verdict);
-    return verdict === "yes";
+    const retries = this.#retries.onFailure(attempt, failure, this.#sent, timedOut);
+    if (retries) this.#full = false;
+    return retries;
   }
 
   /** Schedules another attempt beside a slow one, which goes on. */
   #hedge(attempt: Attempt): void {
     attempt.slow = true;
     attempt.host?.onSlow?.();
-    const verdict = this.#retry?.onHedge() ?? "no";
-    this.#noteVerdict(verdict);
-    if (verdict !== "yes") return;
-    attempt.hedged = true;
-    this.#backingOff = true;
-    this.#timedOut = true;
-    this.#full = false;
-  }
-
-  #awaitRetry(attempt: Attempt, timedOut: boolean): void {
-    this.#attempts.forget(attempt);
-    this.#backingOff = true;
-    this.#timedOut = timedOut;
-    this.#full = false;
-  }
-
-  /** Sets the flag of a retry that a limit prevents. True: there was such a limit. */
-  #noteVerdict(verdict: RetryVerdict): boolean {
-    if (verdict !== "limit" && verdict !== "overflow") return false;
-    this.#flag(verdict === "limit" ? "URX" : "UO");
-    return true;
-  }
-
-  #flag(flag: string): void {
-    const { flags } = this.#stream.info;
-    if (!flags.includes(flag)) flags.push(flag);
+    if (this.#retries.hedge(attempt)) this.#full = false;
   }
 
   #onRetryDue(): void {
-    this.#backingOff = false;
-    this.#attemptCount++;
-    this.#stream.info.attempts = this.#attemptCount;
+    const retries = this.#retries;
+    retries.next();
     const headers = this.#headers;
     const policies = this.#policies;
-    if (policies?.attemptCountInRequest) headers.replace(ATTEMPT_COUNT, String(this.#attemptCount));
-    if (policies?.timeoutRetryInRequest) headers.set(TIMEOUT_RETRY, String(this.#timedOut));
+    if (policies?.attemptCountInRequest) headers.replace(ATTEMPT_COUNT, String(retries.attempt));
+    if (policies?.timeoutRetryInRequest) headers.set(TIMEOUT_RETRY, String(retries.afterTimeout));
     const elapsed = this.#requestEnded ? this.#router.cx.now() - this.#requestEndedAt : 0;
     this.#timeouts.tell(headers, elapsed);
     const cluster = this.#clusterOf(this.#action!);
@@ -799,11 +746,6 @@ export class RoutedRequest implements HttpFilter, AttemptOwner {
     // As in Envoy: a retry goes where the load balancer sends it, not to the host that a filter asked for.
     if (this.#context instanceof RequestContext) this.#context.overrideHost = undefined;
     this.#beginAttempt(cluster, this.#requestEnded && (this.#kept?.empty ?? true));
-  }
-
-  /** Whether a response may still come from another attempt, or from a retry. */
-  #othersMayAnswer(attempt: Attempt): boolean {
-    return this.#backingOff || this.#attempts.othersThan(attempt);
   }
 
   // ---- the client
@@ -826,7 +768,7 @@ export class RoutedRequest implements HttpFilter, AttemptOwner {
 
   #giveUp(): void {
     this.#timer.cancel();
-    if (this.#retry !== undefined) this.#endRetries();
+    this.#retries.end();
     this.#attempts.giveUp();
   }
 
@@ -844,7 +786,7 @@ export class RoutedRequest implements HttpFilter, AttemptOwner {
       responder.sendReply(answer, this.#route);
       return;
     }
-    const count = [ATTEMPT_COUNT.text, String(this.#attemptCount)] as const;
+    const count = [ATTEMPT_COUNT.text, String(this.#retries.attempt)] as const;
     responder.sendReply({ ...answer, headers: [...answer.headers, count] }, this.#route);
   }
 }
