@@ -23,6 +23,7 @@ import { Registry } from "./registry.ts";
 import { type Era, eraOf, Rewriter } from "./rewrite.ts";
 import type { Schema } from "./schema.ts";
 import { placeSecrets } from "./secrets.ts";
+import { soundPart } from "./sound.ts";
 import { Source } from "./source.ts";
 
 export { type Diagnostic, formatDiagnostic } from "./diagnostic.ts";
@@ -64,7 +65,7 @@ export type Loaded =
       readonly files: NamedFiles;
       readonly errors: readonly Diagnostic[];
       readonly warnings: readonly Diagnostic[];
-      /** All but the listeners, if nothing else has errors: what packages refuse of it can be told as well. */
+      /** The part without errors (`soundPart`): what packages refuse of it can be told as well. */
       readonly sound?: {
         readonly config: RuntimeConfig;
         readonly source: Pick<Source, "diagnostic">;
@@ -84,10 +85,10 @@ export function loadConfig(
   const { errors, warnings, files } = report;
   if (read === undefined || report.failed) {
     const failed = { ok: false, files, errors, warnings } as const;
-    const isSound = errors.every(({ path }) => path.startsWith("static_resources.listeners["));
-    if (read === undefined || !isSound) return failed;
-    const { config, source } = read;
-    return { ...failed, sound: { config: { ...config, listeners: [] }, source } };
+    const config = read && soundPart(read.config, errors, read.origin, packages);
+    if (read === undefined || config === undefined) return failed;
+    const source = new Source(config, read.root, read.origin, report);
+    return { ...failed, sound: { config, source } };
   }
   const tree = new Remembered(read, () => readConfig(input, packages, options).read!);
   return {
@@ -127,6 +128,9 @@ interface Read {
   readonly shown: MapNode;
   readonly config: RuntimeConfig;
   readonly source: Source;
+  /** The tree that the config was made of, and the nodes of the parts of the config. */
+  readonly root: MapNode;
+  readonly origin: ReadonlyMap<object, Node>;
 }
 
 function readConfig(
@@ -156,8 +160,9 @@ function readConfig(
   if (report.failed) dropHoles(value);
   const config = runtimeConfig(value, root, maker);
   normaliser.reportLoose();
-  const source = new Source(config, root, builder.origin, report);
-  return { report, read: { shown, config, source } };
+  const { origin } = builder;
+  const source = new Source(config, root, origin, report);
+  return { report, read: { shown, config, source, root, origin } };
 }
 
 /**

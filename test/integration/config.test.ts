@@ -98,6 +98,22 @@ test("all errors that only setups find are told at once", async () => {
   expect(output).toMatch(/envoy.yaml:\d+:\d+: .*\.safe_regex\.regex: .*missing closing/);
 });
 
+test("errors of some parts do not hide what setups refuse of the others", async () => {
+  const wrongShapes = "stats_config: [1]\n";
+  const routes =
+    "routes:\n              - match: { prefix: /lost }\n                route: { cluster: gone }";
+  const config = wrongShapes.concat(
+    front(ROUTER).replace("routes:", routes),
+    "  - name: [other]\n",
+  );
+  const output = await refusal(config);
+  expect(output).toContain("stats_config: is a list");
+  expect(output).toMatch(/static_resources.listeners\[1\].name: /);
+  expect(output).toMatch(
+    new RegExp(`envoy.yaml:${placeOf("gone }\n", config)}: .*unknown cluster "gone"`),
+  );
+});
+
 test("errors of the shape of listeners do not hide what the cluster manager refuses", async () => {
   const config = front(ROUTER, "          stat_prefx: main\n").concat(`  clusters:
   - { name: twice, type: STATIC, load_assignment: { cluster_name: x } }
