@@ -35,6 +35,49 @@ virtual_hosts:
     response_headers_to_add: [{ header: { key: x-from, value: web } }]
 `;
 
+/** A bootstrap whose route table and HTTP filters say what nothing here implements. */
+const PARTLY = `
+static_resources:
+  listeners:
+  - name: front
+    address: { socket_address: { address: 127.0.0.1, port_value: 10000 } }
+    filter_chains:
+    - filters:
+      - name: envoy.filters.network.http_connection_manager
+        typed_config:
+          "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+          stat_prefix: front
+          http_filters:
+          - name: envoy.filters.http.ext_authz
+            typed_config: { "@type": type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthz }
+          - name: envoy.filters.http.router
+            typed_config: { "@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router }
+          route_config:
+            virtual_hosts:
+            - name: shop
+              domains: ["*"]
+              typed_per_filter_config:
+                envoy.filters.http.ext_authz:
+                  "@type": type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute
+                  disabled: true
+              routes:
+              - { name: rest, match: { prefix: / }, route: { cluster: web } }
+  clusters: [{ name: web }]
+`;
+
+describe("filters that are not implemented here", () => {
+  it("are named in a warning and left out, and the routes are told", () => {
+    const partly = file("partly.yaml", PARTLY);
+    const told = tsproxy("explain", partly, "--request", "GET http://a.test/x");
+    expect(told.stdout).toMatch(/route: .*rest/);
+    expect(told.stderr).toMatch(
+      /^warning: partly\.yaml:14:\d+: .*Envoy's envoy\.filters\.http\.ext_authz is not implemented here$/m,
+    );
+    expect(told.stderr).toMatch(/^warning: partly\.yaml:\d+:\d+: .*ExtAuthzPerRoute" is not/m);
+    expect(told.status).toBe(0);
+  });
+});
+
 describe("route check", () => {
   const table = file("table.yaml", TABLE);
   const test = (name: string, input: object, validate: object) => ({

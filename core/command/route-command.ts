@@ -58,6 +58,7 @@ export async function routeCheck(options: CheckOptions): Promise<number> {
     const older = modern.ok ? modern : load(options.table, text, "v2");
     const loaded = older.ok ? older : modern;
     if (!loaded.ok) return refuse(options.table, loaded);
+    warn(loaded.warnings);
     const config = configsOf(loaded.config.listeners[0]!)[0]!.config as { route_config: unknown };
     const input = { route_config: config.route_config, tests: list, older: older !== modern };
     const checked = (await tool("route check", input)) as Checked;
@@ -172,6 +173,7 @@ export async function routeExplain(options: ExplainOptions): Promise<number> {
   return withTools(options.filters, async ({ load, tool }) => {
     const loaded = load(options.file, text);
     if (!loaded.ok) return refuse(options.file, loaded);
+    warn(loaded.warnings);
     const { listeners } = loaded.config;
     const chosen = listeners.filter((each) =>
       options.listener === undefined
@@ -291,7 +293,11 @@ async function withTools(
     await canary.commit(1);
     return await use({
       load: (file, text, era) =>
-        loadConfig({ file, text }, packages, { strict: false, ...(era && { era }) }),
+        loadConfig({ file, text }, packages, {
+          strict: false,
+          explains: true,
+          ...(era && { era }),
+        }),
       tool: (name, input) => canary.tool(OWNER, name, input),
     });
   } finally {
@@ -302,6 +308,12 @@ async function withTools(
 
 function configsOf(listener: ListenerConfig): ListenerConfig["filterChains"][number]["filters"] {
   return listener.filterChains.flatMap((chain) => chain.filters);
+}
+
+/** Names what was left out: its routes are told as if it were not there. */
+function warn(warnings: Loaded["warnings"]): void {
+  for (const warning of warnings)
+    process.stderr.write(`warning: ${formatProblem({ ...warning, frame: "" })}\n`);
 }
 
 function refuse(file: string, loaded: Loaded & { readonly ok: false }): number {

@@ -287,9 +287,9 @@ export class Builder {
       const item = node.items[i]!;
       const place = (item.kind === "map" ? item.get("name") : undefined)?.place ?? item.place;
       if (found?.terminal === true && i < refs.length - 1)
-        this.#report.error(place, `terminal filter "${name}" must be the last ${what}`);
+        this.#report.unservable(place, `terminal filter "${name}" must be the last ${what}`);
       if (found?.terminal === false && i === refs.length - 1)
-        this.#report.error(
+        this.#report.unservable(
           place,
           `"${name}" is not a terminal filter, and the last ${what} must be one`,
           lastHelp(kind),

@@ -31,6 +31,15 @@ interface Finding {
   readonly help: string | undefined;
 }
 
+export interface ReportOptions {
+  /** True: fields that Envoy has and nothing here implements are errors. */
+  readonly strict: boolean;
+  /** True: the config is to serve here, so that what this machine lacks is an error. */
+  readonly serves?: boolean;
+  /** True: nothing serves the config, only its routes are told; extensions that are not implemented are left out with a warning. */
+  readonly explains?: boolean;
+}
+
 /** Gathers all findings about one file, so that they are reported together. */
 export class Report {
   /** The files that the text names and that have been read. */
@@ -44,16 +53,19 @@ export class Report {
   readonly #warnings = new Map<string, Finding>();
   readonly #strict: boolean;
   readonly #serves: boolean;
+  /** As in ReportOptions. */
+  readonly explains: boolean;
 
   constructor(
     file: string,
     text: string,
-    { strict, serves = false }: { readonly strict: boolean; readonly serves?: boolean },
+    { strict, serves = false, explains = false }: ReportOptions,
   ) {
     this.#parts = [{ name: file, line: 0 }];
     this.text = text;
     this.#strict = strict;
     this.#serves = serves;
+    this.explains = explains;
     this.#addLines(text, 0);
   }
 
@@ -89,6 +101,12 @@ export class Report {
   lacking(place: Place, message: string, help: string): void {
     if (this.#strict || this.#serves) this.error(place, message, help);
     else this.warn(place, message, help);
+  }
+
+  /** Reports what keeps a config from being served, but not from telling its routes. */
+  unservable(place: Place, message: string, help?: string): void {
+    if (this.explains) this.warn(place, message, help);
+    else this.error(place, message, help);
   }
 
   /** True if an error has been reported at exactly this place. */

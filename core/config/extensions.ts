@@ -152,9 +152,10 @@ export class ExtensionResolver {
         place,
         `${other.package} is ${article(word(other.kind))}; ${article(word(kind))} belongs here`,
       );
-    else if (normaliser.descriptor.knows(type))
-      report.error(place, `Envoy's ${this.#envoyName(type)} is not implemented here`);
-    else this.#noType(kind, typed, type, place);
+    else if (normaliser.descriptor.knows(type)) {
+      report.unservable(place, `Envoy's ${this.#envoyName(type)} is not implemented here`);
+      if (report.explains) return this.#leave(typed);
+    } else this.#noType(kind, typed, type, place);
     return undefined;
   }
 
@@ -166,8 +167,13 @@ export class ExtensionResolver {
     report.error(place, `no ${word(kind)} has the type "${type}"`, near);
   }
 
+  #leave(typed: Node): "skipped" {
+    this.#parts.normaliser.loose.delete(typed);
+    return "skipped";
+  }
+
   #skip(node: MapNode, typed: Node | undefined, name: string): "skipped" {
-    if (typed !== undefined) this.#parts.normaliser.loose.delete(typed);
+    if (typed !== undefined) this.#leave(typed);
     const place = node.get("name")?.place ?? node.place;
     this.#parts.report.warn(
       place,
@@ -196,8 +202,7 @@ export class ExtensionResolver {
         : undefined);
     if (found === undefined) {
       if (isTrue(node.get("is_optional"))) return this.#skip(node, undefined, name);
-      this.#noSuch(kind, name, place);
-      return undefined;
+      return this.#noSuch(kind, name, place);
     }
     if (
       isEnvoyName(name) &&
@@ -226,7 +231,7 @@ export class ExtensionResolver {
     return built;
   }
 
-  #noSuch(kind: string, name: string, place: Place): void {
+  #noSuch(kind: string, name: string, place: Place): "skipped" | undefined {
     const { registry, report, normaliser } = this.#parts;
     const other = registry.anyNamed(name);
     if (other !== undefined && other.kind !== kind) {
@@ -234,18 +239,19 @@ export class ExtensionResolver {
         place,
         `"${name}" is ${article(word(other.kind))}; ${article(word(kind))} belongs here`,
       );
-      return;
+      return undefined;
     }
     const prefix = PREFIXES[kind] ?? "envoy.";
     const modern = modernName(name.replace(new RegExp(`^${kind}/`), "envoy."), prefix);
     if (normaliser.descriptor.extensions.has(modern)) {
-      report.error(place, `Envoy's ${modern} is not implemented here`);
-      return;
+      report.unservable(place, `Envoy's ${modern} is not implemented here`);
+      return report.explains ? "skipped" : undefined;
     }
     // Only the last parts of names are compared: what stands before is the same in all names of a kind.
     const byTail = new Map(registry.names(kind).map((n) => [tail(n), n]));
     const near = didYouMean(tail(name), byTail.keys(), (found) => byTail.get(found)!);
     report.error(place, `no ${word(kind)} ${quote(name)}`, near);
+    return undefined;
   }
 
   #envoyName(type: string): string {
@@ -263,7 +269,11 @@ export class ExtensionResolver {
     const found = type === undefined ? this.#routePackage(key) : registry.near("http", type);
     if (found === undefined) {
       if (type !== undefined && normaliser.descriptor.knows(type))
-        report.error(place, `per-route config of Envoy's "${type}" is not implemented here`);
+        this.#leaveRoute(
+          node,
+          place,
+          `per-route config of Envoy's "${type}" is not implemented here`,
+        );
       else if (type === undefined && this.#parts.era === "v2") {
         normaliser.loose.delete(node);
         this.#noSuch("http", key, place);
@@ -283,6 +293,12 @@ export class ExtensionResolver {
     }
     const config = type === undefined ? this.#routeMessage(found, node) : node;
     return { package: found, config, disabled: undefined };
+  }
+
+  #leaveRoute(node: MapNode, place: Place, message: string): void {
+    const { normaliser, report } = this.#parts;
+    report.unservable(place, message);
+    if (report.explains) normaliser.loose.delete(node);
   }
 
   /**

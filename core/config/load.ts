@@ -4,7 +4,7 @@ import type { ListenerConfig, PackageInfo, RuntimeConfig } from "../protocol.ts"
 import { bootstrapSchema, checkBootstrap, runtimeConfig } from "./bootstrap.ts";
 import { Builder } from "./build.ts";
 import { descriptor } from "./descriptor.ts";
-import { type Diagnostic, type Place, Report } from "./diagnostic.ts";
+import { type Diagnostic, type Place, Report, type ReportOptions } from "./diagnostic.ts";
 import {
   clone,
   type Format,
@@ -38,13 +38,9 @@ export interface ConfigText {
   readonly overlays?: readonly Overlay[];
 }
 
-export interface LoadOptions {
+export interface LoadOptions extends ReportOptions {
   /** Overrides the era that the text itself shows. */
   readonly era?: Era;
-  /** True: fields that Envoy has and nothing here implements are errors. */
-  readonly strict: boolean;
-  /** True: the config is to serve here, so that what this machine lacks is an error. */
-  readonly serves?: boolean;
   /** True: fields that Envoy does not have either are warnings, not errors (`--allow-unknown-static-fields`). */
   readonly allowUnknown?: boolean;
 }

@@ -171,7 +171,7 @@ export function reportUnimplemented(
     listed?.includes(name) === true ||
     MUST_NOT_IGNORE_SPACES.some((space) => message.startsWith(space))
   )
-    report.error(place, "known to Envoy, not implemented here, and not safe to ignore");
+    report.unservable(place, "known to Envoy, not implemented here, and not safe to ignore");
   else report.unimplemented(place, "known to Envoy, not implemented here");
 }
 
