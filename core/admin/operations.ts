@@ -309,7 +309,7 @@ function shownPackages(reload: Reload, stats: StatsReader): unknown[] {
     ...state,
     uses: uses.get(state.package) ?? 0,
     faults: stats.value(faultStat(state.package)),
-    ...(problems.length > 0 && { error: shownError(problems[0]!) }),
+    ...(problems.length > 0 && { errors: problems.map(shownError) }),
   }));
 }
 

@@ -322,7 +322,7 @@ test("build makes one file that works as its folder does, and is refused once it
   const { filters } = JSON.parse(
     (await run("filter", "list", "--filters", "out/filters", "--json")).out,
   );
-  expect(filters.find((row: { state: string }) => row.state === "failed").error.message).toMatch(
-    /my_http-0\.1\.0\.js: it is not what was packed/,
-  );
+  expect(
+    filters.find((row: { state: string }) => row.state === "failed").errors[0].message,
+  ).toMatch(/my_http-0\.1\.0\.js: it is not what was packed/);
 });

@@ -19,7 +19,7 @@ interface Row {
   readonly state: string;
   /** Only a running proxy has generations. */
   readonly generation?: number;
-  readonly error?: Partial<Problem> & { readonly message: string };
+  readonly errors?: readonly (Partial<Problem> & { readonly message: string })[];
 }
 
 /** Prints the packages of a running proxy (`--admin`), or those on disk. The exit code is 1 if any is broken. */
@@ -29,7 +29,7 @@ export async function listFilters(options: ListOptions): Promise<number> {
   if (typeof rows === "string") return refuse(rows, options.json);
   if (options.json) process.stdout.write(`${JSON.stringify({ filters: rows })}\n`);
   else process.stdout.write(table(rows));
-  return rows.some((row) => row.error !== undefined) ? 1 : 0;
+  return rows.some((row) => row.errors !== undefined) ? 1 : 0;
 }
 
 async function rowsOnDisk({ filters, trust }: ListOptions): Promise<Row[]> {
@@ -41,10 +41,9 @@ async function rowsOnDisk({ filters, trust }: ListOptions): Promise<Row[]> {
 
 function rowsOf(unit: PackageUnit): Row[] {
   const { origin } = unit.source;
-  const [found] = unit.problems;
   if (unit.next === undefined) {
-    const error = found ?? problem("cannot be read");
-    return [{ package: unit.name, kind: "", name: "", origin, group: "", state: "failed", error }];
+    const errors = unit.problems.length > 0 ? unit.problems : [problem("cannot be read")];
+    return [{ package: unit.name, kind: "", name: "", origin, group: "", state: "failed", errors }];
   }
   return unit.next.infos.map(({ package: id, kind, name }) => {
     return { package: id, kind, name, origin, group: unit.next!.group, state: "ready" };
@@ -78,12 +77,12 @@ function table(rows: readonly Row[]): string {
             : "dropped-in, sandbox";
       const generation = row.generation === undefined ? "" : `  generation ${row.generation}`;
       const line = `${row.package.padEnd(width)}  ${row.state.padEnd(6)}  ${place}${generation}\n`;
-      return row.error === undefined ? line : line + indented(row.error);
+      return [line, ...(row.errors ?? []).map(indented)].join("");
     })
     .join("");
 }
 
-function indented(error: NonNullable<Row["error"]>): string {
+function indented(error: NonNullable<Row["errors"]>[number]): string {
   const text = formatProblem({ ...problem(error.message), ...error, file: error.file ?? "" });
   return text
     .split("\n")

@@ -51,3 +51,26 @@ test("a script that ended the process is let in again once it is mended, and by 
     await proxy.stop();
   }
 }, 300_000);
+
+test("admin shows why a filter stays out, and why its next save was refused", async () => {
+  const port = await freePort();
+  const file = (hook: string) => `import { defineHttpFilter, Type } from "@tsproxy/sdk";
+export default defineHttpFilter({ name: "bad", config: Type.Object({}),
+  setup: () => () => ({ onRequestHeaders(h) { ${hook} } }) });`;
+  const bad = [{ name: "bad", config: {} }];
+  const main = listener("main", http([direct("/", "hello")], {}, bad), { address: address(port) });
+  const files = { "filters/bad.ts": file(ENDLESS) };
+  const proxy = await Proxy.start({ config: bootstrap([main]), files });
+  try {
+    const from = proxy.lines.length;
+    get(port, "/").catch(() => {});
+    await proxy.line(/inside the filter http\/bad/, from);
+    await proxy.line(/^watching /, from);
+    proxy.write("filters/bad.ts", file("let x = ;"));
+    await proxy.line(/stays at generation/);
+    const listed = await proxy.admin("/filters?filter=bad");
+    expect(listed).toMatch(/failed [^]*ended inside it, so it is not entered[^]*bad\.ts:3:/);
+  } finally {
+    await proxy.stop();
+  }
+}, 300_000);

@@ -40,6 +40,14 @@ export interface ConfigSnapshot {
   readonly clustersUpdatedAt?: string;
 }
 
+export interface PackageError {
+  readonly message: string;
+  readonly file?: string;
+  readonly line?: number;
+  readonly column?: number;
+  readonly frame?: string;
+}
+
 export interface PackageSnapshot {
   readonly package: string;
   readonly kind: string;
@@ -48,13 +56,8 @@ export interface PackageSnapshot {
   readonly group: string;
   readonly generation: number;
   readonly state: "active" | "failed";
-  readonly error?: {
-    readonly message: string;
-    readonly file?: string;
-    readonly line?: number;
-    readonly column?: number;
-    readonly frame?: string;
-  };
+  /** Why its state is `failed`. Absent: it is not. */
+  readonly errors?: readonly PackageError[];
   readonly builtAt: string | number;
   readonly uses: number;
   /** How often the sandbox was stopped, or a hook threw. */

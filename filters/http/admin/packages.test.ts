@@ -23,19 +23,23 @@ describe("/filters", () => {
     generation: 4,
     state: "failed",
     uses: 2,
-    error: {
-      message: "unexpected }",
-      file: "mine/filter.ts",
-      line: 3,
-      column: 22,
-      frame: "3 | }\n    ^",
-    },
+    errors: [
+      { message: "the process before ended inside it" },
+      {
+        message: "unexpected }",
+        file: "mine/filter.ts",
+        line: 3,
+        column: 22,
+        frame: "3 | }\n    ^",
+      },
+    ],
   };
 
-  it("prints each package, and the error of its last save", async () => {
+  it("prints each package, and all that is wrong with it", async () => {
     const { body } = await start({ packages: [good, bad] }).ask("/filters");
     expect(body).toBe(
       "http/mine    mine                       failed  generation 4, 2 uses, dropped-in, group mine\n" +
+        "    the process before ended inside it\n" +
         "    mine/filter.ts:3:22: unexpected }\n" +
         "    3 | }\n" +
         "        ^\n" +
@@ -56,7 +60,7 @@ describe("/filters", () => {
         state: "failed",
         uses: 2,
         built_at: good.builtAt,
-        error: bad.error,
+        errors: bad.errors,
       },
     ]);
   });

@@ -1,5 +1,5 @@
 import { type Answer, json, text } from "./answer.ts";
-import type { CoreData, PackageSnapshot } from "./core-data.ts";
+import type { CoreData, PackageError, PackageSnapshot } from "./core-data.ts";
 import type { Query } from "./query.ts";
 
 /** `/filters`: what is loaded, and what went wrong with the last save. Our own; Envoy has no such page. */
@@ -19,11 +19,13 @@ function packageText(p: PackageSnapshot, width: number, nameWidth: number): stri
   const line =
     `${p.package.padEnd(width)}  ${p.name.padEnd(nameWidth)}  ${p.state.padEnd(6)}  ` +
     `generation ${p.generation}, ${p.uses} ${p.uses === 1 ? "use" : "uses"}, ${p.origin}, group ${p.group}${faults(p)}\n`;
-  if (p.error === undefined) return line;
-  const { file, line: row, column, message, frame } = p.error;
-  const place = [file, row, column].filter((part) => part !== undefined).join(":");
-  const error = [place === "" ? message : `${place}: ${message}`, ...(frame ?? "").split("\n")];
-  return line + error.map((part) => (part === "" ? "" : `    ${part}\n`)).join("");
+  return [line, ...(p.errors ?? []).map(errorText)].join("");
+}
+
+function errorText({ file, line, column, message, frame = "" }: PackageError): string {
+  const place = [file, line, column].filter((part) => part !== undefined).join(":");
+  const lines = [place === "" ? message : `${place}: ${message}`, ...frame.split("\n")];
+  return lines.map((part) => (part === "" ? "" : `    ${part}\n`)).join("");
 }
 
 function faults({ faults = 0 }: PackageSnapshot): string {
@@ -42,6 +44,6 @@ function packageJson(p: PackageSnapshot): unknown {
     uses: p.uses,
     ...((p.faults ?? 0) > 0 && { faults: p.faults }),
     built_at: p.builtAt,
-    ...(p.error !== undefined && { error: p.error }),
+    ...(p.errors !== undefined && { errors: p.errors }),
   };
 }
