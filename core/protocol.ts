@@ -463,3 +463,6 @@ export interface FileFlush {
   /** When so many have gathered: `--file-flush-min-size-kb`. */
   readonly bytes: number;
 }
+
+/** Envoy's defaults. */
+export const FILE_FLUSH: FileFlush = { ms: 10_000, bytes: 64 * 1024 };

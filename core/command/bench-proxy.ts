@@ -5,6 +5,7 @@ import path from "node:path";
 import { fileURLToPath } from "node:url";
 import type { RunOptions, Runtime, ToSupervisor } from "../options.ts";
 import { ownModule } from "../own-files.ts";
+import { FILE_FLUSH } from "../protocol.ts";
 
 export interface BenchProxyOptions {
   /** Name of its config file in `folder`. */
@@ -110,7 +111,7 @@ function runOptions(configFile: string, { filters, trusted }: BenchProxyOptions)
     filters,
     trusted,
     strict: false,
-    fileFlush: { ms: 10_000, bytes: 64 * 1024 },
+    fileFlush: FILE_FLUSH,
     allowUnknown: false,
     drainTimeMs: 0,
     drainImmediately: false,

@@ -6,7 +6,7 @@ import type { RunOptions, Runtime } from "../options.ts";
 import { Catalog } from "../packages/catalog.ts";
 import { noFilters, refuse, shortPath } from "../problem.ts";
 import { Supervisor } from "../process/supervisor.ts";
-import type { PackageInfo } from "../protocol.ts";
+import { FILE_FLUSH, type PackageInfo } from "../protocol.ts";
 import { type ChainPorts, devConfig } from "./dev-chain.ts";
 import { type Echo, httpEcho, tcpEcho } from "./dev-echo.ts";
 import { Replay } from "./dev-replay.ts";
@@ -94,7 +94,7 @@ class Dev {
       filters,
       trusted: trust,
       strict: false,
-      fileFlush: { ms: 200, bytes: 64 * 1024 },
+      fileFlush: { ...FILE_FLUSH, ms: 200 },
       allowUnknown: false,
       drainTimeMs: DRAIN_MS,
       parentShutdownMs: 1_000,

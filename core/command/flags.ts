@@ -14,6 +14,7 @@ import type { Overlay } from "../config/overlay.ts";
 import { LEVEL_NAMES, type LevelName } from "../logs/log-options.ts";
 import type { RunOptions } from "../options.ts";
 import { cpus } from "../process/cpus.ts";
+import { FILE_FLUSH } from "../protocol.ts";
 
 /** The flags of `tsproxy run` as commander parses them: Envoy's, and a few of our own. */
 export interface RunFlags {
@@ -115,9 +116,14 @@ export function addRunFlags(command: Command): Command {
       "--file-flush-interval-msec <ms>",
       "access logs are written this long after their first line",
       parseMs,
-      10_000,
+      FILE_FLUSH.ms,
     )
-    .option("--file-flush-min-size-kb <kb>", "or when so much has gathered", parseKb, 64)
+    .option(
+      "--file-flush-min-size-kb <kb>",
+      "or when so much has gathered",
+      parseKb,
+      FILE_FLUSH.bytes / 1024,
+    )
     .option("--allow-unknown-static-fields", "warn of fields that Envoy does not know", false)
     .option("--allow-unknown-fields", "the same, by its old name", false)
     .option("--strict", "refuse fields that Envoy knows and tsproxy does not implement", false)

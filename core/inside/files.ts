@@ -1,11 +1,8 @@
 // Hot path: one line a request (test/bench/access-log.ts).
 import type { Counter, FileSink, Gauge, Stats } from "@tsproxy/sdk";
-import type { FileFlush } from "../protocol.ts";
+import { FILE_FLUSH, type FileFlush } from "../protocol.ts";
 import type { Host } from "./host.ts";
 import type { TimerWheel, WheelTimer } from "./timers.ts";
-
-/** Envoy's defaults. */
-const FLUSH: FileFlush = { ms: 10_000, bytes: 64 * 1024 };
 
 /**
  * Files that packages append to. Lines gather here in one string per file, which core gets when it is long enough or the flush interval
@@ -19,7 +16,7 @@ export class FileTable {
   readonly #timer: WheelTimer;
   readonly #flush: FileFlush;
 
-  constructor(host: Host, wheel: TimerWheel, stats: Stats, flush = FLUSH) {
+  constructor(host: Host, wheel: TimerWheel, stats: Stats, flush = FILE_FLUSH) {
     this.#host = host;
     this.#stats = stats;
     this.#flush = flush;
