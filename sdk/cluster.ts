@@ -407,6 +407,14 @@ export interface Cluster {
   ): { readonly connection: Connection | undefined; readonly host: Host } | "no_host" | "overflow";
 }
 
+/** Workers publish on it what hosts weigh for a balancer that does not go by the weights of the config; admin shows it. */
+export const WEIGHTS_TOPIC = "host_weights";
+export interface HostWeights {
+  readonly cluster: string;
+  /** By the host's key. */
+  readonly weights: readonly (readonly [string, number])[];
+}
+
 /** Answered by `Clusters.status`. */
 export interface ClusterManagerStatus {
   readonly clusters: readonly ClusterStatus[];

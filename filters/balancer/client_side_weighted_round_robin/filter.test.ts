@@ -52,6 +52,22 @@ describe("client-side weighted round robin", () => {
     expect(turns(balancer, hosts, 90)).toEqual([40, 10, 40]);
   });
 
+  it("publishes the weights that have changed", () => {
+    const { cx, hosts } = start({ cluster: "c" });
+    const published: unknown[] = [];
+    cx.subscribe("host_weights", (value) => published.push(value));
+    hosts[0]!.onLoadReport!(report(100, 0.25));
+    hosts[1]!.onLoadReport!(report(100, 1));
+    cx.clock.advance(2_000);
+    hosts[1]!.onLoadReport!(report(200, 1));
+    cx.clock.advance(1_000);
+    const weights = (...all: number[]) => all.map((weight, k) => [hosts[k]!.key, weight]);
+    expect(published).toEqual([
+      { cluster: "c", weights: weights(400, 100, 400) },
+      { cluster: "c", weights: [[hosts[1]!.key, 200]] },
+    ]);
+  });
+
   it("counts errors beside utilization", () => {
     const { cx, hosts, balancer } = start({ error_utilization_penalty: 3 });
     hosts[0]!.onLoadReport!(report(100, 0.25, ",eps:25"));
@@ -114,7 +130,7 @@ describe("a load report", () => {
 
   it("is text, JSON or binary", () => {
     const said = { cpu_utilization: 0.5, rps_fractional: 8, "named_metrics.q": 2 };
-    const text = "TEXT cpu_utilization:0.5, rps_fractional:8,named_metrics.q:2";
+    const text = "TEXT cpu_utilization=0.5, rps_fractional:8,named_metrics.q:2";
     expect(of("endpoint-load-metrics", text)).toEqual(said);
     const json = '{"cpu_utilization":0.5,"rpsFractional":8,"named_metrics":{"q":2}}';
     expect(of("endpoint-load-metrics", `JSON ${json}`)).toEqual(said);

@@ -5,10 +5,12 @@ import {
   defineBalancer,
   EdfScheduler,
   type Host,
+  type HostWeights,
   type TtlMap,
   type Turns,
   Type,
   ttlMap,
+  WEIGHTS_TOPIC,
 } from "@tsproxy/sdk";
 import { loadReportOf } from "./load-report.ts";
 import { ReportedWeight, type WeightOptions } from "./reported-weight.ts";
@@ -48,8 +50,9 @@ class ReportedWeights {
     };
   }
 
-  /** Hosts without a valid weight count as the median of those of their priority that have one. */
-  update(): void {
+  /** Hosts without a valid weight count as the median of those of their priority that have one. Returns the weights that are new. */
+  update(): HostWeights["weights"] {
+    const changed: [string, number][] = [];
     const hosts = new Set([...this.#rounds].flatMap((rounds) => rounds.hosts));
     for (const level of Map.groupBy(hosts, (host) => host.priority ?? 0).values()) {
       const now = this.#now();
@@ -58,10 +61,14 @@ class ReportedWeights {
       const valid = reported.filter((weight) => weight !== undefined).sort((a, b) => a - b);
       const median = valid[valid.length >> 1] ?? 1;
       for (const [k, host] of level.entries()) {
-        this.#known.get(host)!.current = reported[k] ?? median;
+        const known = this.#known.get(host)!;
+        const weight = reported[k] ?? median;
+        if (weight !== known.current) changed.push([host.key, weight]);
+        known.current = weight;
       }
     }
     for (const rounds of this.#rounds) rounds.renew();
+    return changed;
   }
 }
 
@@ -133,7 +140,9 @@ export default defineBalancer({
     );
     const weights = new ReportedWeights(options, () => cx.now(), shared);
     const timer = cx.timer(() => {
-      weights.update();
+      const changed = weights.update();
+      if (changed.length > 0)
+        cx.publish(WEIGHTS_TOPIC, { cluster: config.cluster, weights: changed } as HostWeights);
       timer.arm(config.weight_update_period);
     });
     if (cx.role === "worker") timer.arm(config.weight_update_period);

@@ -29,11 +29,11 @@ export function loadReportOf(headers: HeaderMap): LoadReport | undefined {
   return text.startsWith("BIN ") ? fromBinary(text.slice(4)) : undefined;
 }
 
-/** Parses `cpu_utilization:0.3,named_metrics.queue:4`; undefined if any metric is invalid or appears twice. */
+/** Parses `cpu_utilization:0.3,named_metrics.queue=4`; undefined if any metric is invalid or appears twice. */
 function fromText(text: string): LoadReport | undefined {
   const report = new Map<string, number>();
   for (const part of text.split(",")) {
-    const [, name, digits] = /^\s*([^:\s]+)\s*:\s*(\S+)\s*$/.exec(part) ?? [];
+    const [, name, digits] = /^\s*([^:=\s]+)\s*[:=]\s*(\S+)\s*$/.exec(part) ?? [];
     if (name === undefined || report.has(name)) return undefined;
     if (!SINGLE.includes(name) && !/^named_metrics\../.test(name)) return undefined;
     const value = Number(digits);

@@ -60,6 +60,25 @@ describe("hosts", () => {
     expect(stat("cx_none_healthy")).toBe(2);
   });
 
+  it("weigh for admin what their balancer goes by", () => {
+    cx.role = "control";
+    const hosts = [spec("10.0.0.1", { weight: 7 }), spec("10.0.0.2")];
+    const service = start(listedCluster("c", hosts), listedCluster("d", hosts));
+    const weights = () =>
+      service.clusters!.status!()!.clusters.map((each) => each.hosts.map((host) => host.weight));
+    cx.publish("host_weights", {
+      cluster: "c",
+      weights: [
+        ["10.0.0.1:80", 200],
+        ["10.0.0.9:80", 3],
+      ],
+    });
+    expect(weights()).toEqual([
+      [200, 1],
+      [7, 1],
+    ]);
+  });
+
   it("keep their identity and connections through an update that still names them", () => {
     const c = cluster(start(discoveredCluster("c")));
     cx.publish("cluster/c/hosts", hostList(c, [spec("10.0.0.1")]));

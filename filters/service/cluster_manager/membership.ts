@@ -6,8 +6,10 @@ import {
   type Gauge,
   type HostSpec,
   type HostStatus,
+  type HostWeights,
   type SetupContext,
   type Stats,
+  WEIGHTS_TOPIC,
 } from "@tsproxy/sdk";
 import { BreakerDisplay, thresholdsOf } from "./circuit-breaker.ts";
 import type { ClusterHealth } from "./cluster-health.ts";
@@ -49,6 +51,8 @@ export class Membership {
   readonly #configs = new Map<string, ClusterConfig>();
   readonly #cells = new Map<string, Cells>();
   readonly #hosts = new Map<string, Hosts>();
+  /** What hosts weigh by their own reports, by key. */
+  readonly #weights = new Map<string, Map<string, number>>();
   readonly #breakers: BreakerDisplay;
   #active = false;
 
@@ -72,6 +76,20 @@ export class Membership {
       const members = previous?.members.get(cluster.name);
       if (members !== undefined) this.members.set(cluster.name, members);
     }
+    cx.subscribe(WEIGHTS_TOPIC, (value) => this.#weigh(value as HostWeights));
+  }
+
+  #weigh({ cluster, weights }: HostWeights): void {
+    const hosts = this.#hosts.get(cluster);
+    if (hosts === undefined) return;
+    const known = this.#weights.get(cluster) ?? new Map<string, number>();
+    this.#weights.set(cluster, known);
+    for (const [key, weight] of weights) known.set(key, weight);
+    if (known.size <= hosts.specs.size) return;
+    const present = new Set(
+      [...hosts.specs.values()].map((spec) => formatAddress(addressOf(spec))),
+    );
+    for (const key of known.keys()) if (!present.has(key)) known.delete(key);
   }
 
   update(
@@ -161,7 +179,7 @@ export class Membership {
         policy: policyOf(config),
         thresholds: [thresholdsOf(config, "default"), thresholdsOf(config, "high")],
         ...outlierOf(this.#hosts.get(name)?.health),
-        hosts: statusesOf(this.#hosts.get(name)),
+        hosts: statusesOf(this.#hosts.get(name), this.#weights.get(name)),
       });
     }
     return { clusters };
@@ -192,15 +210,20 @@ function changedPriorities(
   return changed;
 }
 
-function statusesOf(hosts: Hosts | undefined): HostStatus[] {
+function statusesOf(
+  hosts: Hosts | undefined,
+  weights: ReadonlyMap<string, number> | undefined,
+): HostStatus[] {
   if (hosts === undefined) return [];
   const { specs, health } = hosts;
   const flags = health?.flags();
   return [...specs].map(([id, spec]) => {
     const rates = health?.successRates(id);
+    const key = formatAddress(addressOf(spec));
     return {
       ...spec,
-      key: formatAddress(addressOf(spec)),
+      key,
+      weight: weights?.get(key) ?? spec.weight,
       ...(spec.id !== undefined && { cells: spec.id }),
       healthFlags: flagsText(spec, flags?.get(id) ?? 0),
       canary: isCanary(spec.metadata),
