@@ -47,7 +47,7 @@ const LARGE_CHARS = 250_000;
 const options = await ownOptions();
 const { held = [] } = options;
 if ((options.quarantined ?? []).length > 0) succeed();
-const { log, reopen } = await openLog(options.log);
+const { log, reopen, flush } = await openLog(options.log);
 const levels = new LogLevels(log, options.log);
 const heapDumps = new HeapDumps();
 const profiler = new Profiler(() => fleet, find);
@@ -312,11 +312,7 @@ function findOwn(filename: string) {
 function obeySignals(): void {
   let last = Number.NEGATIVE_INFINITY;
   // What the next signal does.
-  const ways = [
-    () => void drain(),
-    () => void stop(0),
-    () => process.kill(process.pid, "SIGKILL"),
-  ] as const;
+  const ways = [() => void drain(), () => void stop(0), kill] as const;
   let next = 0;
   const onStop = () => {
     if (performance.now() - last < SAME_SIGNAL_MS) return;
@@ -372,8 +368,14 @@ async function stop(code: number): Promise<never> {
 }
 
 function exit(code: number): never {
-  if (hasLost) process.kill(process.pid, "SIGKILL");
+  if (hasLost) kill();
   process.exit(code);
+}
+
+/** Ends the process although one of its threads never will. */
+function kill(): void {
+  flush();
+  process.kill(process.pid, "SIGKILL");
 }
 
 async function openInspector(port: number) {

@@ -12,10 +12,14 @@ export const MAIN_LOGGER = "main";
 /** If the reader of the output stops reading, lines beyond this many waiting bytes are dropped; the proxy goes on. */
 const MAX_BUFFERED_BYTES = 1024 * 1024;
 
-/** The log. `reopen` opens its file again, after the file was moved away. */
+/**
+ * The log. `reopen` opens its file again, after the file was moved away. `flush` writes the lines that wait, for a process that ends
+ * itself by a signal; one that exits does so by itself.
+ */
 export interface OpenLog {
   readonly log: Log;
   reopen(): void;
+  flush(): void;
 }
 
 /** Opens the log on stderr or in a file: one line for each event, readable on a terminal, else JSON, or in the given format. */
@@ -36,6 +40,7 @@ export async function openLog(options: LogOptions): Promise<OpenLog> {
   return {
     log: logTo(destination, options, isForEyes ? await prettyLines() : undefined),
     reopen: () => path !== undefined && destination.reopen(),
+    flush: () => flush(destination),
   };
 }
 
