@@ -316,10 +316,11 @@ export function describeHandshake(
   kept?: KeptSession,
 ): Described {
   const { side } = context.options;
+  const version = socket.getProtocol() ?? "";
   const ephemeral = side === "client" ? socket.getEphemeralKeyInfo?.() : undefined;
-  const session = socket.getSession();
+  const session = namesSession(version, context) ? socket.getSession() : undefined;
   return {
-    version: socket.getProtocol() ?? "",
+    version,
     cipher: socket.getCipher()?.name ?? "",
     curve: (ephemeral as { name?: string } | undefined)?.name ?? "",
     alpn: socket.alpnProtocol || "",
@@ -390,6 +391,12 @@ function withoutDates(code: string, context: Context, chain: readonly X509Certif
   const isDate = code === "CERT_HAS_EXPIRED" || code === "CERT_NOT_YET_VALID";
   if (context.options.allowExpired !== true || !isDate) return code;
   return isTrustedChain(chain, context.trusted) ? "" : "UNABLE_TO_GET_ISSUER_CERT_LOCALLY";
+}
+
+/** OpenSSL invents an id for every session. As in Envoy, a server tells only of one by which a client may come back. */
+function namesSession(version: string, { options, keptById }: Context): boolean {
+  if (options.side === "client") return true;
+  return version !== "TLSv1.3" && (options.tickets || keptById !== undefined);
 }
 
 /** The id in a session's DER form, as hex: SEQUENCE { version, ssl version, cipher, session id, … }. */

@@ -219,8 +219,14 @@ test("a client that is turned away is told why, and sees no reset", async () => 
     match_typed_subject_alt_names: [{ san_type: "URI", matcher: { prefix: "spiffe://test/" } }],
   };
   const required = downstreamTls([a], { validation_context }, { require_client_certificate: true });
+  const pinned = downstreamTls([a], {
+    validation_context: { verify_certificate_hash: ["ab".repeat(32)] },
+  });
   const proxy = await start({
-    config: bootstrap([{ ...listener("must", hello), filter_chains: [secure(hello, required)] }]),
+    config: bootstrap([
+      { ...listener("must", hello), filter_chains: [secure(hello, required)] },
+      { ...listener("pinned", hello), filter_chains: [secure(hello, pinned)] },
+    ]),
   });
   const refusal = (identity: Pair, more: tls.ConnectionOptions) =>
     new Promise<string>((resolve) => {
@@ -247,6 +253,7 @@ test("a client that is turned away is told why, and sees no reset", async () => 
   const old = { maxVersion: "TLSv1.2" } as const;
   expect(await refusal(stranger, old)).toMatch(/alert unknown ca.* in the handshake/is);
   expect(await refusal(b, old)).toMatch(/alert certificate unknown.* in the handshake/is);
+  expect(await refusal(client, { ...old, port: proxy.port("pinned") })).toMatch(/hash value/i);
 });
 
 test.each(["with tickets", "with sessions by id"])(
@@ -561,7 +568,9 @@ test("opens tickets with older keys, and seals new ones with the first", async (
 
 test("sessions without tickets are kept, unless the config says otherwise", async () => {
   const plain = { disable_stateless_session_resumption: true };
-  const chain = (more: Json) => secure(hello, downstreamTls([a], {}, more));
+  const body_format = { text_format_source: { inline_string: "%DOWNSTREAM_TLS_SESSION_ID%" } };
+  const named = http([direct("/", "")], { local_reply_config: { body_format } });
+  const chain = (more: Json) => secure(named, downstreamTls([a], {}, more));
   const proxy = await start({
     config: bootstrap([
       { ...listener("keeps", hello), filter_chains: [chain(plain)] },
@@ -591,6 +600,11 @@ test("sessions without tickets are kept, unless the config says otherwise", asyn
   };
   expect(await resumes("keeps")).toBe(true);
   expect(await resumes("forgets")).toBe(false);
+  // Only a session that may be resumed has an id to tell of; those of TLS 1.3 have none.
+  const old = { maxVersion: "TLSv1.2" } as const;
+  expect(await ask(proxy.port("keeps"), old)).toMatch(/^200 [0-9a-f]{64}$/);
+  expect(await ask(proxy.port("keeps"))).toBe("200 -");
+  expect(await ask(proxy.port("forgets"), old)).toBe("200 -");
 });
 
 test("turns away what an authority has revoked, in the whole chain or at its end", async () => {

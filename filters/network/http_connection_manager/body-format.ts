@@ -56,8 +56,10 @@ export function withReplyBody(
 ): FormatSource {
   const { info, request, metadata, serverName, filterState } = stream;
   const { routeMetadata, virtualHostMetadata, virtualClusterName, filterChainName } = stream;
+  const { downstream } = stream;
   return {
     info,
+    downstream,
     request,
     response,
     metadata,

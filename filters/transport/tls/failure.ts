@@ -76,9 +76,11 @@ const CHAIN_ALERTS: readonly (readonly [alert: number, words: readonly string[]]
   [51, ["CERT_SIGNATURE_FAILURE", "CRL_SIGNATURE_FAILURE"]],
 ];
 const CERTIFICATE_UNKNOWN = 46;
+const BAD_CERTIFICATE_HASH_VALUE = 114;
 
 /** Number of the alert for a refused client certificate. `verifyError` matters only if `stat` is fail_verify_error. */
 export function refusalAlert(stat: string, verifyError: string): number {
+  if (stat === "fail_verify_cert_hash") return BAD_CERTIFICATE_HASH_VALUE;
   if (stat !== "fail_verify_error") return CERTIFICATE_UNKNOWN;
   const found = CHAIN_ALERTS.find(([, words]) => words.includes(verifyError));
   return found?.[0] ?? CERTIFICATE_UNKNOWN;
