@@ -157,6 +157,11 @@ export interface ClusterType {
   ): void | (() => void);
   /** Names of the clusters that this one is made of (aggregate): their levels of priority follow each other in this order. */
   readonly clusters?: readonly string[];
+  /**
+   * Present where requests name the hosts, so that TLS has to ask for that name and to find it in the certificate (`auto_sni`,
+   * `auto_san_validation`). Both are on where the config has no HTTP options. "verified": a config without them is refused.
+   */
+  readonly peerNames?: "verified" | "any";
   /** CLUSTER_PROVIDED: the type itself says which host a request goes to, on every worker. */
   provide?(own: ProvidedHosts): ProvidedBalancer;
 }

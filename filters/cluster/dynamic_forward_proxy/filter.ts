@@ -10,8 +10,9 @@ export default defineCluster({
     dns_cache_config: DnsCacheConfig,
     allow_insecure_cluster_options: Type.Optional(Type.Boolean()),
   }),
-  setup({ dns_cache_config: cache }, cx) {
+  setup({ dns_cache_config: cache, allow_insecure_cluster_options: insecure = false }, cx) {
     return {
+      peerNames: insecure ? "any" : "verified",
       initialHosts: [],
       discover(update) {
         const resolver = new Resolver(cache, cx, update);

@@ -13,7 +13,7 @@ import {
   type Timer,
 } from "@tsproxy/sdk";
 import type { HealthList } from "./cluster-health.ts";
-import { type ClusterConfig, type Config, isPlain } from "./config.ts";
+import { type ClusterConfig, type Config, checkPeerNames, isPlain } from "./config.ts";
 import { Connectivity } from "./connectivity.ts";
 import { type Estate, estateOf, fingerprintOf, type Heir, VERSION } from "./handover.ts";
 import { checkerOf } from "./health-checker.ts";
@@ -203,6 +203,7 @@ export class ClusterManager implements Service {
         ? placed(at, "type", () => this.#cx.shipped("cluster", name, config))
         : placed(`${at}.cluster_type`, "typed_config", () => this.#cx.extension("cluster", named));
     const { value } = type.current;
+    checkPeerNames(config, value, at);
     const provides = value.provide !== undefined || value.clusters !== undefined;
     const chosen = balancerOf(config);
     if (provides !== (chosen === undefined))

@@ -1,5 +1,6 @@
 import {
   type Address,
+  type ClusterType,
   ConfigError,
   ConsistentHashingLbConfig,
   DnsOptions,
@@ -557,7 +558,37 @@ function protocolOf(config: ClusterConfig): {
   return { protocol: isHttp2 ? "HTTP2" : "HTTP1", options };
 }
 
-export function optionsOf(config: ClusterConfig): ClusterOptions {
+/** `upstream_http_protocol_options`, as they apply to hosts of this kind. As in Envoy, the newer message has no defaults. */
+function peerOptionsOf(
+  config: ClusterConfig,
+  peerNames: ClusterType["peerNames"],
+): Static<typeof UpstreamHttpOptions> | undefined {
+  const typed = config.typed_extension_protocol_options?.[HTTP_PROTOCOL_OPTIONS];
+  if (typed !== undefined) return typed.upstream_http_protocol_options;
+  const byName = { auto_sni: true, auto_san_validation: true };
+  return config.upstream_http_protocol_options ?? (peerNames && byName);
+}
+
+/** Refuses a config whose hosts are named by requests but not held to these names. */
+export function checkPeerNames(
+  config: ClusterConfig,
+  { peerNames }: ClusterType,
+  at: string,
+): void {
+  const options = peerOptionsOf(config, peerNames);
+  if (peerNames !== "verified" || (options?.auto_sni && options.auto_san_validation)) return;
+  const isTyped = config.typed_extension_protocol_options?.[HTTP_PROTOCOL_OPTIONS] !== undefined;
+  throw new ConfigError(
+    `${at}.${isTyped ? `typed_extension_protocol_options["${HTTP_PROTOCOL_OPTIONS}"]` : "upstream_http_protocol_options"}`,
+    "requests name the hosts of this cluster, so TLS must ask for these names and verify them; write upstream_http_protocol_options: { auto_sni: true, auto_san_validation: true }, or allow_insecure_cluster_options in the cluster_type",
+  );
+}
+
+/** `peerNames`: that of the cluster's type. */
+export function optionsOf(
+  config: ClusterConfig,
+  peerNames: ClusterType["peerNames"],
+): ClusterOptions {
   const typed = config.typed_extension_protocol_options?.[HTTP_PROTOCOL_OPTIONS];
   const common = (typed === undefined ? config : typed).common_http_protocol_options ?? {};
   const { protocol, options } = protocolOf(config);
@@ -588,7 +619,7 @@ export function optionsOf(config: ClusterConfig): ClusterOptions {
     sendsAbsoluteUrl: http1.send_fully_qualified_url ?? false,
     protocol,
     http2: http2Options(options.http2_protocol_options),
-    peerNaming: PeerNaming.of((typed ?? config).upstream_http_protocol_options),
+    peerNaming: PeerNaming.of(peerOptionsOf(config, peerNames)),
     overrideStatuses: new Set(
       config.common_lb_config?.override_host_status?.statuses ?? ["UNKNOWN", "HEALTHY", "DEGRADED"],
     ),

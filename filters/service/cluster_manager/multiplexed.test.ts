@@ -122,6 +122,15 @@ class Caller implements PoolCallbacks, ResponseDecoder {
   onUpstreamBlocked(): void {}
 }
 
+const HOST = {
+  ip: "10.0.0.1",
+  port: 80,
+  hostname: "",
+  weight: 1,
+  priority: 0,
+  healthStatus: "UNKNOWN",
+} as const;
+
 const equip = (context: TestContext): TestContext =>
   context
     .define("codec/http1", manyCodec("HTTP/1.1"))
@@ -140,16 +149,7 @@ const equip = (context: TestContext): TestContext =>
         name: "one",
         config: Type.Unsafe<object>({ type: "object" }),
         setup: () => ({
-          initialHosts: [
-            {
-              ip: "10.0.0.1",
-              port: 80,
-              hostname: "",
-              weight: 1,
-              priority: 0,
-              healthStatus: "UNKNOWN",
-            },
-          ],
+          initialHosts: [HOST],
         }),
       }),
     );
@@ -397,6 +397,31 @@ describe("connections for names", () => {
       [undefined, "10.0.0.1"],
       [undefined, ""],
     ]);
+  });
+
+  it("are held to them where requests name the hosts, unless the config says that they need not be", () => {
+    let peerNames: "verified" | "any" = "verified";
+    const config = Type.Object({});
+    const setup = () => ({ initialHosts: [HOST], peerNames });
+    cx.define("cluster/by_name", defineCluster({ name: "by_name", config, setup }));
+    const cluster = (more: object) =>
+      start({
+        cluster_type: { name: "t", package: "cluster/by_name", config: {} },
+        transport_socket: { name: "tls", package: "transport/tls", config: {} },
+        ...more,
+      });
+    const options = (upstream_http_protocol_options: object) => ({
+      upstream_http_protocol_options,
+    });
+    ask(cluster({}), head("a.test"));
+    expect(offered()).toEqual([["a.test", "a.test"]]);
+    for (const half of [{ auto_sni: true }, { auto_san_validation: true }]) {
+      expect(() => cluster(options(half))).toThrow(/requests name the hosts/);
+      expect(() => cluster(speaks({ explicit_http_config: {}, ...options(half) }))).toThrow();
+    }
+    peerNames = "any";
+    ask(cluster(options({ auto_sni: true })), head("b.test"));
+    expect(offered().at(-1)).toEqual(["b.test", undefined]);
   });
 
   it("of names that nobody asks for any more make room for others", () => {

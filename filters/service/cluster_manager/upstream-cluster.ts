@@ -139,7 +139,7 @@ export class UpstreamCluster implements Cluster, PoolOwner {
         ? undefined
         : cx.cell(`traffic ${config.name}`, counter());
     this.fingerprint = fingerprintOf(config);
-    this.#options = optionsOf(config);
+    this.#options = optionsOf(config, parts.type.peerNames);
     this.limits = new ClusterLimits(config, cx, () => this.#hosts.flatMap((host) => host.pools));
     this.#ownLocality = parts.ownLocality;
     this.#onChanged = parts.onChanged;
