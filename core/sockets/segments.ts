@@ -1,13 +1,36 @@
+/** Equal parts of the ring's memory: `count` of them from `base` on, each of `size` bytes. */
+class Parts {
+  readonly base: number;
+  readonly size: number;
+  readonly count: number;
+
+  constructor(base: number, size: number, count: number) {
+    this.base = base;
+    this.size = size;
+    this.count = count;
+  }
+
+  /** The part that the offset lies in. */
+  of(offset: number): number {
+    return ((offset - this.base) / this.size) | 0;
+  }
+  /** True if one part holds all these bytes. */
+  holds(offset: number, length: number): boolean {
+    return (
+      offset >= this.base &&
+      offset + length <= this.base + this.count * this.size &&
+      this.of(offset) === this.of(offset + length - 1)
+    );
+  }
+}
+
 /**
  * The segments of the ring's memory, and how long their bytes stay as they are. One segment takes input: the bytes of an event are
  * valid until the flush that delivers it ends. One takes output: its bytes may still be needed by a socket write after the flush, and
  * then the segment is pinned until the kernel has taken them. Pinning a segment in use puts a free one in its place; when too few are
  * free, writes are made from private copies instead, so slow readers cannot stop the worker.
  */
-export class Segments {
-  readonly base: number;
-  readonly size: number;
-  readonly count: number;
+export class Segments extends Parts {
   readonly #pins: Int32Array;
   readonly #free: number[] = [];
   #input = 0;
@@ -16,9 +39,7 @@ export class Segments {
   inputAt: number;
 
   constructor(base: number, size: number, count: number) {
-    this.base = base;
-    this.size = size;
-    this.count = count;
+    super(base, size, count);
     this.#pins = new Int32Array(count);
     for (let s = count - 1; s >= 2; s--) this.#free.push(s);
     this.inputAt = base;
@@ -42,16 +63,6 @@ export class Segments {
     this.inputAt = this.base + this.#input * this.size;
   }
 
-  of(offset: number): number {
-    return ((offset - this.base) / this.size) | 0;
-  }
-  holds(offset: number, length: number): boolean {
-    return (
-      offset >= this.base &&
-      offset + length <= this.base + this.count * this.size &&
-      this.of(offset) === this.of(offset + length - 1)
-    );
-  }
   /** A flush may pin both segments in use, so two must be free. */
   get mayPin(): boolean {
     return this.#free.length >= 2;
@@ -72,17 +83,12 @@ export class Segments {
  * Read slots of the ring's memory: a socket that reads in bulk owns one, so that its bytes can be forwarded without a copy. A slot is
  * free once nothing refers to it: neither its reader, nor an undelivered event, nor a write that is not finished.
  */
-export class Slots {
-  readonly base: number;
-  readonly size: number;
-  readonly count: number;
+export class Slots extends Parts {
   readonly #references: Int32Array;
   readonly #free: number[] = [];
 
   constructor(base: number, size: number, count: number) {
-    this.base = base;
-    this.size = size;
-    this.count = count;
+    super(base, size, count);
     this.#references = new Int32Array(count);
     for (let s = count - 1; s >= 0; s--) this.#free.push(s);
   }
@@ -106,15 +112,5 @@ export class Slots {
   /** True if only its reader refers to it: it can be read into again. */
   isQuiet(slot: number): boolean {
     return this.#references[slot] === 1;
-  }
-  of(offset: number): number {
-    return ((offset - this.base) / this.size) | 0;
-  }
-  holds(offset: number, length: number): boolean {
-    return (
-      offset >= this.base &&
-      offset + length <= this.base + this.count * this.size &&
-      this.of(offset) === this.of(offset + length - 1)
-    );
   }
 }

@@ -600,6 +600,7 @@ resources:
     cx.changeFile("b.pem", "a");
     expect(made.at(-1)!.certificates[0]!.chain).toBe("a");
     cx.changeFile("sds.yaml", "resources: 7");
+    cx.changeFile("sds.yaml", "resources: []");
     expect([made.length, made.at(-1)!.released]).toEqual([3, false]);
     const stats = [
       "sds.mine.update_attempt",
@@ -608,7 +609,8 @@ resources:
       "sds.mine.update_failure",
       "listener.x.server_ssl_socket_factory.ssl_context_update_by_sds",
     ];
-    expect(stats.map((name) => cx.stats.value(name))).toEqual([3, 2, 1, 0, 3]);
+    // The context is updated for each of the two secrets, twice, and for the file that one of them names.
+    expect(stats.map((name) => cx.stats.value(name))).toEqual([4, 2, 1, 1, 5]);
   });
 
   it("are refused for what is not theirs to say", () => {

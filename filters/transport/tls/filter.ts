@@ -1,6 +1,7 @@
 import { defineTransport, type SetupContext, type TransportFactory } from "@tsproxy/sdk";
 import { Config, TYPES } from "./config.ts";
 import { Downstream, type Expiry, ServerSide } from "./downstream.ts";
+import { UnreadableSecrets } from "./secret-file.ts";
 import { type SecretFiles, SecretStats } from "./secret-stats.ts";
 import { TlsStats } from "./stats.ts";
 import { ClientSide, Upstream } from "./upstream.ts";
@@ -65,7 +66,8 @@ function follow<S extends Side>(
       if (counts) secrets.onTaken(holder.side.secrets, file);
       cx.log.info("certificates have changed", { files: [...holder.side.files].join(", ") });
     } catch (error) {
-      if (counts) secrets.onRefused(holder.side.secrets, file);
+      const unreadable = error instanceof UnreadableSecrets;
+      if (counts) secrets.onRefused(holder.side.secrets, file, unreadable);
       cx.log.warn("changed certificates are not taken; the ones before go on", {
         reason: (error as Error).message,
       });

@@ -150,17 +150,23 @@ function secretOf<K extends Kind>(
   return { ...content, secret_name: name };
 }
 
+/** A file of secrets that is no list of them: Envoy counts it apart from secrets that are refused. */
+export class UnreadableSecrets extends ConfigError {}
+
 /** Parses a file of secrets, Envoy's DiscoveryResponse in JSON or YAML, and returns its resources. */
 function secretsIn(text: string, file: string, path: string): Record<string, unknown>[] {
   let content: unknown;
   try {
     content = parse(text);
   } catch (error) {
-    throw new ConfigError(path, `${file}: ${(error as Error).message.split("\n")[0]}`);
+    throw new UnreadableSecrets(path, `${file}: ${(error as Error).message.split("\n")[0]}`);
   }
   const resources = (content as { resources?: unknown } | null)?.resources;
   if (!Array.isArray(resources))
-    throw new ConfigError(path, `${file} is no list of resources; write "resources:" above it`);
+    throw new UnreadableSecrets(
+      path,
+      `${file} is no list of resources; write "resources:" above it`,
+    );
   return resources.filter((entry) => typeof entry === "object" && entry !== null).map(snakeKeys);
 }
 

@@ -1,5 +1,7 @@
 import type { Counter, SetupContext } from "@tsproxy/sdk";
 
+const OUTCOMES = ["update_success", "update_rejected", "update_failure"] as const;
+
 /** Names of secrets by the file that they are in. */
 export type SecretFiles = ReadonlyMap<string, ReadonlySet<string>>;
 
@@ -22,27 +24,32 @@ export class SecretStats {
 
   /** The secrets have been read. `changed`: the file that was the reason; undefined: at the start. */
   onTaken(secrets: SecretFiles, changed?: string): void {
-    if (secrets.size > 0) this.#updates.inc();
-    this.#note("update_success", secrets, changed);
+    const taken = this.#note("update_success", secrets, changed);
+    // As in Envoy each secret is taken on its own, and so is a file that one of them names.
+    if (secrets.size > 0) this.#updates.add(Math.max(1, taken));
   }
 
-  /** What a changed file says was not taken. */
-  onRefused(secrets: SecretFiles, changed: string): void {
-    this.#note("update_rejected", secrets, changed);
+  /** What a changed file says was not taken. `unreadable`: it is no list of secrets. */
+  onRefused(secrets: SecretFiles, changed: string, unreadable: boolean): void {
+    this.#note(unreadable ? "update_failure" : "update_rejected", secrets, changed);
   }
 
-  #note(outcome: "update_success" | "update_rejected", secrets: SecretFiles, changed?: string) {
+  /** Returns how many secrets it was. */
+  #note(outcome: (typeof OUTCOMES)[number], secrets: SecretFiles, changed?: string): number {
+    let count = 0;
     for (const [file, names] of secrets) {
       if (changed !== undefined && changed !== file) continue;
+      count += names.size;
       for (const name of names) {
         const scope = this.#cx.stats.scope(`sds.${name}.`);
-        for (const idle of ["init_fetch_timeout", "key_rotation_failed", "update_failure"])
-          scope.counter(idle);
-        for (const other of ["update_success", "update_rejected"]) scope.counter(other);
+        for (const idle of ["init_fetch_timeout", "key_rotation_failed"]) scope.counter(idle);
+        for (const each of OUTCOMES) scope.counter(each);
+        scope.histogram("update_duration", "ms");
         scope.counter("update_attempt").inc();
         scope.counter(outcome).inc();
         if (outcome === "update_success") scope.gauge("update_time").set(Date.now());
       }
     }
+    return count;
   }
 }
