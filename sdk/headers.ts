@@ -9,6 +9,7 @@ import {
   type Wide,
   wideOf,
 } from "./bytes.ts";
+import { KNOWN_NAMES } from "./known-names.ts";
 
 /** Numbers per span: where the name begins and ends, where the value does (all from `base`), the hash of the name, flags. */
 export const SPAN = 6;
@@ -22,37 +23,6 @@ export const FLAG = {
   /** Set beside REMOVED: another value is written in its place. */
   REPLACED: 0x400,
 } as const;
-
-/** Names that parsers give a number as they read, so that looking for them compares numbers instead of bytes. */
-export const KNOWN_NAMES = [
-  "",
-  "host",
-  "connection",
-  "content-length",
-  "transfer-encoding",
-  "keep-alive",
-  "proxy-connection",
-  "te",
-  "trailer",
-  "upgrade",
-  "expect",
-  "x-forwarded-for",
-  "x-forwarded-proto",
-  "x-request-id",
-  "user-agent",
-  "content-type",
-  "referer",
-  "server",
-  "date",
-  "via",
-  "x-envoy-upstream-service-time",
-  "x-envoy-internal",
-  "x-envoy-external-address",
-  "x-envoy-expected-rq-timeout-ms",
-  "x-client-trace-id",
-  "x-forwarded-host",
-  "location",
-] as const;
 
 /**
  * Names that Envoy 1.40 keeps on one line, as it was seen to do: a further value goes behind the first with a comma, an empty one

@@ -37,6 +37,7 @@ export * from "./http1-options.ts";
 export * from "./http2-options.ts";
 export * from "./ip.ts";
 export * from "./keep-alive.ts";
+export * from "./known-names.ts";
 export * from "./late-list.ts";
 export * from "./lb-policy.ts";
 export * from "./load-assignment.ts";

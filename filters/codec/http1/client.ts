@@ -17,6 +17,7 @@ import {
   type Connection,
   type HeaderMap,
   headerName,
+  NAME_ID,
   type RequestEncoder,
   type RequestHeaders,
   type ResetReason,
@@ -26,7 +27,7 @@ import { BODY, BodyReader } from "./body-reader.ts";
 import { BodyWriter, MODE } from "./body-writer.ts";
 import { PARSE, responseError } from "./error.ts";
 import { fieldBytes } from "./fields.ts";
-import { CONNECT, Framing, GET, HEAD, HOP_BY_HOP, ID, isMethod } from "./framing.ts";
+import { CONNECT, Framing, GET, HEAD, HOP_BY_HOP, isMethod } from "./framing.ts";
 import { HeadReader, KIND } from "./head-reader.ts";
 import { recase } from "./name-case.ts";
 import {
@@ -48,8 +49,8 @@ const EARLY_BYTES_PAUSE = 64 * 1024;
 const MAX_EARLY_BYTES = 1024 * 1024;
 const NOTHING = new Uint8Array(0);
 const UPGRADE = headerName("upgrade");
-const LENGTH_BIT = 1 << ID.CONTENT_LENGTH;
-const UPGRADE_BIT = 1 << ID.UPGRADE;
+const LENGTH_BIT = 1 << NAME_ID.CONTENT_LENGTH;
+const UPGRADE_BIT = 1 << NAME_ID.UPGRADE;
 /** Methods without a defined body: a request without a body needs no `content-length: 0` (RFC 9110 §8.6). */
 const BODILESS = new Set(["GET", "HEAD", "DELETE", "TRACE", "CONNECT"]);
 

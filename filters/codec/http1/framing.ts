@@ -5,9 +5,9 @@ import {
   type HeaderMap,
   HeaderName,
   headerName,
-  KNOWN_NAMES,
   latin1Decode,
   latin1Encode,
+  NAME_ID,
   type RequestHeaders,
   type RequestInfo,
   type ResponseHeaders,
@@ -17,45 +17,31 @@ import { type Http1Stats, PARSE } from "./error.ts";
 import { minorVersion, responseMinorVersion } from "./head.ts";
 import { isAuthority, readTarget } from "./target.ts";
 
-const known = (name: (typeof KNOWN_NAMES)[number]): number => KNOWN_NAMES.indexOf(name);
-/** Ids of the names in KNOWN_NAMES that matter to the codec. */
-export const ID = {
-  HOST: known("host"),
-  CONNECTION: known("connection"),
-  CONTENT_LENGTH: known("content-length"),
-  TRANSFER_ENCODING: known("transfer-encoding"),
-  KEEP_ALIVE: known("keep-alive"),
-  PROXY_CONNECTION: known("proxy-connection"),
-  TE: known("te"),
-  TRAILER: known("trailer"),
-  UPGRADE: known("upgrade"),
-  EXPECT: known("expect"),
-} as const;
-const LAST_ID = ID.EXPECT;
+const LAST_ID = NAME_ID.EXPECT;
 
 /** Connection-specific headers, never forwarded (RFC 9110 §7.6.1), as bits of HeaderMap.present. `upgrade` has its own rules. */
 export const HOP_BY_HOP =
-  (1 << ID.CONNECTION) |
-  (1 << ID.TRANSFER_ENCODING) |
-  (1 << ID.KEEP_ALIVE) |
-  (1 << ID.PROXY_CONNECTION);
+  (1 << NAME_ID.CONNECTION) |
+  (1 << NAME_ID.TRANSFER_ENCODING) |
+  (1 << NAME_ID.KEEP_ALIVE) |
+  (1 << NAME_ID.PROXY_CONNECTION);
 /** Bits of all names that #readLines examines. */
 const OF_INTEREST =
   HOP_BY_HOP |
-  (1 << ID.HOST) |
-  (1 << ID.CONTENT_LENGTH) |
-  (1 << ID.TE) |
-  (1 << ID.UPGRADE) |
-  (1 << ID.EXPECT);
+  (1 << NAME_ID.HOST) |
+  (1 << NAME_ID.CONTENT_LENGTH) |
+  (1 << NAME_ID.TE) |
+  (1 << NAME_ID.UPGRADE) |
+  (1 << NAME_ID.EXPECT);
 /** Fields for framing or routing, which are not allowed in trailers (RFC 9110 §6.5.1). */
 export const NOT_IN_TRAILERS =
   HOP_BY_HOP |
-  (1 << ID.HOST) |
-  (1 << ID.CONTENT_LENGTH) |
-  (1 << ID.TE) |
-  (1 << ID.TRAILER) |
-  (1 << ID.UPGRADE) |
-  (1 << ID.EXPECT);
+  (1 << NAME_ID.HOST) |
+  (1 << NAME_ID.CONTENT_LENGTH) |
+  (1 << NAME_ID.TE) |
+  (1 << NAME_ID.TRAILER) |
+  (1 << NAME_ID.UPGRADE) |
+  (1 << NAME_ID.EXPECT);
 
 /** Bits for the options of a Connection header; NAMES: it names headers to be removed. */
 const OPTION = { CLOSE: 1, KEEP_ALIVE: 2, UPGRADE: 4, NAMES: 8 } as const;
@@ -194,43 +180,43 @@ export class Framing {
       const at = base + spans[i + 2]!;
       const valueEnd = base + spans[i + 3]!;
       switch (id) {
-        case ID.HOST:
+        case NAME_ID.HOST:
           if (++this.#hosts === 1) this.#hostAt = i;
           break;
-        case ID.CONNECTION:
+        case NAME_ID.CONNECTION:
           spans[i + 5] = flags | FLAG.REMOVED;
           if (valueEnd - at > MAX_CONNECTION_BYTES) return PARSE.CONNECTION_REJECTED;
           this.#connections++;
           this.#options |= readConnection(memory, at, valueEnd);
           break;
-        case ID.CONTENT_LENGTH: {
+        case NAME_ID.CONTENT_LENGTH: {
           // RFC 9112 §6.3 allows accepting repeated equal lengths; like Envoy, we refuse them.
           const length = this.contentLength >= 0 ? -1 : parseLength(memory, at, valueEnd);
           if (length < 0) return PARSE.MALFORMED;
           this.contentLength = length;
           break;
         }
-        case ID.TRANSFER_ENCODING:
+        case NAME_ID.TRANSFER_ENCODING:
           spans[i + 5] = flags | FLAG.REMOVED;
           this.chunked = ++this.#transferEncodings === 1 && isText(memory, at, valueEnd, "chunked");
           break;
-        case ID.PROXY_CONNECTION:
+        case NAME_ID.PROXY_CONNECTION:
           // Not standard, but like Envoy we treat `Proxy-Connection: close` as `Connection: close`.
           if (valueEnd - at <= MAX_CONNECTION_BYTES)
             this.#options |= readConnection(memory, at, valueEnd) & OPTION.CLOSE;
           spans[i + 5] = flags | FLAG.REMOVED;
           break;
-        case ID.KEEP_ALIVE:
+        case NAME_ID.KEEP_ALIVE:
           spans[i + 5] = flags | FLAG.REMOVED;
           break;
-        case ID.TE:
+        case NAME_ID.TE:
           this.#te++;
           break;
-        case ID.UPGRADE:
+        case NAME_ID.UPGRADE:
           spans[i + 5] = flags | FLAG.REMOVED;
           this.#upgradeAt = this.#upgradeAt === -1 ? i : -2;
           break;
-        case ID.EXPECT:
+        case NAME_ID.EXPECT:
           this.expectContinue = this.minor === 1 && isText(memory, at, valueEnd, "100-continue");
           break;
       }
@@ -247,7 +233,7 @@ export class Framing {
 
   #dropLength(headers: HeaderMap, allowed: boolean): boolean {
     if (!allowed) return false;
-    removeKnown(headers, ID.CONTENT_LENGTH);
+    removeKnown(headers, NAME_ID.CONTENT_LENGTH);
     this.contentLength = -1;
     return true;
   }
@@ -287,7 +273,7 @@ export class Framing {
     let named = 0;
     for (let k = 0, left = this.#connections; left > 0; k++) {
       const i = k * SPAN;
-      if ((spans[i + 5]! & FLAG.KNOWN) !== ID.CONNECTION) continue;
+      if ((spans[i + 5]! & FLAG.KNOWN) !== NAME_ID.CONNECTION) continue;
       left--;
       const value = latin1Decode(memory, base + spans[i + 2]!, base + spans[i + 3]!);
       for (const part of value.toLowerCase().split(",")) {
@@ -386,7 +372,7 @@ function reduceTe(headers: HeaderMap): void {
   const { memory, base, spans } = headers;
   let trailers = false;
   for (let i = 0; i < headers.count * SPAN; i += SPAN) {
-    if ((spans[i + 5]! & (FLAG.KNOWN | FLAG.REMOVED)) !== ID.TE) continue;
+    if ((spans[i + 5]! & (FLAG.KNOWN | FLAG.REMOVED)) !== NAME_ID.TE) continue;
     const at = base + spans[i + 2]!;
     const end = base + spans[i + 3]!;
     if (!trailers && isText(memory, at, end, "trailers")) {

@@ -16,6 +16,7 @@ import {
   type Connection,
   type HeaderMap,
   headerName,
+  NAME_ID,
   type RequestDecoder,
   type RequestInfo,
   type ResetReason,
@@ -28,7 +29,7 @@ import { BODY, BodyReader } from "./body-reader.ts";
 import { BodyWriter, MODE } from "./body-writer.ts";
 import { type Http1Stats, PARSE, requestError } from "./error.ts";
 import { fieldBytes } from "./fields.ts";
-import { Framing, fillInfo, HOP_BY_HOP, ID } from "./framing.ts";
+import { Framing, fillInfo, HOP_BY_HOP } from "./framing.ts";
 import { HeadReader, KIND } from "./head-reader.ts";
 import { recase } from "./name-case.ts";
 import {
@@ -51,8 +52,8 @@ const EXCHANGES_A_TURN = 32;
 const MAX_PENDING = 1024 * 1024;
 const NOTHING = new Uint8Array(0);
 const UPGRADE = headerName("upgrade");
-const LENGTH_BIT = 1 << ID.CONTENT_LENGTH;
-const UPGRADE_BIT = 1 << ID.UPGRADE;
+const LENGTH_BIT = 1 << NAME_ID.CONTENT_LENGTH;
+const UPGRADE_BIT = 1 << NAME_ID.UPGRADE;
 
 export class Http1Server implements ServerCodec {
   readonly connection: Connection;

@@ -7,12 +7,13 @@ import {
   headerName,
   latin1Decode,
   latin1Encode,
+  NAME_ID,
   type Output,
   type RequestHeaders,
   SPAN,
   tokenByte,
 } from "@tsproxy/sdk";
-import { GET, ID, parseLength } from "./framing.ts";
+import { GET, parseLength } from "./framing.ts";
 import { reasonPhrase } from "./reason.ts";
 
 const CONTENT_LENGTH = headerName("content-length");
@@ -223,25 +224,25 @@ function writeAdded(out: Output, { added }: HeaderMap, k: number, skip: number):
 function framingId(name: string): number {
   switch (name) {
     case "connection":
-      return ID.CONNECTION;
+      return NAME_ID.CONNECTION;
     case "content-length":
-      return ID.CONTENT_LENGTH;
+      return NAME_ID.CONTENT_LENGTH;
     case "transfer-encoding":
-      return ID.TRANSFER_ENCODING;
+      return NAME_ID.TRANSFER_ENCODING;
     case "keep-alive":
-      return ID.KEEP_ALIVE;
+      return NAME_ID.KEEP_ALIVE;
     case "proxy-connection":
-      return ID.PROXY_CONNECTION;
+      return NAME_ID.PROXY_CONNECTION;
     case "upgrade":
-      return ID.UPGRADE;
+      return NAME_ID.UPGRADE;
     case "host":
-      return ID.HOST;
+      return NAME_ID.HOST;
     case "te":
-      return ID.TE;
+      return NAME_ID.TE;
     case "trailer":
-      return ID.TRAILER;
+      return NAME_ID.TRAILER;
     case "expect":
-      return ID.EXPECT;
+      return NAME_ID.EXPECT;
     default:
       return 0;
   }
@@ -251,7 +252,7 @@ function framingId(name: string): number {
 export function writeUpgrade(out: Output, headers: HeaderMap): void {
   const { spans, memory, base } = headers;
   for (let i = 0; i < headers.count * SPAN; i += SPAN) {
-    if ((spans[i + 5]! & FLAG.KNOWN) !== ID.CONNECTION) continue;
+    if ((spans[i + 5]! & FLAG.KNOWN) !== NAME_ID.CONNECTION) continue;
     const value = latin1Decode(memory, base + spans[i + 2]!, base + spans[i + 3]!);
     if (/^(?:keep-alive, ?)?upgrade$/i.test(value)) {
       writeText(out, `connection: ${value}\r\n`);
@@ -280,7 +281,7 @@ export function lengthOf(headers: HeaderMap): number {
   }
   for (let k = 0; k < lines.length; k++) {
     const line = lines[k]!;
-    if (line.name.known !== ID.CONTENT_LENGTH) continue;
+    if (line.name.known !== NAME_ID.CONTENT_LENGTH) continue;
     if (length !== -1 || !/^\d{1,15}$/.test(line.value)) return -2;
     length = Number(line.value);
   }

@@ -8,12 +8,13 @@ import {
   type Connection,
   type HeaderMap,
   http2Options,
+  NAME_ID,
   type RequestEncoder,
   type RequestHeaders,
   type ResponseDecoder,
 } from "@tsproxy/sdk";
 import { CODE } from "./frame.ts";
-import { FAULT, ID, KIND, type Kind } from "./head-builder.ts";
+import { FAULT, KIND, type Kind } from "./head-builder.ts";
 import { SKIPPED } from "./hpack-encoder.ts";
 import { Session, type SessionParts, type Side } from "./session.ts";
 import type { Http2Stats } from "./stats.ts";
@@ -24,7 +25,7 @@ import { trailersMap } from "./trailers.ts";
 const MAX_INFORMATIONAL = 100;
 /** Stream ids end at 2^31 - 1 (RFC 9113 §5.1.1); the connection is retired well before. */
 const LAST_USED_ID = 0x4000_0000;
-const LENGTH_BIT = 1 << ID.CONTENT_LENGTH;
+const LENGTH_BIT = 1 << NAME_ID.CONTENT_LENGTH;
 
 export class Http2Client implements ClientCodec, Side {
   readonly isServer = false;

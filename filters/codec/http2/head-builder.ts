@@ -3,9 +3,9 @@ import {
   FLAG,
   type HeaderMap,
   headerName,
-  KNOWN_NAMES,
   latin1Decode,
   latin1Encode,
+  NAME_ID,
   RequestHeaders,
   type ResponseHeaders,
   SPAN,
@@ -14,21 +14,7 @@ import {
 import type { HeadArena } from "./head-arena.ts";
 import { META, PSEUDO } from "./static-table.ts";
 
-const known = (name: (typeof KNOWN_NAMES)[number]): number => KNOWN_NAMES.indexOf(name);
-/** Ids of the names in KNOWN_NAMES that matter to the codec. */
-export const ID = {
-  HOST: known("host"),
-  CONNECTION: known("connection"),
-  CONTENT_LENGTH: known("content-length"),
-  TRANSFER_ENCODING: known("transfer-encoding"),
-  KEEP_ALIVE: known("keep-alive"),
-  PROXY_CONNECTION: known("proxy-connection"),
-  TE: known("te"),
-  TRAILER: known("trailer"),
-  UPGRADE: known("upgrade"),
-  EXPECT: known("expect"),
-} as const;
-const LAST_ID = ID.EXPECT;
+const LAST_ID = NAME_ID.EXPECT;
 const COOKIE = headerName("cookie");
 
 export const KIND = { REQUEST: 0, RESPONSE: 1, TRAILERS: 2 } as const;
@@ -217,12 +203,12 @@ export class HeadBuilder {
   #addKnown(id: number, at: number, size: number): boolean {
     const { memory } = this.#arena;
     switch (id) {
-      case ID.HOST:
+      case NAME_ID.HOST:
         // RFC 9113 §8.3.1: `:authority` replaces Host.
         if (this.#kind !== KIND.REQUEST) return this.#kind === KIND.RESPONSE;
         if (++this.#hosts > 1 || !isAuthority(memory, at, at + size)) this.#refuse(FAULT.BAD_FIELD);
         return this.#pseudoEnd[PSEUDO.AUTHORITY]! < 0;
-      case ID.CONTENT_LENGTH: {
+      case NAME_ID.CONTENT_LENGTH: {
         if (this.#kind === KIND.TRAILERS) return false;
         const length = parseLength(memory, at, at + size);
         if (length < 0 || this.contentLength >= 0) {
@@ -232,17 +218,17 @@ export class HeadBuilder {
         this.contentLength = length;
         return true;
       }
-      case ID.TE:
+      case NAME_ID.TE:
         // RFC 9113 §8.2.2: no value but `trailers`.
         if (this.#kind === KIND.TRAILERS) return false;
         if (latin1Decode(memory, at, at + size).toLowerCase() !== "trailers")
           this.#refuse(FAULT.BAD_FIELD);
         return true;
-      case ID.EXPECT:
+      case NAME_ID.EXPECT:
         if (size === 12 && latin1Decode(memory, at, at + size).toLowerCase() === "100-continue")
           this.expectContinue = true;
         return true;
-      case ID.TRAILER:
+      case NAME_ID.TRAILER:
         return true;
       default:
         // RFC 9113 §8.2.2: connection-specific fields make a message malformed.
@@ -302,8 +288,8 @@ export class HeadBuilder {
     headers.pathEnd = this.#here - start;
     this.#put(VERSION_LINE);
     if (this.#pseudoEnd[PSEUDO.AUTHORITY]! >= 0)
-      this.#putLine(HOST_LINE, PSEUDO.AUTHORITY, HOST_HASH, ID.HOST);
-    if (upgrade) this.#putLine(UPGRADE_LINE, PSEUDO.PROTOCOL, UPGRADE_HASH, ID.UPGRADE);
+      this.#putLine(HOST_LINE, PSEUDO.AUTHORITY, HOST_HASH, NAME_ID.HOST);
+    if (upgrade) this.#putLine(UPGRADE_LINE, PSEUDO.PROTOCOL, UPGRADE_HASH, NAME_ID.UPGRADE);
   }
 
   get #here(): number {

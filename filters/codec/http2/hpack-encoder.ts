@@ -5,12 +5,12 @@ import {
   type HeaderMap,
   headerName,
   latin1Encode,
+  NAME_ID,
   type RequestHeaders,
   SPAN,
 } from "@tsproxy/sdk";
 import { DynamicTable, ENTRY_EXTRA } from "./dynamic-table.ts";
 import type { FrameWriter } from "./frame-writer.ts";
-import { ID } from "./head-builder.ts";
 import { huffmanEncode, huffmanSize } from "./huffman.ts";
 import {
   PSEUDO,
@@ -28,13 +28,13 @@ const SLOTS = 256;
 
 /** Bits of connection-specific names, not allowed in HTTP/2 (RFC 9113 §8.2.2), and of `host`, sent as `:authority`. */
 export const SKIPPED =
-  (1 << ID.HOST) |
-  (1 << ID.CONNECTION) |
-  (1 << ID.TRANSFER_ENCODING) |
-  (1 << ID.KEEP_ALIVE) |
-  (1 << ID.PROXY_CONNECTION) |
-  (1 << ID.UPGRADE);
-const HOST_BIT = 1 << ID.HOST;
+  (1 << NAME_ID.HOST) |
+  (1 << NAME_ID.CONNECTION) |
+  (1 << NAME_ID.TRANSFER_ENCODING) |
+  (1 << NAME_ID.KEEP_ALIVE) |
+  (1 << NAME_ID.PROXY_CONNECTION) |
+  (1 << NAME_ID.UPGRADE);
+const HOST_BIT = 1 << NAME_ID.HOST;
 
 /** Fields sent as never indexed, and short cookies likewise: their values could be guessed by probing (RFC 7541 §7.1.3). */
 const SECRET = new Set([headerName("authorization").hash, headerName("proxy-authorization").hash]);
@@ -189,7 +189,7 @@ export class HpackEncoder {
   #authority(headers: RequestHeaders): void {
     const { spans, base } = headers;
     for (let i = 0; (headers.present & HOST_BIT) !== 0 && i < headers.count * SPAN; i += SPAN) {
-      if ((spans[i + 5]! & (FLAG.KNOWN | FLAG.REMOVED)) !== ID.HOST) continue;
+      if ((spans[i + 5]! & (FLAG.KNOWN | FLAG.REMOVED)) !== NAME_ID.HOST) continue;
       this.#putAuthority(headers.memory, base + spans[i + 2]!, base + spans[i + 3]!);
       return;
     }

@@ -7,6 +7,7 @@ import {
   type HeaderMap,
   headerName,
   http2Options,
+  NAME_ID,
   type RequestDecoder,
   type RequestInfo,
   type ResponseEncoder,
@@ -15,14 +16,14 @@ import {
   type ServerEvents,
 } from "@tsproxy/sdk";
 import { CODE, DETAILS, LAST_STREAM_ID } from "./frame.ts";
-import { dropUnderscores, FAULT, ID, KIND, type Kind } from "./head-builder.ts";
+import { dropUnderscores, FAULT, KIND, type Kind } from "./head-builder.ts";
 import { SKIPPED } from "./hpack-encoder.ts";
 import { Session, type SessionParts, type Side } from "./session.ts";
 import type { Http2Stats } from "./stats.ts";
 import { Stream } from "./stream.ts";
 import { trailersMap } from "./trailers.ts";
 
-const LENGTH_BIT = 1 << ID.CONTENT_LENGTH;
+const LENGTH_BIT = 1 << NAME_ID.CONTENT_LENGTH;
 const CONTENT_LENGTH = headerName("content-length");
 
 export class Http2Server implements ServerCodec, Side {
