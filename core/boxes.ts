@@ -19,7 +19,7 @@ import type { Sockets } from "./sockets/sockets.ts";
 import { steadyNow } from "./steady-clock.ts";
 
 /** Sandboxes use the last quarter of a worker's stats cells; it begins at this fraction of the block. */
-export const SANDBOX_CELLS_FROM = 3 / 4;
+const SANDBOX_CELLS_FROM = 3 / 4;
 
 export interface BoxesOptions {
   readonly supply: Supply;

@@ -139,7 +139,7 @@ export function hooksIn(kind: string, code: string): string[] {
 }
 
 /** Stats whose names stand in the code as literals; `…` stands for parts that are inserted at run time. */
-export function statsIn(code: string): { kind: string; name: string }[] {
+function statsIn(code: string): { kind: string; name: string }[] {
   const found = new Map<string, { kind: string; name: string }>();
   const call = /\.(counter|gauge|histogram)\(\s*(?:"([^"]*)"|'([^']*)'|`([^`]*)`)/g;
   for (const [, kind, ...forms] of code.matchAll(call)) {

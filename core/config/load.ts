@@ -1,4 +1,3 @@
-import fs from "node:fs";
 import path from "node:path";
 import type { ListenerConfig, PackageInfo, RuntimeConfig } from "../protocol.ts";
 import { bootstrapSchema, checkBootstrap, runtimeConfig } from "./bootstrap.ts";
@@ -281,33 +280,4 @@ export function formatOf(file: string, report: Report): Format | undefined {
   if (extension !== ".pb" && extension !== ".pb_text") return "yaml";
   report.error({ offset: 0, path: "" }, `${extension} files cannot be read`, "write YAML or JSON");
   return undefined;
-}
-
-export interface Verdict {
-  readonly file: string;
-  readonly ok: boolean;
-  readonly errors: readonly Diagnostic[];
-  readonly warnings: readonly Diagnostic[];
-}
-
-/** Checks each file, as `tsproxy validate` does. A file that cannot be read counts as refused. */
-export function validateFiles(
-  files: readonly string[],
-  packages: readonly PackageInfo[],
-  options: { readonly strict: boolean },
-): Verdict[] {
-  return files.map((file) => {
-    let text: string;
-    try {
-      text = fs.readFileSync(file, "utf8");
-    } catch (error) {
-      const message = `cannot be read: ${(error as NodeJS.ErrnoException).code ?? error}`;
-      const problem = { file, line: 1, column: 1, path: "", message };
-      return { file, ok: false, errors: [problem], warnings: [] };
-    }
-    const loaded = loadConfig({ file, text }, packages, options);
-    return loaded.ok
-      ? { file, ok: true, errors: [], warnings: loaded.warnings }
-      : { file, ok: false, errors: loaded.errors, warnings: loaded.warnings };
-  });
 }

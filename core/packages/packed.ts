@@ -24,7 +24,7 @@ export const PACKED_CODE = "packages.txt";
 export const PACKED_SCHEMAS = "schemas.json";
 
 /** Reads a module that pack.ts has bundled; its source map lies beside it. */
-export function readPacked(file: string, filename: string): Bundle {
+function readPacked(file: string, filename: string): Bundle {
   const bytes = readFileSync(file);
   return made(bytes, hashOf(bytes), file, filename);
 }

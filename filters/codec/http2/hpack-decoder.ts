@@ -17,7 +17,7 @@ import {
 
 const COLON = 58;
 /** Initial size of the dynamic table, valid until the peer has our settings (RFC 9113 §6.5.2). */
-export const DEFAULT_TABLE_SIZE = 4096;
+const DEFAULT_TABLE_SIZE = 4096;
 
 /** 1 for bytes allowed in a field value (RFC 9110 §5.5): VCHAR, obs-text, SP, HTAB. */
 const valueByte = new Uint8Array(256).fill(1, 32);

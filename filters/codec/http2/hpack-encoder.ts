@@ -23,7 +23,7 @@ import {
 } from "./static-table.ts";
 
 /** The largest dynamic table used, even if the peer allows a larger one. */
-export const MAX_TABLE_SIZE = 4096;
+const MAX_TABLE_SIZE = 4096;
 const SLOTS = 256;
 
 /** Bits of connection-specific names, not allowed in HTTP/2 (RFC 9113 §8.2.2), and of `host`, sent as `:authority`. */

@@ -30,7 +30,7 @@ export interface HostRecord {
 const DISCOVERED_SLOTS = 512;
 
 /** Number of slots in a cluster's outlier table. */
-export function outlierSlots(config: ClusterConfig): number {
+function outlierSlots(config: ClusterConfig): number {
   if (config.type !== "STATIC") return DISCOVERED_SLOTS;
   const localities = config.load_assignment?.endpoints ?? [];
   return Math.max(
