@@ -195,6 +195,8 @@ export interface ProvidedHosts {
   at(address: Address, hostname: string): Host | undefined;
   /** A host that discovery has named, by its id. */
   find(id: string): Host | undefined;
+  /** All that there are. On the control thread stats and admin go by them. */
+  readonly hosts: readonly Host[];
   /** Where an authority names no port: 443 if connections are encrypted, else 80. */
   readonly defaultPort: number;
   /** Drops idle hosts that no request has named since `sinceMs` on the clock of `cx.now()`. */

@@ -37,6 +37,7 @@ function make(config: object = {}, defaultPort = 80) {
   const made = cx.setup(forward, { dns_cache_config }).provide!({
     stats: cx.stats.scope("cluster.c."),
     at: () => undefined,
+    hosts: [],
     find: (id) => {
       const spec = hosts.find((host) => host.id === id);
       return spec && new TestHost({ ip: spec.ip, port: spec.port });

@@ -18,12 +18,19 @@ function make(original_dst_lb_config: object = {}) {
     cleanup_interval: 5_000,
     original_dst_lb_config,
   });
+  const hosts = new Map<string, TestHost>();
   return type.provide!({
     stats: cx.stats.scope("cluster.c."),
     at: (address, hostname) => {
-      expect(hostname).toBe(`c${formatAddress(address)}`);
-      asked.push(formatAddress(address));
-      return new TestHost(address);
+      const key = formatAddress(address);
+      expect(hostname).toBe(`c${key}`);
+      asked.push(key);
+      const host = hosts.get(key) ?? new TestHost(address);
+      hosts.set(key, host);
+      return host;
+    },
+    get hosts() {
+      return [...hosts.values()];
     },
     find: () => undefined,
     defaultPort: 80,
@@ -103,6 +110,31 @@ describe("original destination", () => {
     cluster.dispose!();
     cx.clock.advance(10_000);
     expect(swept).toHaveLength(2);
+  });
+
+  it("tells the control thread of its hosts, new ones at once and the rest from time to time", () => {
+    const told: unknown[] = [];
+    cx.subscribe("original_dst/c", (hosts) => told.push(hosts));
+    const cluster = make({ use_http_header: true });
+    const to = (host: string) => cluster.choose(stream(["x-envoy-original-dst-host", host]));
+    const first = { ip: "10.0.0.1", port: 1 };
+    const second = { ip: "10.0.0.2", port: 2 };
+    to("10.0.0.1:1");
+    to("10.0.0.1:1");
+    to("10.0.0.2:2");
+    expect(told).toEqual([[first], [second]]);
+    cx.clock.advance(5_000);
+    expect(told.slice(2)).toEqual([[first, second]]);
+  });
+
+  it("is known to the control thread while a worker tells of it", () => {
+    cx.role = "control";
+    make();
+    asked = [];
+    cx.publish("original_dst/c", [{ ip: "10.0.0.1", port: 1 }]);
+    expect(asked).toEqual(["10.0.0.1:1"]);
+    cx.clock.advance(15_000);
+    expect(swept).toEqual([-5_000, 0, 5_000]);
   });
 
   it("takes no load assignment", () => {

@@ -43,6 +43,9 @@ const Config = Type.Object({
 });
 type Config = Static<typeof Config>;
 
+/** Intervals after which the control thread drops a host that no worker tells of any more. */
+const MISSED_REPORTS = 2;
+
 /** Sends each request where its connection was going before it was redirected here, or where a header says. */
 class OriginalDestination implements ProvidedBalancer {
   /** Hosts are called after the cluster and their address, as in Envoy. */
@@ -53,6 +56,8 @@ class OriginalDestination implements ProvidedBalancer {
   readonly #metadata: { readonly key: string; readonly path: readonly string[] } | undefined;
   readonly #port: number | undefined;
   readonly #everyMs: number;
+  /** Workers tell the control thread of their hosts, for stats and admin. */
+  readonly #topic: string;
   readonly #sweep: Timer;
   readonly #invalid: Counter;
 
@@ -70,8 +75,11 @@ class OriginalDestination implements ProvidedBalancer {
     this.#port = options.upstream_port_override;
     this.#invalid = own.stats.counter("original_dst_host_invalid");
     this.#everyMs = config.cleanup_interval ?? 5_000;
+    this.#topic = `original_dst/${config.name}`;
     this.#sweep = cx.timer(() => this.#onSweep());
     this.#sweep.arm(this.#everyMs);
+    if (cx.role === "control")
+      cx.subscribe(this.#topic, (list) => this.#onReport(list as Address[]));
   }
 
   choose(context: BalancerContext) {
@@ -79,7 +87,11 @@ class OriginalDestination implements ProvidedBalancer {
     if (address === undefined) return undefined;
     const { ip, port } = address;
     const to = { ip, port: this.#port ?? port };
-    return this.#own.at(to, this.#name + formatAddress(to));
+    const key = formatAddress(to);
+    const known = this.#own.hosts.length;
+    const host = this.#own.at(to, this.#name + key);
+    if (this.#own.hosts.length > known) this.#cx.publish(this.#topic, [to]);
+    return host;
   }
 
   dispose(): void {
@@ -87,8 +99,19 @@ class OriginalDestination implements ProvidedBalancer {
   }
 
   #onSweep(): void {
-    this.#own.sweep(this.#cx.now() - this.#everyMs);
+    const isControl = this.#cx.role === "control";
+    this.#own.sweep(this.#cx.now() - this.#everyMs * (isControl ? MISSED_REPORTS : 1));
+    const { hosts } = this.#own;
+    if (!isControl && hosts.length > 0)
+      this.#cx.publish(
+        this.#topic,
+        hosts.map((host) => host.address),
+      );
     this.#sweep.arm(this.#everyMs);
+  }
+
+  #onReport(addresses: readonly Address[]): void {
+    for (const address of addresses) this.#own.at(address, this.#name + formatAddress(address));
   }
 
   #addressOf(context: BalancerContext): Address | undefined {

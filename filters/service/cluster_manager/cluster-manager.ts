@@ -183,6 +183,7 @@ export class ClusterManager implements Service {
     };
     entry.generation.acquire();
     this.#entries.set(config.name, entry);
+    if (this.#membership !== undefined) cluster.onOwnHosts = () => this.#count(entry);
     const checker = this.#checker(config, at);
     if (this.#cx.role === "canary") return;
     if (needsHealth(config)) this.#followHealth(entry, config, checker);

@@ -104,6 +104,8 @@ export class UpstreamCluster implements Cluster, PoolOwner {
   readonly #provided: ProvidedBalancer | undefined;
   readonly #aggregate: Aggregate | undefined = undefined;
   readonly #choosesByStream: boolean;
+  /** Called when hosts that the cluster's type makes have come or gone. */
+  onOwnHosts: (() => void) | undefined = undefined;
   readonly dropOverload: number;
   readonly tracks: TrackedStats | undefined;
   readonly httpFilters: readonly UpstreamFilter[] | undefined;
@@ -419,7 +421,15 @@ export class UpstreamCluster implements Cluster, PoolOwner {
   /** The interface for cluster types that create hosts on request. */
   #ownHosts(): ProvidedHosts {
     const lastUsed = new Map<string, number>();
+    const list = (): void => {
+      this.#hosts = [...this.#byId.values()];
+      this.onOwnHosts?.();
+    };
+    const hosts = () => this.#hosts;
     return {
+      get hosts() {
+        return hosts();
+      },
       stats: this.stats,
       at: (address, hostname) => {
         const id = formatAddress(address);
@@ -431,13 +441,14 @@ export class UpstreamCluster implements Cluster, PoolOwner {
         const spec = { ip, port, hostname, weight: 1, priority: 0, healthStatus: "UNKNOWN" };
         const host = this.#maker.make(spec, id);
         this.#byId.set(id, host);
-        this.#hosts = [...this.#byId.values()];
+        list();
         this.#maker.watch(id, host);
         return host;
       },
       find: (id) => this.#byId.get(id),
       defaultPort: this.#config.transport_socket?.package === "transport/tls" ? 443 : 80,
       sweep: (sinceMs) => {
+        const before = this.#byId.size;
         for (const [id, host] of this.#byId) {
           const used = lastUsed.get(id) ?? 0;
           if (used > sinceMs || host.pools.some((pool) => pool.connections.size > 0)) continue;
@@ -445,7 +456,7 @@ export class UpstreamCluster implements Cluster, PoolOwner {
           this.#byId.delete(id);
           lastUsed.delete(id);
         }
-        this.#hosts = [...this.#byId.values()];
+        if (this.#byId.size < before) list();
       },
     };
   }
