@@ -68,6 +68,8 @@ export interface WireBytes {
   /** The part of these in heads: over HTTP/1 the lines of fields, without the request or status line; over HTTP/2 the frames. */
   readonly headerReceived?: number;
   readonly headerSent?: number;
+  /** The response has said `connection: close`, which the codec adds and logs count among its headers. */
+  readonly saidClose?: boolean;
 }
 
 // ---- server side

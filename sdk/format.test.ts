@@ -304,6 +304,15 @@ describe("commands, as Envoy 1.40 printed them", () => {
       "x-request-id": "65afd24c-2810-4231-a460-10df069e40c8",
     });
     expect(print("%REQUEST_HEADERS_BYTES%", source({ request: bare }))).toBe("184");
+    const unread = source({ request: new RequestHeaders() });
+    expect(print("%REQUEST_HEADERS_BYTES%", unread)).toBe("0");
+  });
+
+  it("counts the `connection: close` that the codec adds", () => {
+    const response = new ResponseHeaders();
+    const size = (changes: Partial<StreamInfo>) =>
+      Number(print("%RESPONSE_HEADERS_BYTES%", source({ info: info(changes), response })));
+    expect(size({ downstreamWire: { saidClose: true } }) - size({})).toBe(15);
   });
 
   it("makes another unique id for every line", () => {

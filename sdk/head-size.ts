@@ -11,14 +11,17 @@ function sizeOf(headers: HeaderMap): number {
 }
 
 export function requestSize({ request }: FormatSource): number {
-  if (request === undefined) return 0;
+  // A head that could not be read has no headers.
+  if (request === undefined || request.method === "") return 0;
   const { method, path, scheme } = request;
   const pseudo = method.length + path.length + scheme.length + ":method:path:scheme".length;
   return sizeOf(request) + pseudo;
 }
 
-export function responseSize({ response }: FormatSource): number {
-  return response === undefined ? 0 : sizeOf(response) + ":status200".length;
+export function responseSize({ info, response }: FormatSource): number {
+  if (response === undefined) return 0;
+  const added = info.downstreamWire?.saidClose === true ? "connectionclose".length : 0;
+  return sizeOf(response) + ":status200".length + added;
 }
 
 export function trailersSize({ trailers }: FormatSource): number {

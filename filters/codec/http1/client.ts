@@ -159,7 +159,8 @@ export class Http1Client implements ClientCodec {
     const stream = this.#stream!;
     const headers = stream.decoder.responseHeaders;
     let code = this.#reader.read(headers, memory, at, end);
-    stream.wireReceived += (code === PARSE.INCOMPLETE ? end : this.#reader.at) - at;
+    // A head that is refused is not read to its end.
+    stream.wireReceived += (code <= 0 ? end : this.#reader.at) - at;
     this.#headBegun = code === PARSE.INCOMPLETE;
     if (code === PARSE.INCOMPLETE) return end;
     stream.headerReceived += fieldBytes(headers);

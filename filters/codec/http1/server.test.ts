@@ -570,3 +570,18 @@ it("tells how many of its bytes were fields of heads", () => {
   body("ok", true);
   expect([encoder.wireSent, encoder.headerSent]).toEqual([40 + 40, 12 + 19]);
 });
+
+it("counts a head that it refuses as far as it was received", () => {
+  const { events, send } = open();
+  send("FOO BAR BAZ\r\n\r\n");
+  expect(events.last.encoder.wireReceived).toBe(15);
+});
+
+it("tells that it has said that the connection closes", () => {
+  const { events, send } = open();
+  send(GET);
+  expect(events.last.encoder.saidClose).toBe(false);
+  events.last.encoder.closeAfter();
+  events.last.encoder.encodeHeaders(responseHeaders(200), true);
+  expect(events.last.encoder.saidClose).toBe(true);
+});

@@ -202,7 +202,8 @@ export class Http1Server implements ServerCodec {
     }
     const headers = stream.decoder.headers;
     let code = this.#reader.read(headers, memory, at, end);
-    stream.wireReceived += (code === PARSE.INCOMPLETE ? end : this.#reader.at) - at;
+    // A head that is refused is not read to its end.
+    stream.wireReceived += (code <= 0 ? end : this.#reader.at) - at;
     if (code === PARSE.INCOMPLETE) return end;
     stream.headerReceived = fieldBytes(headers);
     const framing = this.#framing;
@@ -419,6 +420,7 @@ class ServerStream implements ResponseEncoder {
   headerReceived = 0;
   headerSent = 0;
   decoder!: RequestDecoder;
+  saidClose = false;
   /** The connection closes after this exchange. */
   close = false;
   failed = false;
@@ -514,8 +516,10 @@ class ServerStream implements ResponseEncoder {
       writeUpgrade(out, headers);
     } else if (tunnel) {
       // RFC 9110 §9.3.6: a 2xx to CONNECT has no Connection header, as a tunnel follows.
-    } else if (this.close || this.#announcesClose) writeBytes(out, LINE.CLOSE);
-    else if (this.#minor === 0) writeBytes(out, LINE.KEEP_ALIVE);
+    } else if (this.close || this.#announcesClose) {
+      writeBytes(out, LINE.CLOSE);
+      this.saidClose = true;
+    } else if (this.#minor === 0) writeBytes(out, LINE.KEEP_ALIVE);
     if (noBody) writeBytes(out, LINE.NO_BODY);
     else if (mode === MODE.CHUNKED || framedLikeGet) writeBytes(out, LINE.CHUNKED);
     this.headerSent += out.at - fields;

@@ -2,7 +2,7 @@ import type { WireBytes } from "@tsproxy/sdk";
 
 /** Bytes on the wire of all attempts of a request: of those that are over, and of the last, which may still grow. */
 export class WireSum implements WireBytes {
-  readonly #before: Required<WireBytes>;
+  readonly #before: Required<Omit<WireBytes, "saidClose">>;
   readonly #last: WireBytes;
 
   constructor(before: WireBytes, last: WireBytes) {
