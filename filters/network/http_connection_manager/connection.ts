@@ -78,6 +78,8 @@ export class HcmConnection implements NetworkFilter, ServerEvents {
   #closeReason: string | undefined = undefined;
   /** The connection is closed with a delay (`delayed_close_timeout`), so that the client can read what was sent. */
   #lingers = false;
+  /** Size of the last read. */
+  #lastRead = 0;
   #bytesReceived = 0;
   #bytesSent = 0;
   #streamsEnded = 0;
@@ -117,7 +119,6 @@ export class HcmConnection implements NetworkFilter, ServerEvents {
     const { stats } = this.#runtime;
     stats.cxTotal.inc();
     stats.cxActive.inc();
-    stats.cxRxBuffered.set(0);
     if (this.peer.tls) {
       stats.cxSslTotal.inc();
       stats.cxSslActive.inc();
@@ -133,8 +134,12 @@ export class HcmConnection implements NetworkFilter, ServerEvents {
   onData(chunk: Chunk, endStream: boolean): void {
     this.#manager.reuseStreams();
     if (chunk.end > chunk.at) {
-      this.#runtime.stats.cxRxBytes.add(chunk.end - chunk.at);
-      this.#bytesReceived += chunk.end - chunk.at;
+      const size = chunk.end - chunk.at;
+      const { stats } = this.#runtime;
+      stats.cxRxBytes.add(size);
+      stats.cxRxBuffered.add(size - this.#lastRead);
+      this.#lastRead = size;
+      this.#bytesReceived += size;
       this.#inTurn = true;
       if (this.#codec !== undefined) this.#codec.onData(chunk);
       else this.#sniff(chunk, endStream);
@@ -252,6 +257,7 @@ export class HcmConnection implements NetworkFilter, ServerEvents {
     this.#codec?.onClosed(event);
     this.#countSent();
     stats.cxActive.dec();
+    stats.cxRxBuffered.add(-this.#lastRead);
     if (this.#codec !== undefined) this.#activeOf(stats).dec();
     if (this.peer.tls) stats.cxSslActive.dec();
     const length = this.#runtime.clock.now() - this.connection.startTime;
@@ -322,6 +328,8 @@ export class HcmConnection implements NetworkFilter, ServerEvents {
     const from = this.#runtime.stats;
     from.cxActive.dec();
     to.stats.cxActive.inc();
+    from.cxRxBuffered.add(-this.#lastRead);
+    to.stats.cxRxBuffered.add(this.#lastRead);
     if (this.#codec !== undefined) {
       this.#activeOf(from).dec();
       this.#activeOf(to.stats).inc();

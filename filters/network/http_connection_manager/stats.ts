@@ -39,7 +39,7 @@ export class HcmStats {
   readonly cxMaxRequestsReached: Counter;
   readonly cxProtocolError: Counter;
   readonly cxRxBytes: Counter;
-  /** Stays 0, as what is read is handed on at once. */
+  /** As Envoy counts: what each open connection has read last. */
   readonly cxRxBuffered: Gauge;
   readonly cxTxBytes: Counter;
   readonly cxUpgradesTotal: Counter;

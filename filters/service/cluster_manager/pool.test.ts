@@ -73,6 +73,7 @@ describe("an HTTP/1 pool", () => {
     expect(caller.responses).toBe(9_999);
     expect(cx.opened).toHaveLength(1);
     expect([stat("cx_total"), stat("rq_total"), stat("rq_pending_total")]).toEqual([1, 10_000, 1]);
+    expect(stat("cx_rx_bytes_buffered")).toBe(2);
     close(0, remote);
     expect(gauges()).toEqual({});
     expect(c.hosts[0]!.activeRequests).toBe(0);

@@ -33,6 +33,7 @@ export interface ConnectionFacts {
   readonly openedAt: number;
   /** Bytes sent that have already been counted. */
   readonly sent: number;
+  readonly lastRead: number;
 }
 
 /**
@@ -61,6 +62,8 @@ export class PooledConnection implements ConnectionHandler, ClientEvents {
   #multiplexes = false;
   #active = 0;
   #openedAt = 0;
+  /** Size of the last read. */
+  #lastRead = 0;
   #age: Timer | undefined = undefined;
   #requests = 0;
   #sent = 0;
@@ -122,6 +125,7 @@ export class PooledConnection implements ConnectionHandler, ClientEvents {
     this.#openedAt = facts.openedAt;
     this.#requests = facts.requests;
     this.#sent = facts.sent;
+    this.#lastRead = facts.lastRead;
     this.#state = STATE.OPEN;
     this.pool.owner.cx.adopt(facts.connection, this);
     this.#limitAge();
@@ -156,6 +160,7 @@ export class PooledConnection implements ConnectionHandler, ClientEvents {
       requests: this.#requests,
       openedAt: this.#openedAt,
       sent: this.#sent,
+      lastRead: this.#lastRead,
     };
   }
 
@@ -361,7 +366,9 @@ export class PooledConnection implements ConnectionHandler, ClientEvents {
   }
 
   onData(chunk: Chunk): void {
-    this.pool.owner.cells.cxRxBytes.add(chunk.end - chunk.at);
+    const size = chunk.end - chunk.at;
+    this.pool.owner.cells.onRead(size, this.#lastRead);
+    this.#lastRead = size;
     if (this.#state !== STATE.OPEN) return;
     if (this.#multiplexes) {
       this.#reading = true;
@@ -442,6 +449,7 @@ export class PooledConnection implements ConnectionHandler, ClientEvents {
     while (this.#active > 0) this.#endExchange();
     cells.onDestroyed(this.#ended || event.by === "remote", busy && !this.#failed);
     cells.cxActive.dec();
+    cells.cxRxBuffered.add(-this.#lastRead);
     pool.host.cells.cxActive.dec();
     this.#countSent();
     cells.cxLengthMs.record(pool.owner.cx.now() - this.#openedAt);

@@ -47,7 +47,7 @@ export class ClusterCells implements ClusterStats {
   readonly cxNoneHealthy: Counter;
   readonly cxProtocolError: Counter;
   readonly cxRxBytes: Counter;
-  /** Stays 0, as what is read is handed on at once. */
+  /** As Envoy counts: what each open connection has read last. */
   readonly cxRxBuffered: Gauge;
   readonly cxTxBytes: Counter;
   readonly bindErrors: Counter;
@@ -103,7 +103,12 @@ export class ClusterCells implements ClusterStats {
   onOpened(): void {
     this.cxTotal.inc();
     this.cxActive.inc();
-    this.cxRxBuffered.set(0);
+  }
+
+  /** Counts a read. `last`: the size of that connection's read before it. */
+  onRead(size: number, last: number): void {
+    this.cxRxBytes.add(size);
+    this.cxRxBuffered.add(size - last);
   }
 
   /** Counts a closed connection. `remote`: closed by the peer; `active`: with a request in progress. */

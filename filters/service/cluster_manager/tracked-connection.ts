@@ -17,6 +17,8 @@ export class TrackedConnection implements ConnectionHandler {
   readonly #handler: ConnectionHandler;
   readonly #onGone: (connection: TrackedConnection) => void;
   readonly #openedAt: number;
+  /** Size of the last read. */
+  #lastRead = 0;
   #connection: Connection | undefined = undefined;
   #connected = false;
   /** The peer has ended its half. */
@@ -80,7 +82,9 @@ export class TrackedConnection implements ConnectionHandler {
   }
 
   onData(chunk: Chunk): void {
-    this.#owner.cells.cxRxBytes.add(chunk.end - chunk.at);
+    const size = chunk.end - chunk.at;
+    this.#owner.cells.onRead(size, this.#lastRead);
+    this.#lastRead = size;
     this.#handler.onData(chunk);
     this.#countSent();
   }
@@ -114,6 +118,7 @@ export class TrackedConnection implements ConnectionHandler {
     // A connection that was established counts as active until its end.
     cells.onDestroyed(this.#ended || event.by === "remote", this.#connected);
     cells.cxActive.dec();
+    cells.cxRxBuffered.add(-this.#lastRead);
     host.cells.cxActive.dec();
     cells.cxLengthMs.record(cx.now() - this.#openedAt);
     this.#countSent();
