@@ -2,7 +2,7 @@ import { existsSync, realpathSync, statSync } from "node:fs";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { Command, Help, InvalidArgumentError, Option } from "commander";
-import type { NewFilterKind } from "./command/filter-new.ts";
+import type { NewFilterKind } from "./command/filter-templates.ts";
 import { addRunFlags, type RunFlags, runOptions, warningsOf } from "./command/flags.ts";
 import { didYouMean } from "./config/diagnostic.ts";
 import type { Runtime } from "./options.ts";

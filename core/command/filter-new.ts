@@ -4,17 +4,7 @@ import { createRequire } from "node:module";
 import path from "node:path";
 import { isPacked, ROOT } from "../own-files.ts";
 import { shortPath } from "../problem.ts";
-import { filesOf } from "./filter-templates.ts";
-
-const NEW_FILTER_KINDS = [
-  "http",
-  "network",
-  "listener",
-  "access_log",
-  "balancer",
-  "service",
-] as const;
-export type NewFilterKind = (typeof NEW_FILTER_KINDS)[number];
+import { filesOf, type NewFilterKind } from "./filter-templates.ts";
 
 export interface NewFilterOptions {
   readonly name: string;

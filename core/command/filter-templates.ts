@@ -1,4 +1,4 @@
-import type { NewFilterKind } from "./filter-new.ts";
+export type NewFilterKind = "http" | "network" | "listener" | "access_log" | "balancer" | "service";
 
 /** Kinds that cannot live in a sandbox: their package.json says that they are trusted to run among the shipped packages. */
 const TRUSTED: ReadonlySet<NewFilterKind> = new Set(["service"]);

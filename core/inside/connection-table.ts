@@ -5,9 +5,14 @@ import {
   type ConnectOptions,
   readInternalAddress,
 } from "@tsproxy/sdk";
-import { type ConnectionOwner, SocketConnection } from "./connection.ts";
+import { SocketConnection } from "./connection.ts";
 import { Handshake } from "./handshake.ts";
-import { connectInternally, type InternalEnd, type InternalListener } from "./internal.ts";
+import {
+  connectInternally,
+  type InternalEnd,
+  type InternalListener,
+  type InternalOwner,
+} from "./internal.ts";
 import type { Io } from "./io.ts";
 import { COMMAND } from "./ring.ts";
 import type { TimerWheel } from "./timers.ts";
@@ -28,7 +33,7 @@ interface Outgoing {
 }
 
 /** All connections of an isolate by id, and what is to be done in a later turn (`turn`) instead of on an event. */
-export class ConnectionTable implements ConnectionOwner {
+export class ConnectionTable implements InternalOwner {
   readonly io: Io;
   readonly wheel: TimerWheel;
   readonly onFault: (error: unknown) => void;

@@ -1,6 +1,5 @@
 import { type Address, Chunk, internalAddress, type Output } from "@tsproxy/sdk";
-import { SocketConnection, type Wire } from "./connection.ts";
-import type { ConnectionTable } from "./connection-table.ts";
+import { type ConnectionOwner, SocketConnection, type Wire } from "./connection.ts";
 import { COMMAND, HOW } from "./ring.ts";
 
 /** The remote address of every connection that an internal listener accepts, as in Envoy. */
@@ -22,9 +21,17 @@ export interface InternalListener {
   readonly bufferBytes: number;
 }
 
+/** The table that both ends of an internal connection are in. */
+export interface InternalOwner extends ConnectionOwner {
+  /** Memory that is valid until the next call. */
+  scratch(size: number): Uint8Array;
+  /** Asks for a turn in which `end` delivers what it has. */
+  deliver(end: InternalEnd): void;
+}
+
 /** Connects `client` to the listener that `find` answers. If there is none, `client` is closed in a later turn. */
 export function connectInternally(
-  table: ConnectionTable,
+  table: InternalOwner,
   client: SocketConnection,
   address: Address,
   find: () => InternalListener | undefined,
@@ -59,7 +66,7 @@ export function connectInternally(
  */
 export class InternalEnd implements Wire {
   readonly hasRoom = true;
-  readonly #table: ConnectionTable;
+  readonly #table: InternalOwner;
   readonly #connection: SocketConnection;
   readonly #limit: number;
   readonly #output: Output = { memory: EMPTY, at: 0 };
@@ -81,7 +88,7 @@ export class InternalEnd implements Wire {
   #reset = false;
   #closed = false;
 
-  constructor(table: ConnectionTable, connection: SocketConnection, limit: number) {
+  constructor(table: InternalOwner, connection: SocketConnection, limit: number) {
     this.#table = table;
     this.#connection = connection;
     this.#limit = limit;
