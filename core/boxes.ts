@@ -1,7 +1,7 @@
 import type { SandboxManifest } from "@tsproxy/sdk";
 import { Debugging } from "./admin/debugging.ts";
 import { EVENT } from "./inside/ring.ts";
-import { RECORD } from "./inside/sandbox/layout.ts";
+import { partOf, RECORD } from "./inside/sandbox/layout.ts";
 import type { SandboxUse } from "./inside/sandbox/main.ts";
 import { HISTOGRAM_CELLS } from "./inside/stats.ts";
 import type { Watchdog } from "./isolate.ts";
@@ -56,6 +56,15 @@ export interface ToldUse {
   readonly statPrefix: string;
   readonly config: unknown;
   readonly previousUse?: number;
+}
+
+/** A per-route config of a use. */
+export interface ToldPart {
+  readonly box: number;
+  readonly use: number;
+  readonly part: number;
+  /** Where it stands in the config of the chain that the use is in. */
+  readonly path: string;
 }
 
 /** The previous generation of a package with `failurePolicy: previous`, kept running for streams that the new one cannot take. */
@@ -127,13 +136,15 @@ export class Boxes {
     size: number,
   ): void {
     const isOld = old.sandbox.holds(token);
-    if (!isOld && (sandbox.holds(token) || sandbox.takesStreams)) {
+    const { memory } = this.#options.crossing;
+    const useAt = at + RECORD.USE * 4;
+    const own = memory.readInt32LE(useAt);
+    const account = { use: own, part: partOf(memory.readInt32LE(at + RECORD.KIND * 4)) };
+    if (!isOld && (sandbox.holds(token) || sandbox.takes(token, account))) {
       sandbox.park(token, at, size);
       return;
     }
-    const { memory } = this.#options.crossing;
-    const useAt = at + RECORD.USE * 4;
-    const use = uses.get(memory.readInt32LE(useAt));
+    const use = uses.get(own);
     if (use !== undefined) memory.writeInt32LE(use, useAt);
     old.sandbox.park(token, at, size);
   }
@@ -243,6 +254,10 @@ export class Boxes {
     const found = this.#boxes.get(use.box);
     found?.uses.add(use.use);
     if (found !== undefined) for (const text of stringsIn(use.config)) found.named.add(text);
+  }
+
+  onPart({ box, use, part, path }: ToldPart): void {
+    this.#boxes.get(box)?.sandbox.name({ use, part }, path);
   }
 
   /** Lines for a file. Only files named in the package's config are written. */

@@ -1,5 +1,5 @@
 import type { DnsResolverOptions } from "@tsproxy/sdk";
-import type { Boxes, ToldUse } from "./boxes.ts";
+import type { Boxes, ToldPart, ToldUse } from "./boxes.ts";
 import { Crypto } from "./crypto.ts";
 import type { CryptoCall } from "./inside/crypto.ts";
 import { HISTOGRAM_CELLS, NAMED_ONLY, type StatDefinition } from "./inside/stats.ts";
@@ -69,6 +69,9 @@ export class BuiltinCalls {
         break;
       case "use":
         boxes().onUse(value as ToldUse);
+        break;
+      case "part":
+        boxes().onPart(value as ToldPart);
         break;
       case "unuse":
         boxes().onUnuse(value.box, value.use);

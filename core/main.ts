@@ -2,6 +2,7 @@ import { readdirSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { AfterReloads, COLLECT_AFTER_MS, collectGarbage } from "./admin/garbage.ts";
 import { HeapDumps } from "./admin/heap-dump.ts";
+import { OpenBreakers } from "./admin/open-breakers.ts";
 import { flushServerStats, operations } from "./admin/operations.ts";
 import { Profiler } from "./admin/profiler.ts";
 import { RuntimeLayers } from "./admin/runtime.ts";
@@ -56,6 +57,7 @@ let node: RuntimeConfig["node"] = { id: options.serviceNode, cluster: options.se
 const { bundles: ownBundles, sdk, reader, ...prelude } = await bundlePreludes();
 const stats = new StatsReader();
 const server = new ServerStats(stats, options.concurrency);
+const breakers = new OpenBreakers();
 const files = new FileWriter(
   (file, message) => log.error(`cannot write ${file}: ${message}`),
   server.files,
@@ -168,6 +170,7 @@ function newFleet(): Fleet {
     fleet: () => fleet,
     stats,
     server,
+    breakers,
     runtime,
     reopenLogs: reopenFiles,
     levels,
@@ -202,9 +205,11 @@ function newFleet(): Fleet {
       log,
       find: (filename) => reload.sources(filename),
       config: () => reload.live?.config,
+      explain: (told) => reload.live?.explain([told])[0],
       findOwn,
       onReverted,
       server,
+      breakers,
       stats,
       lines,
       onCall,

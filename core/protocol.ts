@@ -378,6 +378,11 @@ export type FromWorker =
       readonly package: string;
       readonly reason: string;
       readonly stack: string;
+      /** The use that it is charged to, and `path`, its per-route config, as in a Refusal. Absent: nobody knows. */
+      readonly place?: string;
+      readonly path?: string;
+      /** That use, or the whole package, is in its failure policy for so long. */
+      readonly openMs?: number;
       /** Packages whose newest code ended the builtin isolate: this thread runs their previous code again. */
       readonly reverted?: readonly string[];
     }

@@ -129,11 +129,8 @@ export function defineHttpFilter<
     const make = spec.setup(config, own);
     if (setupRoute === undefined) return make;
     const routes = new RouteSetups((route) => setupRoute(route as Static<R>, own));
-    const { reads } = make;
-    return Object.assign((stream: HttpStream) => make(stream), {
-      routes,
-      ...(reads !== undefined && { reads }),
-    });
+    // With what it tells of its filters.
+    return Object.assign((stream: HttpStream) => make(stream), make, { routes });
   };
   return { kind: "http", ...definition, setup };
 }

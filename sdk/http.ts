@@ -137,6 +137,11 @@ export interface HttpFilterFactory {
    * and for streams whose route has a config for this filter: all parts that the package's source names.
    */
   readonly reads?: readonly StreamPart[];
+  /**
+   * Its filters keep nothing of their own from one hook to the next: whatever a hook needs is in the stream. When the sandbox is
+   * lost, because another stream's hook never returned, their streams go on with new filters; those of others fail.
+   */
+  readonly stateless?: boolean;
 }
 
 const places = new WeakMap<object, string>();

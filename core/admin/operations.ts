@@ -13,6 +13,7 @@ import type { ContextCertificates } from "../sockets/tls.ts";
 import { VERSION } from "../version.ts";
 import { commandLineOptions } from "./command-line-options.ts";
 import type { HeapDumps } from "./heap-dump.ts";
+import type { OpenBreakers } from "./open-breakers.ts";
 import type { ProfileAnswer, Profiler } from "./profiler.ts";
 import type { RuntimeLayers } from "./runtime.ts";
 import { faultStat, memoryUsage, type ServerStats } from "./server-stats.ts";
@@ -24,6 +25,7 @@ export interface OperationParts {
   readonly fleet: () => Fleet | undefined;
   readonly stats: StatsReader;
   readonly server: ServerStats;
+  readonly breakers: OpenBreakers;
   readonly runtime: RuntimeLayers;
   readonly state: () => "LIVE" | "DRAINING" | "INITIALIZING";
   readonly reopenLogs: () => Promise<void>;
@@ -77,7 +79,7 @@ export function operations(
         loadedAt: reload.loadedAt.toISOString(),
       }),
     ],
-    ["core.packages", () => shownPackages(reload, stats)],
+    ["core.packages", () => shownPackages(parts)],
     ["core.listeners", () => shownListeners(fleet(), reload.live?.config)],
     [
       "core.server_info",
@@ -303,14 +305,18 @@ function nodeOf(bootstrap: object | undefined): object {
   return node ?? {};
 }
 
-function shownPackages(reload: Reload, stats: StatsReader): unknown[] {
+function shownPackages({ reload, stats, breakers }: OperationParts): unknown[] {
   const uses = usesIn(reload.live?.config);
-  return reload.packages().map(({ problems, ...state }: PackageState) => ({
-    ...state,
-    uses: uses.get(state.package) ?? 0,
-    faults: stats.value(faultStat(state.package)),
-    ...(problems.length > 0 && { errors: problems.map(shownError) }),
-  }));
+  return reload.packages().map(({ problems, ...state }: PackageState) => {
+    const open = breakers.of(state.package);
+    return {
+      ...state,
+      uses: uses.get(state.package) ?? 0,
+      faults: stats.value(faultStat(state.package)),
+      ...(open.length > 0 && { open }),
+      ...(problems.length > 0 && { errors: problems.map(shownError) }),
+    };
+  });
 }
 
 function shownError({ message, file, line, column, frame }: Problem): unknown {

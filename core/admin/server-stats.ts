@@ -73,6 +73,8 @@ export class ServerStats {
   #overridden = false;
   readonly reloads: { readonly committed: () => void; readonly refused: () => void };
   readonly faults: (packageName: string) => void;
+  /** A breaker of the package has opened. */
+  readonly opened: (packageName: string) => void;
   readonly files: WriterStats;
 
   constructor(reader: StatsReader, concurrency: number) {
@@ -85,6 +87,10 @@ export class ServerStats {
     this.reloads = { committed: () => committed.inc(), refused: () => refused.inc() };
     this.faults = (packageName) => {
       this.#stats.counter(faultStat(packageName)).inc();
+      this.#define();
+    };
+    this.opened = (packageName) => {
+      this.#stats.counter(sandboxStat(packageName, "opened")).inc();
       this.#define();
     };
     this.files = {

@@ -5,12 +5,14 @@ import {
   ANSWER_HEAD,
   ANSWER_HEAD_SIZE,
   BOX,
+  baseOf,
   GATE,
   RECORD,
   RECORD_FLAG,
   RECORD_WORDS,
   RECORDS_OF_LIMIT,
   STATUS,
+  unbegunIn,
 } from "./sandbox/layout.ts";
 
 /**
@@ -23,6 +25,8 @@ const CROWDED_BYTES = (BOX.HEAP_SIZE * 3) / 4;
 /** Slow `enterNow` calls may take so many milliseconds of wall-clock time in each window; beyond that, core shuts the gate. */
 const PROMPT_SLOW_MS = 500;
 const PROMPT_WINDOW_MS = 2000;
+
+const NOBODY: ReadonlySet<number> = new Set();
 
 /** What core lends to a gate. */
 export interface GateParts {
@@ -179,6 +183,8 @@ export class Gate implements Door {
     const i = (BOX.RECORDS >> 2) + state[GATE.COUNT]!++ * RECORD_WORDS;
     this.words[i] = -1;
     this.words[i + 1] = token;
+    // Core looks for the account here.
+    this.words[i + 2] = this.words[i + 3] = 0;
     return true;
   }
 
@@ -197,6 +203,7 @@ export class Gate implements Door {
     state[GATE.COUNT] = state[GATE.USED] = 0;
     const began = Date.now();
     const stopped = !this.#run(count);
+    const unbegun = stopped ? this.#unbegun(count) : NOBODY;
     const ms = Date.now() - began;
     // Tells core, which alone can compare this with the thread's CPU time.
     if (ms > state[GATE.LIMIT_MS]! * Math.max(1, count / RECORDS_OF_LIMIT)) state[GATE.SLOW] = 1;
@@ -210,8 +217,15 @@ export class Gate implements Door {
       const parked = this.#table.find(token);
       // Streams that were answered may already have sent a record for the next entry; those are skipped.
       if (parked?.gateOf?.(token & 1) !== this || parked.entryOf?.(token & 1) !== entry) continue;
-      if (stopped) parked.onVerdict(token & 1, 0, 0, STATUS.GONE, this);
-      else this.#handOver(parked, token);
+      if (!stopped) this.#handOver(parked, token);
+      else
+        parked.onVerdict(
+          token & 1,
+          0,
+          0,
+          unbegun.has(baseOf(token)) ? STATUS.AGAIN : STATUS.GONE,
+          this,
+        );
     }
     while (asked.length > 0) asked.pop();
   }
@@ -235,6 +249,13 @@ export class Gate implements Door {
       this.#beats[insideAt] = 0;
       state[GATE.BEAT]!++;
     }
+  }
+
+  /** Streams of which this entry has left all records alone when it was stopped. */
+  #unbegun(count: number): ReadonlySet<number> {
+    return this.words[BOX.RAN] === 1
+      ? NOBODY
+      : unbegunIn(this.words, this.words[BOX.BEGUN]!, count);
   }
 
   /** The crossing ends without an entry for the latest records: core will enter the sandbox and answer them. */

@@ -12,6 +12,8 @@ import {
   VERDICT_TYPE,
 } from "./sandbox/layout.ts";
 
+/** Isolates that a question may see end before they have begun with it. */
+const TIMES_MAX = 16;
 /** Longest text of a question. */
 export const ASK_TEXT_MAX = 60 * 1024;
 
@@ -25,6 +27,8 @@ export class ParkedAsk implements Parked {
   readonly #onAnswer: (text: string | undefined, skip: boolean) => void;
   #token = 0;
   #question: { readonly text: string; readonly bytes: Uint8Array } | undefined = undefined;
+  /** Number of times that the question had to be sent again. */
+  #times = 0;
   #isWaiting = false;
   #isOver = false;
 
@@ -43,6 +47,7 @@ export class ParkedAsk implements Parked {
   ask(text: string, bytes: Uint8Array): void {
     if (this.#token === 0) this.#token = this.#table.acquire(this);
     this.#question = { text, bytes };
+    this.#times = 0;
     if (this.#token === 0) this.#answered(undefined, false);
     else if (!this.#send()) this.#table.wait(this);
   }
@@ -71,8 +76,13 @@ export class ParkedAsk implements Parked {
 
   onVerdict(_lane: number, at: number, size: number, status: number): void {
     if (this.#isOver || !this.#isWaiting) return;
+    if (status === STATUS.AGAIN && ++this.#times <= TIMES_MAX) {
+      if (!this.#send()) this.#table.wait(this);
+      return;
+    }
     if (status !== 0) {
-      this.#answered(undefined, status === STATUS.SKIP);
+      const skips = status === STATUS.SKIP || (status === STATUS.AGAIN && this.#parked.failsOpen);
+      this.#answered(undefined, skips === true);
       return;
     }
     const { words, memory } = this.#table.ports;

@@ -9,12 +9,18 @@ const CONTENT_LENGTH = headerName("content-length");
 /** Longer chunks go through core, which copies them natively. */
 const GATE_CHUNK_MAX = 4096;
 
-/** Sends the lane's chunk by the gate itself. False: it is too long for that, or there is no room now. */
-export function sendChunkAt(gate: Gate, lane: Lane, token: number, use: number): boolean {
+/** Sends the lane's chunk by the gate itself. `part`: flags that name it. False: it is too long for that, or there is no room now. */
+export function sendChunkAt(
+  gate: Gate,
+  lane: Lane,
+  part: number,
+  token: number,
+  use: number,
+): boolean {
   const { memory, at, end } = lane.chunk!;
   const size = end - at;
   if (size > GATE_CHUNK_MAX) return false;
-  const flags = RECORD_FLAG.ANSWER | (lane.endStream ? RECORD_FLAG.END_STREAM : 0);
+  const flags = part | RECORD_FLAG.ANSWER | (lane.endStream ? RECORD_FLAG.END_STREAM : 0);
   const whole = recordSize(0, size);
   const w = gate.begin(whole, lane.kind, flags, token, use);
   if (w < 0) return false;

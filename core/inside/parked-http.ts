@@ -54,6 +54,9 @@ const LATE = reply(504, { details: "filter_timeout" });
 const FAULT = reply(500, { details: "filter_fault" });
 const OVERLOAD = reply(503, { details: "filter_overload" });
 const BAD_EDITS = "edits that HTTP cannot carry, or that it must not make";
+/** Isolates that a stream may see end before they have begun with its record. */
+const TIMES_MAX = 16;
+
 /**
  * The factory that a chain gets for a dropped-in http package. Each stream gets a stub; a hook of the stub returns a promise that
  * settles with the sandbox's verdict. The stub has only those hooks that the package's source mentions.
@@ -87,6 +90,12 @@ class ParkedHttpFilter implements Parked, HookedHttp {
   /** Adjacent filters of the chain that live in the same sandbox: a head is sent there once for all of them. */
   #next: ParkedHttpFilter | undefined = undefined;
   #before: ParkedHttpFilter | undefined = undefined;
+  /** The sandbox has answered one of its hooks: the filter object there may have state. */
+  #isBegun = false;
+  /** Number of times that a record had to be sent again. */
+  #times = 0;
+  /** Flags of all of its records: the part that faults are charged to. */
+  #part = 0;
   /** Neighbours that the head under way was also sent for. */
   #followers: ParkedHttpFilter[] = [];
   /** Its filter object is created with the head that it follows now. */
@@ -157,6 +166,7 @@ class ParkedHttpFilter implements Parked, HookedHttp {
     const texts = this.#isNew ? this.#texts() : undefined;
     const facts = texts?.facts ?? this.#newFacts(true);
     const flags =
+      this.#part |
       RECORD_FLAG.FOLLOWS |
       (this.#isNew ? RECORD_FLAG.CREATE : 0) |
       (endStream ? RECORD_FLAG.END_STREAM : 0);
@@ -179,6 +189,7 @@ class ParkedHttpFilter implements Parked, HookedHttp {
     for (let k = 0; k < followers.length; k++) {
       const filter = followers[k]!;
       if (k < passed) {
+        filter.#isBegun = true;
         filter.#passed = lane.kind;
         filter.#hooks &= hooks;
       } else if (k === passed && isStopped && filter.#gate !== undefined)
@@ -267,6 +278,7 @@ class ParkedHttpFilter implements Parked, HookedHttp {
   /** Sends the lane's record. False: no room now. A record that can never be sent settles its lane with an error reply. */
   #send(lane: Lane): boolean {
     const { use } = this.#use;
+    if (this.#gate?.isGone === true && !this.#begin(lane)) return true;
     const token = this.#token | (lane === this.#response ? 1 : 0);
     if (lane.kind === KIND.REQUEST_HEADERS) return this.#create(lane);
     if (this.#token === 0) {
@@ -281,11 +293,10 @@ class ParkedHttpFilter implements Parked, HookedHttp {
       if (this.#facts !== undefined && lane.sent === 0) this.#tellFacts(lane.endStream);
       return this.#sendBody(lane, token);
     }
-    const flags = RECORD_FLAG.ANSWER | (lane.endStream ? RECORD_FLAG.END_STREAM : 0);
+    const flags = this.#part | RECORD_FLAG.ANSWER | (lane.endStream ? RECORD_FLAG.END_STREAM : 0);
     const facts = this.#newFacts(true);
     const texts = facts === "" ? undefined : { routeConfig: "", facts };
     const map = this.#show(lane.map!);
-    if (this.#isLost(lane)) return true;
     let sent: "sent" | "full" | "large" = "full";
     const gate = this.#gate?.isOpen === true ? this.#gate : undefined;
     if (gate !== undefined) {
@@ -313,12 +324,42 @@ class ParkedHttpFilter implements Parked, HookedHttp {
     return this.#gate === undefined ? 0 : RECORD_FLAG.ADOPT;
   }
 
-  /** True if the isolate that held this stream's state has ended; the failure policy then settles the lane. */
-  #isLost(lane: Lane): boolean {
-    if (this.#gate?.isGone !== true) return false;
-    this.#hooks = 0;
-    lane.settle(this.#use.failsOpen === true ? undefined : FAULT);
+  /**
+   * The isolate that the stream was in has ended: it begins anew in the next one. False: it cannot, because state is lost that it
+   * needs, and the failure policy has settled its lanes.
+   */
+  #begin(lane: Lane): boolean {
+    const other = lane === this.#request ? this.#response : this.#request;
+    const holds = lane.held || other?.held === true;
+    if (other?.busy === true || (this.#isBegun && (holds || this.#use.stateless !== true))) {
+      this.#hooks = 0;
+      this.#byPolicy(lane);
+      if (other?.busy === true) this.#byPolicy(other);
+      return false;
+    }
+    if (this.#token !== 0) this.#table.release(this.#use.box, this.#token, this.#gate);
+    this.#token = 0;
+    this.#gate = this.#facts = undefined;
+    this.#isBegun = false;
+    this.#unsentFacts = "";
+    lane.again();
     return true;
+  }
+
+  #byPolicy(lane: Lane): void {
+    lane.settle(this.#use.failsOpen === true ? undefined : FAULT);
+  }
+
+  /** The isolate has ended before it has begun with the lane's record: it is sent to the next one. */
+  #sendAgain(lane: Lane): void {
+    if (++this.#times > TIMES_MAX) {
+      this.#byPolicy(lane);
+      return;
+    }
+    if (!this.#begin(lane)) return;
+    if (!this.#send(lane)) this.#wait(lane);
+    // What the chain has lent it until now it keeps from here on.
+    if (lane.busy && lane.gate === undefined) lane.leaveGate();
   }
 
   /** Sends what the filter object is created from: with the first hook if that is `onRequestHeaders`, else as a CREATE record. */
@@ -330,12 +371,12 @@ class ParkedHttpFilter implements Parked, HookedHttp {
       lane?.settle(OVERLOAD);
       return true;
     }
-    let flags: number = RECORD_FLAG.CREATE;
+    const texts = this.#texts();
+    let flags: number = this.#part | RECORD_FLAG.CREATE;
     if (lane !== undefined)
       flags |= RECORD_FLAG.ANSWER | (lane.endStream ? RECORD_FLAG.END_STREAM : 0);
     const kind = lane === undefined ? KIND.CREATE : KIND.REQUEST_HEADERS;
     const map = this.#show(lane?.map ?? this.#stream.request);
-    const texts = this.#texts();
     let sent: "sent" | "full" | "large" = "full";
     const gate = this.#doors.open;
     if (gate !== undefined) {
@@ -360,7 +401,10 @@ class ParkedHttpFilter implements Parked, HookedHttp {
     let { hooks } = this.#use;
     if (hooks < HOOK.INFO) return undefined;
     const configs = (hooks & HOOK.ROUTE_CONFIG) !== 0 ? this.#stream.routeConfigs : NONE;
-    if (configs.length > 0) hooks = this.#use.named ?? hooks;
+    if (configs.length > 0) {
+      hooks = this.#use.named ?? hooks;
+      this.#part = this.#use.parts?.flags(configs) ?? 0;
+    }
     if (asksForFacts(hooks)) this.#facts = new ParkedFacts(this.#stream, hooks);
     return {
       routeConfig: configs.length === 0 ? "" : configText(configs),
@@ -376,9 +420,8 @@ class ParkedHttpFilter implements Parked, HookedHttp {
       lane.settle(FAULT);
       return true;
     }
-    if (this.#isLost(lane)) return true;
     const gate = this.#gate;
-    if (gate?.isOpen === true && sendChunkAt(gate, lane, token, use)) return true;
+    if (gate?.isOpen === true && sendChunkAt(gate, lane, this.#part, token, use)) return true;
     const lent = chunk.memory === this.#core.lends;
     const inOne = lent ? size <= RANGE_MAX : size <= PART_SIZE;
     if (!inOne && lane.sending === undefined)
@@ -390,7 +433,7 @@ class ParkedHttpFilter implements Parked, HookedHttp {
     const n = last ? rest : PART_SIZE;
     const inPlace = lent && lane.sending === undefined;
     const whole = recordSize(0, inPlace ? 0 : n);
-    let flags: number = RECORD_FLAG.ANSWER;
+    let flags: number = this.#part | RECORD_FLAG.ANSWER;
     if (last && lane.endStream) flags |= RECORD_FLAG.END_STREAM;
     const door = this.#core;
     const kind = last ? lane.kind : KIND.PART;
@@ -427,9 +470,10 @@ class ParkedHttpFilter implements Parked, HookedHttp {
     if (status !== 0) {
       if (this.#followers.length > 0) this.#endFollowing(lane, 0, false);
       if (status === STATUS.ACK) this.#sendNext(lane);
+      else if (status === STATUS.AGAIN) this.#sendAgain(lane);
       else if (status === STATUS.GONE) {
         this.#hooks = 0;
-        lane.settle(this.#use.failsOpen === true ? undefined : FAULT);
+        this.#byPolicy(lane);
       } else
         lane.settle(
           status === STATUS.SKIP
@@ -490,6 +534,7 @@ class ParkedHttpFilter implements Parked, HookedHttp {
     const bodySize = words[w + VERDICT.BODY]!;
     let from = at + VERDICT.REST * 4;
     if (from > end || bodySize < 0 || bodySize > end - from) return "a verdict cut short";
+    this.#isBegun = true;
     if ((flags & VERDICT_FLAG.HOOKS) !== 0) this.#hooks = words[w + VERDICT.HOOKS]! & ALL_HOOKS;
     if (type === VERDICT_TYPE.FAULT) {
       if (this.#use.failsOpen !== true) return FAULT;
@@ -621,7 +666,7 @@ class ParkedHttpFilter implements Parked, HookedHttp {
     const whole = recordSize(text.length, 0);
     const gate = this.#gate?.isOpen === true ? this.#gate : undefined;
     const door = gate ?? this.#core;
-    const flags = gate === undefined ? this.#adopts : 0;
+    const flags = this.#part | (gate === undefined ? this.#adopts : 0);
     const w = door.begin(whole, KIND.FACTS, flags, this.#token, this.#use.use);
     if (w < 0) return;
     this.#gate = gate;

@@ -54,6 +54,12 @@ export class Lane implements PromptAnswer {
     this.#verdict = undefined;
   }
 
+  /** The isolate has ended: the record is sent anew, from its beginning. */
+  again(): void {
+    this.gate = this.sending = this.received = undefined;
+    this.sent = this.receivedSize = 0;
+  }
+
   waitAt(gate: Gate): void {
     this.gate = gate;
     this.entry = gate.next;

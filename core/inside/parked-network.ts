@@ -258,7 +258,11 @@ class ParkedNetworkFilter implements Parked {
     if (status === STATUS.ACK) this.#onAcknowledged();
     else if (this.#over) this.#dropUnsent(status);
     else if (status === STATUS.SKIP) lane.settle(undefined);
-    else if (status !== 0) this.#fail();
+    else if (status === STATUS.AGAIN && this.#shared.failsOpen) {
+      // The connection's state in the sandbox is lost.
+      this.#hooks = 0;
+      lane.settle(undefined);
+    } else if (status !== 0) this.#fail();
     else this.#onAnswer(lane, at, at + size);
   }
 

@@ -10,6 +10,7 @@
 import type { Wide } from "@tsproxy/sdk";
 import type { Gate } from "./gate.ts";
 import type { HeadGuard } from "./head-guard.ts";
+import type { Parts } from "./parts.ts";
 import {
   GENERATION_MAX,
   type HookMask,
@@ -81,6 +82,10 @@ export interface ParkedUse {
   readonly failsOpen?: boolean;
   /** Name of the flag in per-route configs that disables the filter for a stream. */
   readonly disabledBy?: string | undefined;
+  /** Its filters keep nothing from one hook to the next: a stream whose filter was lost goes on with a new one. */
+  stateless?: boolean;
+  /** Absent: all of its streams are charged to the use itself. */
+  readonly parts?: Parts;
 }
 
 /** The chain's half of a filter (or balancer, logger) that lives in a sandbox. */

@@ -9,6 +9,7 @@ import { parkedHttpFactory } from "./parked-http.ts";
 import { ParkedLogger } from "./parked-log.ts";
 import { parkedNetworkFactory } from "./parked-network.ts";
 import { parkedListenerFactory } from "./parked-peek.ts";
+import { Parts } from "./parts.ts";
 import { COMMAND } from "./ring.ts";
 import { HOOK, type HookMask, STREAM_PARTS } from "./sandbox/layout.ts";
 
@@ -81,10 +82,12 @@ export class Sandboxes {
     return this.#clusters.get(box)?.has(cluster) !== false;
   }
 
-  /** Setup has told that the filters of that use read only these parts of their streams. */
+  /** Setup has told what the filters of that use read of their streams, and whether they are stateless. */
   narrow(use: number, mask: HookMask): void {
     const parked = this.#uses.get(use);
-    if (parked !== undefined) parked.hooks &= mask | ~PARTS;
+    if (parked === undefined) return;
+    parked.hooks &= mask | ~PARTS;
+    parked.stateless = (mask & HOOK.STATELESS) !== 0;
   }
 
   /** Setup has told what that use's policy is like. `told`: JSON of a ToldPolicy. */
@@ -122,6 +125,8 @@ export class Sandboxes {
           keepsBodies: manifest.body !== undefined,
           failsOpen: manifest.failurePolicy === "open",
           disabledBy: manifest.disabledBy,
+          stateless: false,
+          parts: new Parts((part, path) => this.#host.tell("part", { box, use, part, path })),
         };
         this.#uses.set(use, parked);
         const end = (): void => {

@@ -1,9 +1,10 @@
+import type { OpenBreakers } from "../admin/open-breakers.ts";
 import type { ServerStats } from "../admin/server-stats.ts";
 import type { StatsReader } from "../admin/stats.ts";
 import type { FleetEvents, Thread } from "../fleet.ts";
 import { locate, type SourcePositions } from "../packages/bundle.ts";
-import { formatProblem, problem } from "../problem.ts";
-import type { FromWorker, RuntimeConfig } from "../protocol.ts";
+import { formatProblem, type Problem, problem } from "../problem.ts";
+import type { FromWorker, Refusal, RuntimeConfig } from "../protocol.ts";
 import type { LineOrder } from "./line-order.ts";
 import type { Log } from "./log.ts";
 import { scriptPlace } from "./script-place.ts";
@@ -23,7 +24,10 @@ export interface FleetLogParts {
   readonly config: () => RuntimeConfig | undefined;
   /** A thread serves the previous code of these packages again. */
   readonly onReverted: (packages: readonly string[]) => void;
-  readonly server: Pick<ServerStats, "faults">;
+  /** The problem of what a place in that config has done. Undefined: there is no config. */
+  readonly explain: (told: Refusal) => Problem | undefined;
+  readonly server: Pick<ServerStats, "faults" | "opened">;
+  readonly breakers: Pick<OpenBreakers, "open">;
   readonly stats: StatsReader;
   readonly lines: Pick<LineOrder, "add">;
   readonly onCall: (name: string, args: unknown) => Promise<unknown>;
@@ -56,16 +60,21 @@ export class FleetLog implements FleetEvents {
       );
   }
 
-  onFault(
-    thread: Thread,
-    { package: name, reason, stack, reverted }: Extract<FromWorker, { type: "fault" }>,
-  ): void {
-    const { log, find, findOwn, server } = this.#parts;
+  onFault(thread: Thread, fault: Extract<FromWorker, { type: "fault" }>): void {
+    const { package: name, reason, stack, reverted, place: use, path = "", openMs = 0 } = fault;
+    const { log, find, findOwn, server, breakers } = this.#parts;
     server.faults(name === "" ? "unknown" : name);
+    const refusal = { package: name, message: reason, stack: "", path, place: use ?? "" };
+    const charged = (use !== undefined && this.#parts.explain(refusal)) || problem(reason);
+    if (openMs > 0) {
+      breakers.open(name, charged, openMs);
+      server.opened(name);
+    }
     if (reverted !== undefined && reverted.length > 0) this.#parts.onReverted(reverted);
-    this.#once(`fault ${name} ${reason}`, (more) => {
+    this.#once(`fault ${name} ${use} ${path} ${reason}`, (more) => {
       // A package's fault is located in the package itself, even if core's code stands above it in the stack.
-      const located = locate(reason, stack, name === "" ? findOwn : find);
+      const inCode = locate(reason, stack, name === "" ? findOwn : find);
+      const located = inCode.file === "" ? charged : inCode;
       const place = scriptPlace(stack, this.#parts.config());
       // A script's own errors have been given their place by its package.
       const isToPlace = place !== undefined && !reason.includes(`${place.file}:`);

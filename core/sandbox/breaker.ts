@@ -1,4 +1,4 @@
-/** Faults that open the breaker, and the time they must fall in. */
+/** Faults that open the breaker, unless another number is given, and the time they must fall in. */
 const FAULTS = 3;
 const WINDOW_MS = 10_000;
 const BACK_OFF_FIRST_MS = 1000;
@@ -7,50 +7,74 @@ const BACK_OFF_LAST_MS = 30_000;
 const FORGIVEN_MS = 60_000;
 
 /**
- * Whether a sandbox may be entered.
+ * Whether code that has failed may run.
  *
  *   closed ──three faults in 10 s──▶ open ──back-off──▶ half-open ──a good entry──▶ closed
  *                                     ▲                     │
  *                                     └──── a fault ────────┘  (back-off doubles, 1 s to 30 s)
  */
 export class Breaker {
+  readonly #limit: number;
   #faults: number[] = [];
-  #state: "closed" | "open" | "half-open" = "closed";
+  #isClosed = true;
   #backOffMs = 0;
+  /** When the back-off ends. */
+  #until = Number.NEGATIVE_INFINITY;
   #closedAt = Number.NEGATIVE_INFINITY;
-  opened = 0;
+  /** The stream that tries a half-open breaker; 0: none. */
+  #trial = 0;
 
-  get state(): "closed" | "open" | "half-open" {
-    return this.#state;
+  constructor(limit = FAULTS) {
+    this.#limit = limit;
   }
 
-  /** True if there was a fault in the last 10 s: entries run on another thread then, where they cannot hold this one up. */
+  state(now: number): "closed" | "open" | "half-open" {
+    if (this.#isClosed) return "closed";
+    return now < this.#until ? "open" : "half-open";
+  }
+
+  /**
+   * True for 10 s after a fault and while it is open or has just become half-open: entries run on another thread then, where they
+   * cannot hold this one up.
+   */
   isSuspect(now: number): boolean {
     const last = this.#faults.at(-1);
-    return this.#state === "half-open" || (last !== undefined && now - last < WINDOW_MS);
+    return (last !== undefined && now - last < WINDOW_MS) || now - this.#until < WINDOW_MS;
   }
 
-  /** Counts a fault. Answers how many milliseconds to wait before the isolate is built again. */
+  /** It is as good as new, or nobody has tried it for a long time. */
+  isForgiven(now: number): boolean {
+    const last = this.#faults.at(-1) ?? Number.NEGATIVE_INFINITY;
+    return now - Math.max(last, this.#closedAt, this.#until) > FORGIVEN_MS;
+  }
+
+  /** Counts a fault. Answers for how many milliseconds it is open from now on. */
   fault(now: number): number {
     this.#faults = this.#faults.filter((at) => now - at < WINDOW_MS);
     this.#faults.push(now);
-    if (this.#state === "closed" && this.#faults.length < FAULTS) return 0;
-    if (this.#state === "closed" && now - this.#closedAt > FORGIVEN_MS) this.#backOffMs = 0;
+    this.#trial = 0;
+    if (this.#isClosed && this.#faults.length < this.#limit) return 0;
+    if (this.#isClosed && now - this.#closedAt > FORGIVEN_MS) this.#backOffMs = 0;
     this.#backOffMs = Math.min(BACK_OFF_LAST_MS, Math.max(BACK_OFF_FIRST_MS, this.#backOffMs * 2));
-    this.#state = "open";
-    this.opened++;
+    this.#isClosed = false;
+    this.#until = now + this.#backOffMs;
     return this.#backOffMs;
   }
 
-  /** The isolate has been built again: one entry may try it. */
-  onRebuilt(): void {
-    if (this.#state === "open") this.#state = "half-open";
+  /** Whether a new stream may run. While it is half-open one may, until that one's outcome is known. */
+  lets(now: number, token: number, isLive: (token: number) => boolean): boolean {
+    const state = this.state(now);
+    if (state !== "half-open") return state === "closed";
+    if (this.#trial !== 0 && this.#trial !== token && isLive(this.#trial)) return false;
+    this.#trial = token;
+    return true;
   }
 
   /** An entry has ended well. */
   succeeded(now: number): void {
-    if (this.#state !== "half-open") return;
-    this.#state = "closed";
+    if (this.state(now) !== "half-open") return;
+    this.#isClosed = true;
+    this.#trial = 0;
     this.#closedAt = now;
     this.#faults = this.#faults.slice(-1);
   }

@@ -7,4 +7,5 @@ await import("./facts.test.ts");
 await import("./calls.test.ts");
 await import("./hostile.test.ts");
 await import("./containment.test.ts");
+await import("./accounts.test.ts");
 await import("./manifest.test.ts");

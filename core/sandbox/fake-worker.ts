@@ -17,7 +17,7 @@ import {
   type Verdict,
 } from "@tsproxy/sdk";
 import { Gate, type GateParts } from "../inside/gate.ts";
-import { type ParkPorts, ParkTable } from "../inside/parked.ts";
+import { type ParkedUse, type ParkPorts, ParkTable } from "../inside/parked.ts";
 import { parkedHttpFactory } from "../inside/parked-http.ts";
 import { GATE } from "../inside/sandbox/layout.ts";
 import { Watchdog } from "../isolate.ts";
@@ -218,9 +218,15 @@ export class FakeWorker implements ParkPorts {
     this.table.setGate(box, new Gate(parts, this.table));
   }
 
+  /** What the chain does with several events in one crossing. */
+  together(events: () => void): void {
+    this.crossing(events);
+    this.flush();
+  }
+
   /** What the chain does with one event. */
   crossing(event: () => void): void {
-    if (!FakeWorker.gated) {
+    if (!FakeWorker.gated || this.inCrossing) {
       event();
       return;
     }
@@ -477,9 +483,14 @@ export class Exchange {
 }
 
 /** The stubs of one use, as the registry would make them. */
-export function stubs(worker: FakeWorker, sandbox: Sandbox, use = 1): HttpFilterFactory {
+export function stubs(
+  worker: FakeWorker,
+  sandbox: Sandbox,
+  use = 1,
+  more: Partial<ParkedUse> = {},
+): HttpFilterFactory {
   const box = worker.boxes.indexOf(sandbox);
-  return parkedHttpFactory({ box, use, hooks: sandbox.hooks }, worker.table);
+  return parkedHttpFactory({ box, use, hooks: sandbox.hooks, ...more }, worker.table);
 }
 
 /** All lines of a map as they would go out. */

@@ -1,5 +1,15 @@
 // Hot path: every record is copied here (test/bench/sandbox.ts).
-import { BOX, GATE, RECORD, RECORD_WORDS } from "../inside/sandbox/layout.ts";
+import {
+  BOX,
+  GATE,
+  partOf,
+  RECORD,
+  RECORD_FLAG,
+  RECORD_WORDS,
+  unbegunIn,
+} from "../inside/sandbox/layout.ts";
+import { type Account, NOBODY } from "./accounts.ts";
+import type { SandboxIsolate } from "./isolate.ts";
 
 /** Most bytes of records that may wait for a later crossing; beyond that, streams are answered with an overload. */
 const BACKLOG_BYTES_MAX = 16 * 1024 * 1024;
@@ -12,32 +22,53 @@ interface Waiting {
   readonly block: Buffer | undefined;
   readonly rangeAt: number;
   readonly rangeSize: number;
+  /** Of the end of a stream. */
+  readonly account: Account;
 }
 
-/** Records on their way into one sandbox: copied into its block, or kept in a backlog while that is full or in use. */
+/**
+ * Records on their way into one sandbox: copied into the block of its isolate, or kept in a backlog while that is full, in use, or not
+ * there.
+ */
 export class Inbox {
-  readonly #words: Int32Array;
-  readonly #bytes: Buffer;
-  /** The gate writes records into the same block, and counts them in the same words. */
-  readonly #gate: Int32Array;
+  /** Undefined: the isolate is being built. */
+  #isolate: SandboxIsolate | undefined = undefined;
   #backlog: Waiting[] = [];
   #backlogBytes = 0;
   /** The sandbox is running on another thread and owns the block. */
   locked = false;
 
-  constructor(words: Int32Array, bytes: Buffer, gate: Int32Array) {
-    this.#words = words;
-    this.#bytes = bytes;
-    this.#gate = gate;
+  /** The records that wait go into this isolate. */
+  attach(isolate: SandboxIsolate): void {
+    this.#isolate = isolate;
+    this.locked = false;
+  }
+
+  /**
+   * The isolate has ended, and what waited for it is dropped. `begun`: number of records in the block that it has begun with. Answers
+   * the tokens (lane bit 0) of streams whose records it has all left alone.
+   */
+  detach(begun: number): ReadonlySet<number> {
+    const isolate = this.#isolate;
+    const unbegun =
+      isolate === undefined ? new Set<number>() : unbegunIn(isolate.words, begun, this.count);
+    for (const { token, block } of this.#backlog)
+      if (block !== undefined && token !== 0) unbegun.add(token & ~1);
+    this.#backlog = [];
+    this.#backlogBytes = 0;
+    this.#isolate = undefined;
+    return unbegun;
   }
 
   /** Number of records in the block. */
   get count(): number {
-    return this.#gate[GATE.COUNT]!;
+    return this.#isolate === undefined ? 0 : this.#isolate.gate[GATE.COUNT]!;
   }
   /** Bytes of records in the block. */
   get used(): number {
-    return this.#gate[GATE.USED]! + this.count * RECORD_WORDS * 4;
+    return this.#isolate === undefined
+      ? 0
+      : this.#isolate.gate[GATE.USED]! + this.count * RECORD_WORDS * 4;
   }
   get backlog(): number {
     return this.#backlog.length;
@@ -46,7 +77,7 @@ export class Inbox {
   /** Adds a small record that must not get lost: if need be it waits in the backlog, whatever its limit. */
   mustAdd(block: Buffer): void {
     if (!this.add(0, block, 0, block.length, 0, 0))
-      this.#backlog.push({ token: 0, block, rangeAt: 0, rangeSize: 0 });
+      this.#backlog.push({ token: 0, block, rangeAt: 0, rangeSize: 0, account: NOBODY });
   }
 
   /**
@@ -61,24 +92,30 @@ export class Inbox {
     rangeAt: number,
     rangeSize: number,
   ): boolean {
-    if (
-      !this.locked &&
-      this.#backlog.length === 0 &&
-      this.#copy(memory, at, size, rangeAt, rangeSize)
-    )
-      return true;
+    if (this.#isOpen && this.#copy(memory, at, size, rangeAt, rangeSize)) return true;
     const block = Buffer.from(memory.subarray(at, at + size));
     const whole =
       rangeAt === 0 ? block : Buffer.concat([block, memory.subarray(rangeAt, rangeAt + rangeSize)]);
-    return this.#keep({ token, block: whole, rangeAt: rangeAt === 0 ? 0 : size, rangeSize });
+    return this.#keep({
+      token,
+      block: whole,
+      rangeAt: rangeAt === 0 ? 0 : size,
+      rangeSize,
+      account: NOBODY,
+    });
   }
 
-  end(token: number): boolean {
-    if (!this.locked && this.#backlog.length === 0 && this.count < BOX.RECORD_COUNT) {
-      this.#putEnd(token);
+  end(token: number, account: Account): boolean {
+    if (this.#isOpen && this.count < BOX.RECORD_COUNT) {
+      this.#putEnd(token, account);
       return true;
     }
-    return this.#keep({ token, block: undefined, rangeAt: 0, rangeSize: 0 });
+    return this.#keep({ token, block: undefined, rangeAt: 0, rangeSize: 0, account });
+  }
+
+  /** Records may be written into the block, since none has to go first. */
+  get #isOpen(): boolean {
+    return !this.locked && this.#isolate !== undefined && this.#backlog.length === 0;
   }
 
   #keep(waiting: Waiting): boolean {
@@ -94,28 +131,30 @@ export class Inbox {
     return true;
   }
 
-  #putEnd(token: number): void {
-    const i = (BOX.RECORDS >> 2) + this.#gate[GATE.COUNT]!++ * RECORD_WORDS;
-    this.#words[i] = -1;
-    this.#words[i + 1] = token;
+  #putEnd(token: number, { use, part }: Account): void {
+    const { words, gate } = this.#isolate!;
+    const i = (BOX.RECORDS >> 2) + gate[GATE.COUNT]!++ * RECORD_WORDS;
+    words[i] = -1;
+    words[i + 1] = token;
+    words[i + 2] = use;
+    words[i + 3] = part;
   }
 
   #copy(memory: Buffer, at: number, size: number, rangeAt: number, rangeSize: number): boolean {
     const inPlace = rangeAt !== 0;
     const whole = size + (inPlace ? (rangeSize + 7) & ~7 : 0);
-    const gate = this.#gate;
+    const { words, bytes, gate } = this.#isolate!;
     const used = gate[GATE.USED]!;
-    if (this.count === BOX.RECORD_COUNT || used + whole > BOX.HEAP_SIZE) return false;
-    const words = this.#words;
+    if (gate[GATE.COUNT] === BOX.RECORD_COUNT || used + whole > BOX.HEAP_SIZE) return false;
     const to = BOX.HEAP + used;
     const i = (BOX.RECORDS >> 2) + gate[GATE.COUNT]!++ * RECORD_WORDS;
-    memory.copy(this.#bytes, to, at, at + size);
+    memory.copy(bytes, to, at, at + size);
     words[i] = to;
     words[i + 1] = size;
     words[i + 3] = rangeSize;
     if (inPlace) {
       words[i + 2] = to + size;
-      if (rangeSize > 0) memory.copy(this.#bytes, to + size, rangeAt, rangeAt + rangeSize);
+      if (rangeSize > 0) memory.copy(bytes, to + size, rangeAt, rangeAt + rangeSize);
     } else words[i + 2] = to + size - ((rangeSize + 7) & ~7);
     gate[GATE.USED] = used + whole;
     return true;
@@ -124,10 +163,10 @@ export class Inbox {
   /** Moves records from the backlog into the block while there is room. */
   fill(): void {
     let taken = 0;
-    for (const { token, block, rangeAt, rangeSize } of this.#backlog) {
+    for (const { token, block, rangeAt, rangeSize, account } of this.#backlog) {
       if (block === undefined) {
         if (this.count === BOX.RECORD_COUNT) break;
-        this.#putEnd(token);
+        this.#putEnd(token, account);
       } else {
         const size = rangeAt === 0 ? block.length : rangeAt;
         if (!this.#copy(block, 0, size, rangeAt, rangeSize)) break;
@@ -138,9 +177,32 @@ export class Inbox {
     if (taken > 0) this.#backlog.splice(0, taken);
   }
 
-  /** The sandbox has read the block: it is empty now. */
-  clear(): void {
-    this.#gate[GATE.COUNT] = this.#gate[GATE.USED] = 0;
+  /** The account that record `k` of the block is charged to. */
+  accountAt(k: number): Account {
+    const { words } = this.#isolate!;
+    const i = (BOX.RECORDS >> 2) + k * RECORD_WORDS;
+    if (words[i] === -1) return { use: words[i + 2]!, part: words[i + 3]! };
+    const w = words[i]! >> 2;
+    return { use: words[w + RECORD.USE]!, part: partOf(words[w]!) };
+  }
+
+  /** Whether record `k` of the block must go along with the one before it. */
+  followsAt(k: number): boolean {
+    const { words } = this.#isolate!;
+    const i = (BOX.RECORDS >> 2) + k * RECORD_WORDS;
+    return words[i] !== -1 && ((words[words[i]! >> 2]! >> 8) & RECORD_FLAG.FOLLOWS) !== 0;
+  }
+
+  /** The sandbox has read the first `count` records of the block. */
+  taken(count: number): void {
+    const { words, gate } = this.#isolate!;
+    const left = gate[GATE.COUNT]! - count;
+    if (left > 0) {
+      const from = (BOX.RECORDS >> 2) + count * RECORD_WORDS;
+      words.copyWithin(BOX.RECORDS >> 2, from, from + left * RECORD_WORDS);
+    } else gate[GATE.USED] = 0;
+    gate[GATE.COUNT] = left;
+    words[BOX.BEGUN] = 0;
   }
 }
 

@@ -29,6 +29,11 @@ export interface SandboxFault {
   readonly package: string;
   readonly reason: string;
   readonly stack: string;
+  /** The use that it is charged to, as in a Refusal: `path` is that of a per-route config. Absent: nobody knows. */
+  readonly place?: string;
+  readonly path?: string;
+  /** For so long the use, or the whole package, is in its failure policy. */
+  readonly openMs?: number;
 }
 
 export interface SandboxOptions {

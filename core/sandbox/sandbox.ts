@@ -6,15 +6,16 @@ import {
   baseOf,
   GATE,
   type HookMask,
+  partOf,
   RECORD,
   RECORD_FLAG,
   STATUS,
 } from "../inside/sandbox/layout.ts";
 import type { SandboxUse } from "../inside/sandbox/main.ts";
 import { BEAT, type Refusal } from "../protocol.ts";
+import { type Account, Accounts, NOBODY } from "./accounts.ts";
 import { Answers } from "./answers.ts";
 import { SandboxLost } from "./aside.ts";
-import { Breaker } from "./breaker.ts";
 import { type Made, makeIsolate, setUp } from "./build.ts";
 import { Calls, replyRecord } from "./calls.ts";
 import { CpuBudget } from "./cpu-budget.ts";
@@ -23,7 +24,12 @@ import { hooksOf } from "./hooks.ts";
 import { Inbox, RECORD_SIZE_MIN } from "./inbox.ts";
 import type { SandboxIsolate } from "./isolate.ts";
 import { takeNote } from "./notes.ts";
-import { DEFAULT_LIMITS, type SandboxLimits, type SandboxOptions } from "./options.ts";
+import {
+  DEFAULT_LIMITS,
+  type SandboxFault,
+  type SandboxLimits,
+  type SandboxOptions,
+} from "./options.ts";
 import type { SandboxStats } from "./stats.ts";
 import { Tokens } from "./tokens.ts";
 import { SandboxUsage } from "./usage.ts";
@@ -52,7 +58,8 @@ export class Sandbox {
   readonly #words: Int32Array;
   readonly #tokens = new Tokens();
   readonly #answers: Answers;
-  readonly #breaker = new Breaker();
+  readonly #accounts = new Accounts();
+  readonly #inbox = new Inbox();
   #calls: Calls | undefined = undefined;
   readonly #now: () => number;
   #cpu: CpuBudget;
@@ -62,9 +69,12 @@ export class Sandbox {
   readonly #mark: number;
   #isolate: SandboxIsolate | undefined = undefined;
   #runtime = "";
-  #inbox: Inbox | undefined = undefined;
   #stats: SandboxStats | undefined = undefined;
   #uses: SandboxUse[] = [];
+  /** Those that the isolate was built without, because they have failed too often. */
+  #left: readonly SandboxUse[] = [];
+  /** Where in the config of its chain each per-route config stands, by use and part. */
+  readonly #paths = new Map<number, Map<number, string>>();
   #disposed = false;
   /** Counts isolates, so that a late callback of an earlier one is recognized. */
   #build = 0;
@@ -96,7 +106,6 @@ export class Sandbox {
     thrown: 0,
     late: 0,
     refused: 0,
-    opened: 0,
     rebuilt: 0,
   };
 
@@ -133,12 +142,13 @@ export class Sandbox {
   holds(token: number): boolean {
     return this.#tokens.isLive(token);
   }
-  /** Whether a new stream would be let in: the isolate is up, and the breaker closed. */
-  get takesStreams(): boolean {
-    return this.#inbox !== undefined && this.#mayBegin(0);
+  /** Whether this new stream of that account would be let in now. */
+  takes(token: number, account: Account): boolean {
+    return this.#isolate !== undefined && this.#lets(token, account, this.#now());
   }
+  /** The worst state of all accounts' breakers. */
   get breaker(): "closed" | "open" | "half-open" {
-    return this.#breaker.state;
+    return this.#accounts.worst(this.#now());
   }
   /** Bytes of heap that the isolate uses; 0 while there is none. */
   get memoryUsed(): number {
@@ -154,6 +164,13 @@ export class Sandbox {
   }
   get ready(): boolean {
     return this.#isolate !== undefined;
+  }
+
+  /** A use has met a per-route config; `path`: where it stands in the config of its chain. */
+  name({ use, part }: Account, path: string): void {
+    let paths = this.#paths.get(use);
+    if (paths === undefined) this.#paths.set(use, (paths = new Map()));
+    paths.set(part, path);
   }
 
   // ---- building
@@ -222,7 +239,7 @@ export class Sandbox {
       reply: (head, bytes) => this.reply(head, bytes),
     });
     this.#stats = stats;
-    this.#inbox = new Inbox(isolate.words, isolate.bytes, isolate.gate);
+    this.#inbox.attach(isolate);
     this.#cpu = new CpuBudget(this.#limits.cpuMs);
     this.#recordsOfBuild = 0;
     this.#overQuota = 0;
@@ -231,8 +248,8 @@ export class Sandbox {
     isolate.gate[GATE.LIMIT_MS] = this.#limits.cpuMs;
     this.#options.onGate?.(isolate);
     this.#openGate(this.#now());
-    // Setup may have said more than the block can hold.
-    if (this.#more) this.#options.onWork();
+    // Setup may have said more than the block can hold, and records may have come in the meantime.
+    if (this.wantsEntry()) this.#options.onWork();
   }
 
   // ---- the gate
@@ -245,14 +262,14 @@ export class Sandbox {
     const isFree =
       this.#away === 0 &&
       this.#asked.length === 0 &&
-      this.#inbox!.backlog === 0 &&
+      this.#inbox.backlog === 0 &&
       !this.#answers.waits &&
       !this.#more;
     const isTrusted =
       !isolate.isDebugged &&
       !this.#share.limited &&
       !this.#cpu.isPrecise(now) &&
-      !this.#breaker.isSuspect(now);
+      !this.#accounts.anySuspect(now);
     isolate.gate[GATE.OPEN] = isFree && isTrusted ? 1 : 0;
   }
 
@@ -275,7 +292,8 @@ export class Sandbox {
     for (let k = 0; k < pending; k++) {
       const token = gate[GATE.PENDING + k]!;
       if (token === 0) continue;
-      if (!this.#tokens.isLive(token)) this.#tokens.add(token);
+      // Whose it is core learns with the stream's next record.
+      if (!this.#tokens.isLive(token)) this.#tokens.add(token, 0, 0);
       this.#tokens.wait(token);
       this.#tokens.leftPending(token, now + this.#limits.pauseMs);
     }
@@ -283,6 +301,7 @@ export class Sandbox {
     this.#lazy = 0;
     if (gate[GATE.FAULT] === 1) {
       gate[GATE.FAULT] = 0;
+      // The gate has told the streams of that entry itself.
       this.#fault("entry", isolate.stopped);
       return;
     }
@@ -359,7 +378,7 @@ export class Sandbox {
   /** Delivers an answer to a `fetch` or another request of the isolate, with the next crossing. `text`: JSON in ASCII. */
   reply(head: string, bytes: Buffer): void {
     const inbox = this.#inbox;
-    if (inbox === undefined) return;
+    if (this.#isolate === undefined) return;
     const block = replyRecord(head, bytes);
     if (!inbox.add(0, block, 0, block.length, 0, bytes.length)) {
       const lost = this.#calls?.lost(head);
@@ -372,6 +391,9 @@ export class Sandbox {
   /** Ends a use: it has left the config and its last stream has ended. */
   async release(use: number): Promise<void> {
     this.#uses = this.#uses.filter((kept) => kept.id !== use);
+    this.#left = this.#left.filter((kept) => kept.id !== use);
+    this.#paths.delete(use);
+    this.#accounts.forget(use);
     const isolate = this.#isolate;
     if (isolate === undefined) return;
     const build = this.#build;
@@ -388,13 +410,13 @@ export class Sandbox {
   #leave(): void {
     this.#away++;
     this.#closeGate();
-    if (this.#inbox !== undefined) this.#inbox.locked = true;
+    this.#inbox.locked = true;
   }
 
   /** A call on another thread has ended. True: it was the last one. */
   #return(): boolean {
     if (--this.#away > 0) return false;
-    if (this.#inbox !== undefined) this.#inbox.locked = false;
+    this.#inbox.locked = false;
     return true;
   }
 
@@ -423,19 +445,27 @@ export class Sandbox {
       rangeAt === 0 ? rangeSize <= size : rangeAt > 0 && rangeAt + rangeSize <= this.#memory.length;
     const inbox = this.#inbox;
     const isNew = (flags & RECORD_FLAG.CREATE) !== 0;
-    if ((flags & RECORD_FLAG.ADOPT) !== 0 && inbox !== undefined && !this.#tokens.isLive(token))
-      this.#tokens.add(token);
+    const use = words[w + RECORD.USE]!;
+    const part = partOf(words[w]!);
+    if (
+      (flags & RECORD_FLAG.ADOPT) !== 0 &&
+      this.#isolate !== undefined &&
+      !this.#tokens.isLive(token)
+    )
+      this.#tokens.add(token, use, part);
+    const isLive = this.#tokens.isLive(token);
     const mayPass =
-      inbox !== undefined &&
       rangeSize >= 0 &&
       rangeFits &&
-      (isNew ? this.#mayBegin(token) : this.#tokens.isLive(token));
-    if (!mayPass) {
+      this.#serves &&
+      (isLive || this.#accounts.isClean || this.#lets(token, { use, part }, this.#now()));
+    if (!mayPass || !(isLive || isNew)) {
       this.counts.refused++;
-      if (isAnswered) this.#answerByPolicy(token);
+      if (isAnswered && mayPass) this.#options.onVerdict(token, 0, -STATUS.AGAIN);
+      else if (isAnswered) this.#answerByPolicy(token);
       return;
     }
-    if (isNew && !this.#tokens.isLive(token)) this.#tokens.add(token);
+    if (!isLive) this.#tokens.add(token, use, part);
     if (!inbox.add(token, this.#memory, at, size, rangeAt, rangeSize)) {
       this.counts.refused++;
       if (isNew) this.#tokens.remove(token);
@@ -444,18 +474,23 @@ export class Sandbox {
     }
     if (isAnswered) {
       this.#tokens.wait(token);
+      // The deadline while there is no isolate; in an entry it begins again.
+      if (this.#isolate === undefined)
+        this.#tokens.leftPending(token, this.#now() + this.#limits.pauseMs);
       this.#asked.push(token);
       this.#closeGate();
     } else this.#beLazy();
   }
 
-  /** With the breaker half-open one stream is let in; the failure policy answers the others until that one's outcome is known. */
-  #mayBegin(token: number): boolean {
-    const { state } = this.#breaker;
-    return (
-      state === "closed" ||
-      (state === "half-open" && (this.#tokens.count === 0 || this.#tokens.isLive(token)))
-    );
+  /** There is an isolate, or one is being built: records wait for it. */
+  get #serves(): boolean {
+    return this.#isolate !== undefined || (this.#uses.length > 0 && !this.#disposed);
+  }
+
+  /** With its breaker half-open one stream is let in; the failure policy answers the others until that one's outcome is known. */
+  #lets(token: number, account: Account, now: number): boolean {
+    if (this.#left.some(({ id }) => id === account.use)) return false;
+    return this.#accounts.lets(account, now, token, (trial) => this.#tokens.isLive(trial));
   }
 
   #answerByPolicy(token: number): void {
@@ -467,8 +502,11 @@ export class Sandbox {
   forget(token: number): void {
     this.#withdraw(token);
     // A stream that only ever used the gate is not in our table, but the isolate knows it.
-    if (this.#tokens.isLive(token)) this.#tokens.remove(token);
-    this.#inbox?.end(token);
+    const isLive = this.#tokens.isLive(token);
+    if (!isLive && this.#isolate === undefined) return;
+    const account = isLive ? this.#tokens.accountOf(token) : NOBODY;
+    if (isLive) this.#tokens.remove(token);
+    this.#inbox.end(token, account);
     this.#beLazy();
   }
 
@@ -511,7 +549,7 @@ export class Sandbox {
       this.#due ||
       this.#more ||
       this.#lazy >= LAZY_MAX ||
-      this.#inbox!.backlog > 0 ||
+      this.#inbox.backlog > 0 ||
       this.#answers.waits
     );
   }
@@ -520,7 +558,7 @@ export class Sandbox {
   enter(): void {
     const isolate = this.#isolate;
     const inbox = this.#inbox;
-    if (isolate === undefined || inbox === undefined || this.#away > 0) return;
+    if (isolate === undefined || this.#away > 0) return;
     if (this.#answers.waits && !this.#answers.deliverKept()) return;
     const now = this.#now();
     if (this.#share.limited && this.#waitsForShare(now)) return;
@@ -528,21 +566,25 @@ export class Sandbox {
     isolate.times[BOX.NOW / 2] = now;
     this.#due = this.#more = false;
     this.#lazy = 0;
+    const isCareful = !isolate.isDebugged && this.#accounts.anySuspect(now);
+    const account = isCareful && inbox.count > 0 ? inbox.accountAt(0) : NOBODY;
+    const isSuspect = isCareful && this.#accounts.isSuspect(account, now);
+    const records = isCareful ? this.#alike(account, isSuspect, now) : inbox.count;
     this.counts.entries++;
-    this.counts.records += inbox.count;
-    this.counts.bytesIn += inbox.used;
-    if (isolate.isDebugged || this.#breaker.isSuspect(now)) {
-      void this.#enterAside(isolate, inbox);
+    this.counts.records += records;
+    // What an earlier entry has left in the block counts with the last record of it.
+    if (records === inbox.count) this.counts.bytesIn += inbox.used;
+    if (isolate.isDebugged || isSuspect) {
+      void this.#enterAside(isolate, records, account);
       return;
     }
-    const records = inbox.count;
     let uncaught: unknown;
     this.#cpu.begin(now);
     this.#beats[BEAT.INSIDE] = this.#mark;
     try {
       uncaught = isolate.run(records);
     } catch (error) {
-      this.#fault("entry", error);
+      this.#stopped(isolate, records, error);
       return;
     } finally {
       this.#beats[BEAT.INSIDE] = 0;
@@ -550,12 +592,25 @@ export class Sandbox {
       this.#beats[BEAT.TURNS]!++;
     }
     if (this.#share.limited) this.#share.spent(this.#now() - now);
-    this.#entered(inbox, now);
+    this.#entered(records, now);
     if (uncaught !== undefined) this.#tellUncaught(uncaught);
     this.#recordsOfBuild += Math.max(1, records);
     if (this.#cpu.end(records, this.#now()) && this.#recordsOfBuild > WARM_UP_RECORDS) {
       this.#onSlow();
     }
+  }
+
+  /** How many records from the first on may go in together: those of one suspect, or those of any others. */
+  #alike(account: Account, isSuspect: boolean, now: number): number {
+    const inbox = this.#inbox;
+    const { use, part } = account;
+    for (let k = 1; k < inbox.count; k++) {
+      if (inbox.followsAt(k)) continue;
+      const next = inbox.accountAt(k);
+      const isSame = next.use === use && next.part === part && use !== 0;
+      if (isSuspect ? !isSame : this.#accounts.isSuspect(next, now)) return k;
+    }
+    return inbox.count;
   }
 
   /** The package has used up its CPU share: its records wait. */
@@ -570,18 +625,17 @@ export class Sandbox {
     return true;
   }
 
-  /** Enters on another thread: a sandbox that has hung lately delays only its own streams this way. */
-  async #enterAside(isolate: SandboxIsolate, inbox: Inbox): Promise<void> {
+  /** Enters on another thread: code that has hung lately delays only its own sandbox this way. */
+  async #enterAside(isolate: SandboxIsolate, count: number, account: Account): Promise<void> {
     const build = this.#build;
     this.#leave();
-    const count = inbox.count;
     const began = this.#now();
     let uncaught: unknown;
     this.#beats[BEAT.ASIDE] = this.#mark;
     try {
       uncaught = await isolate.runAside(count);
     } catch (error) {
-      if (build === this.#build && !this.#disposed) this.#fault("entry", error);
+      if (build === this.#build && !this.#disposed) this.#stopped(isolate, count, error, account);
       return;
     } finally {
       if (this.#beats[BEAT.ASIDE] === this.#mark) this.#beats[BEAT.ASIDE] = 0;
@@ -589,9 +643,9 @@ export class Sandbox {
     if (build !== this.#build || this.#disposed) return;
     const now = this.#now();
     this.#share.spent(now - began);
-    this.#breaker.succeeded(now);
+    this.#accounts.succeeded(account, now);
     this.#return();
-    this.#entered(inbox, now);
+    this.#entered(count, now);
     if (uncaught !== undefined) this.#tellUncaught(uncaught);
     this.#options.onWork();
   }
@@ -606,8 +660,8 @@ export class Sandbox {
     this.#mergeTimer.unref();
   }
 
-  #entered(inbox: Inbox, now: number): void {
-    inbox.clear();
+  #entered(records: number, now: number): void {
+    this.#inbox.taken(records);
     this.#collect();
     this.#mergeSoon();
     const asked = this.#asked;
@@ -616,8 +670,9 @@ export class Sandbox {
       if (this.#tokens.isWaiting(token))
         this.#tokens.leftPending(token, now + this.#limits.pauseMs);
     }
-    // Records that came while it ran on the other thread are in the backlog.
+    // Records that came while it ran on the other thread are in the backlog, those that were left out still in the block.
     asked.length = 0;
+    if (this.#inbox.count > 0) this.#due = true;
     this.#openGate(now);
   }
 
@@ -663,8 +718,11 @@ export class Sandbox {
       }
     }
     this.#stats?.merge();
+    this.#accounts.forgive(now);
     this.#openGate(now);
     const isolate = this.#isolate;
+    if (this.#left.length > 0 && isolate !== undefined && this.#away === 0)
+      void this.#takeBack(isolate, now);
     if (isolate === undefined || this.#away > 0 || this.counts.entries === this.#entriesSeen)
       return;
     this.#entriesSeen = this.counts.entries;
@@ -705,40 +763,69 @@ export class Sandbox {
     const error = new Error(
       `entries of more than ${this.#limits.cpuMs} ms of CPU, again and again`,
     );
-    const backOffMs = this.#breaker.fault(this.#now());
-    if (this.#breaker.state === "open") this.#lose("cpu", error, backOffMs);
-    else this.#report("cpu", error, "; it runs on a thread of its own for 10 s");
+    const { all } = this.#accounts.fault(NOBODY, this.#now());
+    if (all > 0) this.#lose("cpu", error, { own: all, all });
+    else this.#report("cpu", error, 0, NOBODY, "; it runs on a thread of its own for 10 s");
   }
 
-  #fault(what: string, error: unknown): void {
+  /** The isolate was stopped in an entry with the first `count` records. `account`: the only one that these are charged to. */
+  #stopped({ words }: SandboxIsolate, count: number, error: unknown, account = NOBODY): void {
+    const begun = words[BOX.RAN] === 1 ? count : words[BOX.BEGUN]!;
+    this.#fault("entry", error, begun, account);
+  }
+
+  /** `begun`: number of records in the block that the isolate has begun with. */
+  #fault(what: string, error: unknown, begun = 0, account = NOBODY): void {
     // A setup that is refused is made no further use of.
     if (error instanceof SandboxLost && what !== "setup") this.#options.onLost?.();
-    this.#lose(what, error, this.#breaker.fault(this.#now()));
+    const words = this.#isolate?.words;
+    const use = words?.[BOX.USE] ?? 0;
+    const charged = use > 0 ? { use, part: words![BOX.PART]! } : account;
+    this.#lose(what, error, this.#accounts.fault(charged, this.#now()), begun, charged);
   }
 
-  /** The isolate is lost: the failure policy answers its streams, and a new one is built. */
-  #lose(what: string, error: unknown, backOffMs: number): void {
+  /** The isolate is lost, and a new one is built. */
+  #lose(
+    what: string,
+    error: unknown,
+    backOff: { readonly own: number; readonly all: number },
+    begun = 0,
+    account = NOBODY,
+  ): void {
     // Answers written before that are still good.
     this.#collect();
-    this.#teardown();
-    this.#report(
-      what,
-      error,
-      this.#breaker.state === "open" ? `; not entered for ${backOffMs} ms` : "",
-    );
-    this.#rebuildIn(backOffMs);
+    this.#teardown(begun);
+    this.#report(what, error, Math.max(backOff.own, backOff.all), account);
+    this.#rebuildIn(backOff.all);
     this.#options.onWork();
   }
 
-  #report(what: string, error: unknown, then: string): void {
+  #report(what: string, error: unknown, openMs: number, account: Account, then = ""): void {
     const { message, stack } = errorText(error);
+    const left = openMs > 0 ? `; not entered for ${openMs} ms` : then;
     this.counts.faults++;
-    this.counts.opened = this.#breaker.opened;
-    this.#options.onFault({ package: this.package, reason: `${what}: ${message}${then}`, stack });
+    this.#options.onFault({
+      package: this.package,
+      reason: `${what}: ${message}${left}`,
+      stack,
+      ...this.#placeOf(account),
+      ...(openMs > 0 && { openMs }),
+    });
   }
 
-  #teardown(): void {
+  #placeOf({ use, part }: Account): Pick<SandboxFault, "place" | "path"> {
+    const found = this.#uses.find(({ id }) => id === use);
+    if (found === undefined) return {};
+    if (part === 0) return { place: found.place, path: "" };
+    // Beside the use, in the chain that both are in.
+    const place = found.place.slice(0, found.place.lastIndexOf("/"));
+    return { place, path: this.#paths.get(use)?.get(part) ?? "" };
+  }
+
+  /** The failure policy answers streams whose hooks the isolate has called and not answered; all others may begin anew. */
+  #teardown(begun: number): void {
     this.#build++;
+    const unbegun = this.#inbox.detach(begun);
     this.#stats?.end();
     if (this.#isolate !== undefined) this.#tellUsage();
     if (this.#isolate !== undefined) this.#isolate.gate[GATE.OPEN] = -1;
@@ -748,14 +835,18 @@ export class Sandbox {
     if (this.#isolate !== undefined && this.#away === 0)
       this.#options.supply.giveMemory(this.#isolate.memory);
     this.#away = 0;
-    this.#isolate = this.#inbox = this.#stats = undefined;
+    this.#isolate = this.#stats = undefined;
     clearTimeout(this.#wakeTimer);
     this.#wakeAt = Number.POSITIVE_INFINITY;
     this.#asked.length = 0;
     this.#answers.clear();
     this.#due = this.#more = false;
     this.#lazy = 0;
-    for (const token of this.#tokens.clear()) this.#answerByPolicy(token);
+    for (const token of this.#tokens.clear()) {
+      if (unbegun.has(baseOf(token)) && !this.#disposed)
+        this.#options.onVerdict(token, 0, -STATUS.AGAIN);
+      else this.#answerByPolicy(token);
+    }
   }
 
   #rebuildIn(ms: number): void {
@@ -779,7 +870,10 @@ export class Sandbox {
     // A `prepare` may have built it meanwhile.
     if (this.#isolate === undefined) {
       try {
-        const made = await this.#make(this.#uses);
+        const now = this.#now();
+        const uses = this.#uses.filter((use) => !this.#mustRest(use, now));
+        this.#left = this.#uses.filter((use) => this.#mustRest(use, now));
+        const made = await this.#make(uses);
         if (made.refusals.length > 0) {
           made.isolate.dispose();
           throw new Error(`setup refuses what it took before: ${made.refusals[0]!.message}`);
@@ -788,10 +882,21 @@ export class Sandbox {
         this.counts.rebuilt++;
       } catch (error) {
         if (!this.#disposed) this.#fault("rebuild", error);
-        return;
       }
     }
-    this.#breaker.onRebuilt();
+  }
+
+  /** Code of this use's own has failed too often, so that the isolate is built without it. */
+  #mustRest({ id }: SandboxUse, now: number): boolean {
+    return this.#accounts.state({ use: id, part: 0 }, now) === "open";
+  }
+
+  /** Sets uses up again that have rested long enough. */
+  async #takeBack(isolate: SandboxIsolate, now: number): Promise<void> {
+    const uses = this.#left.filter((use) => !this.#mustRest(use, now));
+    if (uses.length === 0) return;
+    const refusals = await this.#setUp(isolate, uses);
+    if (refusals.length === 0) this.#left = this.#left.filter((use) => !uses.includes(use));
   }
 
   /** No stream and no use is left: tells the package of the last streams' ends, disposes of its uses, and ends the sandbox. */
@@ -807,14 +912,14 @@ export class Sandbox {
 
   get #hasRecords(): boolean {
     const inbox = this.#inbox;
-    return inbox !== undefined && (inbox.count > 0 || inbox.backlog > 0);
+    return this.#isolate !== undefined && (inbox.count > 0 || inbox.backlog > 0);
   }
 
   /** Ends the sandbox. The failure policy answers the streams that still wait. */
   dispose(): void {
     if (this.#disposed) return;
     this.#disposed = true;
-    this.#teardown();
+    this.#teardown(0);
     clearTimeout(this.#rebuildTimer);
     clearTimeout(this.#lazyTimer);
     clearTimeout(this.#mergeTimer);

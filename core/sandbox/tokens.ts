@@ -1,5 +1,6 @@
 // Hot path: every record and every answer is looked up here (test/bench/sandbox.ts).
 import { baseOf, SLOT_MAX, slotOf } from "../inside/sandbox/layout.ts";
+import type { Account } from "./accounts.ts";
 
 /**
  * The streams that a sandbox knows, by token, and those of their lanes (request, response) that wait for an answer of it: an answer
@@ -9,6 +10,9 @@ export class Tokens {
   #live = new Int32Array(1024);
   /** By slot. Bit 0: the request lane waits; bit 1: the response lane. */
   #waiting = new Uint8Array(1024);
+  /** Their accounts. */
+  #uses = new Int32Array(1024);
+  #parts = new Uint16Array(1024);
   /** Deadline of a lane that was left pending, by slot * 2 + lane. */
   #lateAt = new Float64Array(2048);
   #pending: number[] = [];
@@ -20,13 +24,20 @@ export class Tokens {
     return this.#count;
   }
 
-  /** Adds a stream. */
-  add(token: number): void {
+  /** Adds a stream, which is charged to this account. */
+  add(token: number, use: number, part: number): void {
     const slot = slotOf(token);
     if (slot >= this.#live.length) this.#grow(slot);
     if (this.#live[slot] === 0) this.#count++;
     this.#live[slot] = baseOf(token);
     this.#waiting[slot] = 0;
+    this.#uses[slot] = use;
+    this.#parts[slot] = part;
+  }
+
+  accountOf(token: number): Account {
+    const slot = slotOf(token);
+    return { use: this.#uses[slot]!, part: this.#parts[slot]! };
   }
 
   #grow(slot: number): void {
@@ -39,6 +50,12 @@ export class Tokens {
     const waiting = new Uint8Array(size);
     waiting.set(this.#waiting);
     this.#waiting = waiting;
+    const uses = new Int32Array(size);
+    uses.set(this.#uses);
+    this.#uses = uses;
+    const parts = new Uint16Array(size);
+    parts.set(this.#parts);
+    this.#parts = parts;
     const lateAt = new Float64Array(size * 2);
     lateAt.set(this.#lateAt);
     this.#lateAt = lateAt;

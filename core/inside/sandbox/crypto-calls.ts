@@ -1,6 +1,7 @@
 import { latin1Decode } from "@tsproxy/sdk";
 import type { CryptoAnswer, CryptoCall } from "../crypto.ts";
 import { PART_SIZE } from "./layout.ts";
+import type { Running } from "./running.ts";
 
 /** Most crypto calls of one sandbox at a time; core accepts no more, further ones wait here. */
 export const CRYPTO_CALLS_MAX = 64;
@@ -28,6 +29,9 @@ const LOST: CryptoAnswer = {
 
 interface Waiting {
   bytes: string;
+  /** The account that has called. */
+  readonly use: number;
+  readonly part: number;
   resolve(answer: CryptoAnswer): void;
 }
 
@@ -36,10 +40,16 @@ export class CryptoCalls {
   readonly #send: (head: CryptoMessage, bytes: Uint8Array) => void;
   readonly #waiting = new Map<number, Waiting>();
   readonly #queue: (() => void)[] = [];
+  readonly #running: Running;
   #next: number;
 
-  constructor(send: (head: CryptoMessage, bytes: Uint8Array) => void, firstCall: number) {
+  constructor(
+    send: (head: CryptoMessage, bytes: Uint8Array) => void,
+    running: Running,
+    firstCall: number,
+  ) {
     this.#send = send;
+    this.#running = running;
     this.#next = firstCall;
   }
 
@@ -47,19 +57,20 @@ export class CryptoCalls {
     // A call that must wait copies its bytes, which may be lent.
     const bytes = this.#waiting.size < CRYPTO_CALLS_MAX ? data : data.slice();
     return new Promise((resolve) => {
-      const begin = (): void => this.#begin(what, bytes, resolve);
+      const { use, part } = this.#running;
+      const begin = (): void => this.#begin(what, bytes, { bytes: "", use, part, resolve });
       if (this.#waiting.size < CRYPTO_CALLS_MAX) begin();
       else this.#queue.push(begin);
     });
   }
 
-  #begin(what: CryptoCall, data: Uint8Array, resolve: Waiting["resolve"]): void {
+  #begin(what: CryptoCall, data: Uint8Array, waiting: Waiting): void {
     const call = this.#next++;
     let at = 0;
     for (; data.length - at > PART_SIZE; at += PART_SIZE)
       this.#send({ call, op: "data" }, data.subarray(at, at + PART_SIZE));
     this.#send({ call, op: "run", what }, data.subarray(at));
-    this.#waiting.set(call, { bytes: "", resolve });
+    this.#waiting.set(call, waiting);
   }
 
   onReply(reply: CryptoReply, bytes: Uint8Array): void {
@@ -68,6 +79,7 @@ export class CryptoCalls {
     waiting.bytes += latin1Decode(bytes, 0, bytes.length);
     if (reply.op === "data") return;
     this.#waiting.delete(reply.call);
+    this.#running.enter(waiting.use, waiting.part);
     const answer = reply.op === "lost" ? LOST : reply.answer;
     waiting.resolve("bytes" in answer ? { bytes: waiting.bytes } : answer);
     this.#queue.shift()?.();

@@ -9,6 +9,7 @@ import {
   utf8Encode,
 } from "@tsproxy/sdk";
 import { PART_SIZE } from "./layout.ts";
+import type { Running } from "./running.ts";
 
 /** Most fetches of one sandbox at a time. A Lua script that waits for one takes 6 KiB of the sandbox's 64 MiB. */
 export const CALLS_MAX = 10_240;
@@ -64,12 +65,19 @@ interface Way {
 export class Fetches {
   readonly #way: Way;
   readonly #timer: (onFired: () => void) => Timer;
+  readonly #running: Running;
   readonly #calls = new Map<number, Call>();
   #next: number;
 
-  constructor(way: Way, timer: (onFired: () => void) => Timer, firstCall: number) {
+  constructor(
+    way: Way,
+    timer: (onFired: () => void) => Timer,
+    running: Running,
+    firstCall: number,
+  ) {
     this.#way = way;
     this.#timer = timer;
+    this.#running = running;
     this.#next = firstCall;
   }
 
@@ -82,19 +90,25 @@ export class Fetches {
       );
     const id = this.#next++;
     // An object and not a closure, which would keep the request alive too: thousands of fetches may wait.
-    const call = new Call(id, this.#way, this.#timer, this.#calls);
+    const call = new Call(id, this.#way, this.#timer, this.#calls, this.#running);
     this.#calls.set(id, call);
     call.begin(String(target), init);
     return call.response;
   }
 
   onReply(reply: FetchReply, bytes: Uint8Array): void {
-    this.#calls.get(reply.call)?.onReply(reply, bytes);
+    const call = this.#calls.get(reply.call);
+    if (call === undefined) return;
+    this.#running.enter(call.use, call.part);
+    call.onReply(reply, bytes);
   }
 }
 
 /** One fetch, as the sandbox sees it. */
 class Call {
+  /** The account that has called. */
+  readonly use: number;
+  readonly part: number;
   readonly #id: number;
   readonly #way: Way;
   readonly #calls: Map<number, Call>;
@@ -117,7 +131,10 @@ class Call {
     way: Way,
     timer: (onFired: () => void) => Timer,
     calls: Map<number, Call>,
+    { use, part }: Running,
   ) {
+    this.use = use;
+    this.part = part;
     this.#id = id;
     this.#way = way;
     this.#calls = calls;

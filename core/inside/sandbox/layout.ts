@@ -10,7 +10,8 @@ import type { StreamPart } from "@tsproxy/sdk";
  *
  * Record: one hook call, with the head or chunk it is about. Verdict: the answer that says what a hook returned.
  * Box: one sandbox; also its block of shared memory (BOX), which holds incoming records, their bytes, and answers.
- * Use: one place in the config that uses the package. Token: one stream in one filter. Lane: one direction of that stream.
+ * Use: one place in the config that uses the package. Part: one per-route config of a use; 0: the use's own config. Faults are
+ * charged to both together, the account. Token: one stream in one filter. Lane: one direction of that stream.
  * Gate: the way past core (gate.ts): the chain writes into the block itself and enters the sandbox within its own crossing.
  * Crossing: one call of `run` in the chain's isolate (ring.ts). Entry: one call of `run` in the sandbox, by core or by a gate.
  *
@@ -43,6 +44,8 @@ export const HOOK = {
   DOWNSTREAM: 1 << 22,
   /** Balancers only: the source reads `activeRequests` of hosts. */
   ACTIVE_REQUESTS: 1 << 23,
+  /** Told by setup: the filters keep nothing from one hook to the next (`stateless` of HttpFilterFactory). */
+  STATELESS: 1 << 24,
 } as const;
 export type HookMask = number;
 
@@ -135,12 +138,19 @@ export const RECORD_FLAG = {
   FOLLOWS: 16,
 } as const;
 
+/** Parts of one use have numbers up to this; further ones share the last. */
+export const PART_MAX = 0xffff;
+/** The bits that name `part` among the flags of a record. */
+export const partFlags = (part: number): number => part << 8;
+/** The part that a record is charged to, from its first word. */
+export const partOf = (kind: number): number => kind >>> 16;
+
 /**
  * Words of a record's head. The range is the bytes of the HTTP head or chunk that the record is about: RANGE_AT is their offset
  * in the worker's memory, or 0 if they are the tail of the record (padded to a multiple of 8).
  */
 export const RECORD = {
-  /** kind | flags << 8 */
+  /** kind | flags << 8 | part << 16 */
   KIND: 0,
   TOKEN: 1,
   USE: 2,
@@ -334,6 +344,8 @@ export const STATUS = {
   ACK: 100,
   /** The failure policy says to go on without the filter. */
   SKIP: 200,
+  /** The isolate has ended and holds nothing of the stream; no hook was called with the record: it may be sent again. */
+  AGAIN: 409,
   /** The sandbox was stopped before it answered. */
   GONE: 410,
   FAULT: 500,
@@ -350,9 +362,14 @@ export const BOX = {
   MORE: 1,
   /** 1: `run` has reached its end. An error that the entry throws after that is an unhandled promise rejection. */
   RAN: 2,
+  /** Number of records of this entry that have been begun. */
+  BEGUN: 3,
   /** Float64 at these words: the time now, and when the next timer fires (Infinity: none), both in monotonic milliseconds. */
   NOW: 4,
   WAKE_AT: 6,
+  /** The account of the code that runs now. USE 0: not known. */
+  USE: 8,
+  PART: 9,
   /** Byte offsets: table of records, bytes of records, answers. */
   RECORDS: 64,
   RECORD_COUNT,
@@ -387,12 +404,31 @@ export const GATE = {
   PENDING_MAX: 1024,
   WORDS: 16 + 1024,
 } as const;
-/** Words of an entry in the record table: offset and size of the record, then of its range. A stream's end: [-1, token, 0, 0]. */
+/**
+ * Words of an entry in the record table: offset and size of the record, then of its range. A stream's end: -1, token, use, part; the
+ * chain leaves the last two 0.
+ */
 export const RECORD_WORDS = 4;
 /** Time limits of an entry are for this many records; an entry with more of them may take proportionally longer. */
 export const RECORDS_OF_LIMIT = 64;
 /** Number of cells for the sandbox's own stats. */
 export const STATS_CELLS = 8192;
+
+/**
+ * The streams whose records in the table of `count` all lie behind the first `begun`, by tokens with lane bit 0: the sandbox was
+ * stopped before it has seen anything of them in this entry.
+ */
+export function unbegunIn(words: Int32Array, begun: number, count: number): Set<number> {
+  const streams = new Set<number>();
+  for (let k = count - 1; k >= 0; k--) {
+    const i = (BOX.RECORDS >> 2) + k * RECORD_WORDS;
+    const isEnd = words[i] === -1;
+    const token = baseOf(isEnd ? words[i + 1]! : words[(words[i]! >> 2) + RECORD.TOKEN]!);
+    if (k < begun) streams.delete(token);
+    else if (!isEnd) streams.add(token);
+  }
+  return streams;
+}
 
 /** Framing and hop-by-hop fields, which only the codec may set (RFC 9110 §7.6.1, RFC 9112 §6). */
 export const FRAMING: ReadonlySet<string> = new Set([

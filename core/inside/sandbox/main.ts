@@ -22,7 +22,9 @@ import { handedOver } from "./handover.ts";
 import {
   BOX,
   baseOf,
+  HOOK,
   KIND,
+  partOf,
   RECORD,
   RECORD_FLAG,
   RECORD_WORDS,
@@ -56,6 +58,9 @@ let definition: Definition;
 const uses = new Map<number, SandboxContext>();
 /** Streams, connections, askers and balancers by the slot of their token. */
 const states: (StreamState | ConnectionState | AskState | BalancerState | undefined)[] = [];
+/** The account of each of them. */
+const useBySlot: number[] = [];
+const partBySlot: number[] = [];
 
 /** `box`: the block (BOX); `stats`: cells of the sandbox's stats; `seed`: random bytes, one char each. */
 export function init(
@@ -93,6 +98,7 @@ export function shareCells(memory: SharedArrayBuffer): void {
 
 /** `text`: JSON of [key, value] of all runtime values. */
 export function setRuntime(text: string): void {
+  around.running.beginEntry();
   around.runtime.replace(JSON.parse(text));
 }
 
@@ -136,12 +142,11 @@ export function describe(): string {
   });
 }
 
-/** The mask of STREAM_PARTS that the factory's filters read, the only ones sent here; undefined: it has no `reads`. */
-function readsOf(factory: unknown): number | undefined {
-  const { reads } = factory as HttpFilterFactory;
-  if (reads === undefined) return undefined;
-  let mask = 0;
-  for (const [part, bit] of STREAM_PARTS) if (reads.includes(part)) mask |= bit;
+/** What the factory tells of its filters: the mask of STREAM_PARTS that they read, the only ones sent here, and STATELESS. */
+function readsOf(factory: unknown): number {
+  const { reads, stateless } = factory as HttpFilterFactory;
+  let mask = stateless === true ? HOOK.STATELESS : 0;
+  for (const [part, bit] of STREAM_PARTS) if (reads?.includes(part) !== false) mask |= bit;
   return mask;
 }
 
@@ -152,8 +157,10 @@ function readsOf(factory: unknown): number | undefined {
 export function prepare(text: string): string {
   const refusals: { place: string; path: string; message: string; stack: string }[] = [];
   const made: { use: SandboxUse; cx: SandboxContext; factory: unknown }[] = [];
+  around.running.beginEntry();
   for (const use of JSON.parse(text) as SandboxUse[]) {
     const cx = new SandboxContext(around, use);
+    around.running.enter(use.id, 0);
     try {
       const factory = definition.setup(use.config as never, cx);
       const wrong = misuse(definition.kind, factory) ?? outOfPlace(factory);
@@ -180,11 +187,12 @@ export function prepare(text: string): string {
     addUse(use.id, factory, cx);
   }
   around.tellStats();
+  around.running.endEntry();
   const reads = made.map(({ use, factory }) => [use.id, readsOf(factory)] as const);
   const policies = definition.kind === "balancer" ? made : [];
   return JSON.stringify({
     refusals,
-    reads: reads.filter(([, mask]) => mask !== undefined),
+    reads,
     policies: policies.map(({ use, factory }) => {
       const { localities, hashing = false } = factory as LevelPolicy;
       return [use.id, { localities, hashing } satisfies ToldPolicy];
@@ -219,6 +227,8 @@ function addUse(id: number, factory: unknown, cx: SandboxContext): void {
 
 /** A use has left the config and its last stream has ended. */
 export function release(id: number): void {
+  around.running.beginEntry();
+  around.running.enter(id, 0);
   uses.get(id)?.dispose();
   uses.delete(id);
   streams.removeUse(id);
@@ -230,7 +240,9 @@ export function release(id: number): void {
 /** JSON of [use, state][]: what each use leaves to the next generation. */
 export function handover(): string {
   const left: [number, unknown][] = [];
+  around.running.beginEntry();
   for (const [id, cx] of uses) {
+    around.running.enter(id, 0);
     try {
       const state = cx.handover();
       if (state !== undefined) left.push([id, handedOver(state)]);
@@ -243,23 +255,28 @@ export function handover(): string {
 
 /** One entry: fires due timers and handles the first `count` records of the table. All earlier answers have been taken. */
 export function run(count: number): void {
+  const { running } = around;
   around.outbox.begin();
+  running.beginEntry();
   around.clock.advance();
   if (count > 0) around.serves = true;
   const { words } = around;
   words[BOX.RAN] = 0;
   for (let k = 0, i = BOX.RECORDS >> 2; k < count; k++, i += RECORD_WORDS) {
     if (words[i] === -1) {
+      words[BOX.BEGUN] = k + 1;
       end(words[i + 1]!);
       continue;
     }
     let followers = 0;
     while (k + 1 + followers < count && isFollower(i + (1 + followers) * RECORD_WORDS)) followers++;
+    words[BOX.BEGUN] = k + 1 + followers;
     record(words[i]! >> 2, words[i + 2]!, words[i + 2]! + words[i + 3]!, i, followers);
     k += followers;
     i += followers * RECORD_WORDS;
   }
   around.tellStats();
+  running.endEntry();
   words[BOX.RAN] = 1;
 }
 
@@ -275,14 +292,21 @@ function followerAt(i: number, leader: StreamState): StreamState {
   const w = words[i]! >> 2;
   const token = words[w + RECORD.TOKEN]!;
   const slot = slotOf(token);
+  around.running.enter(words[w + RECORD.USE]!, partOf(words[w]!));
   const known = states[slot];
   if (known instanceof StreamState && known.token === baseOf(token)) {
     streams.updateFollower(known, words, bytes, w, leader);
     return known;
   }
   const state = streams.createFollower(baseOf(token), words, bytes, w, leader);
-  states[slot] = state;
+  keep(slot, state);
   return state;
+}
+
+function keep(slot: number, state: (typeof states)[number]): void {
+  states[slot] = state;
+  useBySlot[slot] = around.running.use;
+  partBySlot[slot] = around.running.part;
 }
 
 /** Handles the record at word `w` with its range. `place`: its word in the table; the next `followers` records follow it. */
@@ -303,6 +327,7 @@ function record(
     around.onReply(words, w, range, rangeEnd);
     return;
   }
+  around.running.enter(words[w + RECORD.USE]!, partOf(words[w]!));
   let state = states[slot];
   if (state !== undefined && state.token !== base) state = undefined;
   if ((flags & RECORD_FLAG.CREATE) !== 0 && state === undefined) {
@@ -315,7 +340,7 @@ function record(
       streams.fail(token, "create", error);
       return;
     }
-    states[slot] = state;
+    keep(slot, state);
   }
   if (kind === KIND.CHOOSE) {
     const asked = state instanceof BalancerState ? state : undefined;
@@ -342,6 +367,7 @@ function end(token: number): void {
   const state = states[slotOf(token)];
   if (state === undefined || state.token !== baseOf(token)) return;
   states[slotOf(token)] = undefined;
+  around.running.enter(useBySlot[slotOf(token)]!, partBySlot[slotOf(token)]!);
   if (state instanceof StreamState) streams.end(state);
   else if (state instanceof AskState) asks.end(state);
   else if (state instanceof BalancerState) balancers.end(state);

@@ -7,6 +7,7 @@ import { Fetches, type FetchMessage, type FetchReply } from "./fetches.ts";
 import { SandboxFiles } from "./files.ts";
 import { ANSWER, BOX, RECORD, STATS_CELLS } from "./layout.ts";
 import { Outbox } from "./outbox.ts";
+import { Running } from "./running.ts";
 
 const THROWN_A_SECOND = 20; // errors sent with message and stack; further ones are only counted
 const LINES_A_SECOND = 1000; // log lines; the next line or error of a later second reports how many were dropped
@@ -18,6 +19,7 @@ export class Surroundings {
   readonly longs: BigInt64Array;
   readonly bytes: Uint8Array;
   readonly outbox: Outbox;
+  readonly running: Running;
   readonly clock: Clock;
   readonly stats: StatsTable;
   readonly runtime = new Runtime();
@@ -46,7 +48,8 @@ export class Surroundings {
     this.bytes = new Uint8Array(box);
     this.outbox = new Outbox(this.words, this.bytes);
     this.files = new SandboxFiles(this.outbox);
-    this.clock = new Clock(box, (error) => this.thrown(0, "timer", error));
+    this.running = new Running(this.words);
+    this.clock = new Clock(box, this.running, (error) => this.thrown(0, "timer", error));
     this.stats = new StatsTable(new Float64Array(stats, 0, STATS_CELLS), () =>
       this.log("warn", "no cells are left for further stats", {}),
     );
@@ -59,9 +62,11 @@ export class Surroundings {
         return outbox.room;
       },
     };
-    this.fetches = new Fetches(way, (onFired) => this.clock.timer(onFired), firstCall);
+    const timer = (onFired: () => void) => this.clock.timer(onFired);
+    this.fetches = new Fetches(way, timer, this.running, firstCall);
     this.crypto = new CryptoCalls(
       (message, bytes) => this.#call(ANSWER.CRYPTO, message, bytes),
+      this.running,
       firstCall,
     );
   }
@@ -174,11 +179,13 @@ export function describeError(error: unknown): { message: string; stack: string 
 /** Timers of a sandbox: a wheel, and BOX.WAKE_AT, which tells core when to enter next. */
 class Clock {
   readonly #wheel: TimerWheel;
+  readonly #running: Running;
   readonly #times: Float64Array;
   #soon: (() => void)[] = [];
   readonly #onError: (error: unknown) => void;
 
-  constructor(box: SharedArrayBuffer, onError: (error: unknown) => void) {
+  constructor(box: SharedArrayBuffer, running: Running, onError: (error: unknown) => void) {
+    this.#running = running;
     this.#times = new Float64Array(box);
     this.#wheel = new TimerWheel(onError, () => this.#wakeForTimers());
     this.#onError = onError;
@@ -190,12 +197,12 @@ class Clock {
   }
 
   timer(onFired: () => void): Timer {
-    return new SandboxTimer(this.#wheel.timer(onFired));
+    return new SandboxTimer(this.#wheel.timer(this.#running.charged(onFired)));
   }
 
   /** Calls back in the next entry, which core makes at once. */
   soon(call: () => void): void {
-    this.#soon.push(call);
+    this.#soon.push(this.#running.charged(call));
     this.#times[WAKE_AT] = this.now;
   }
 

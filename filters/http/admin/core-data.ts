@@ -62,6 +62,8 @@ export interface PackageSnapshot {
   readonly uses: number;
   /** How often the sandbox was stopped, or a hook threw. */
   readonly faults?: number;
+  /** Places of the config that are in their failure policy now, because their code has failed too often; `*`: all. */
+  readonly open?: readonly string[];
   readonly types?: readonly string[];
 }
 

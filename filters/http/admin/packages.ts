@@ -19,7 +19,11 @@ function packageText(p: PackageSnapshot, width: number, nameWidth: number): stri
   const line =
     `${p.package.padEnd(width)}  ${p.name.padEnd(nameWidth)}  ${p.state.padEnd(6)}  ` +
     `generation ${p.generation}, ${p.uses} ${p.uses === 1 ? "use" : "uses"}, ${p.origin}, group ${p.group}${faults(p)}\n`;
-  return [line, ...(p.errors ?? []).map(errorText)].join("");
+  const open = (p.open ?? []).map(
+    (place) => `    not entered now: ${place}
+`,
+  );
+  return [line, ...open, ...(p.errors ?? []).map(errorText)].join("");
 }
 
 function errorText({ file, line, column, message, frame = "" }: PackageError): string {
@@ -43,6 +47,7 @@ function packageJson(p: PackageSnapshot): unknown {
     state: p.state,
     uses: p.uses,
     ...((p.faults ?? 0) > 0 && { faults: p.faults }),
+    ...(p.open !== undefined && { open: p.open }),
     built_at: p.builtAt,
     ...(p.errors !== undefined && { errors: p.errors }),
   };

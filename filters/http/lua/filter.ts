@@ -86,26 +86,32 @@ class LuaFilter implements RunOwner {
     return result;
   }
   requestBody(chunk: Chunk, endStream: boolean): HookResult {
-    return this.#request?.onBody(chunk, endStream);
+    return begun(this.#request).onBody(chunk, endStream);
   }
   requestTrailers(trailers: HeaderMap): HookResult {
-    return this.#request?.onTrailers(trailers);
+    return begun(this.#request).onTrailers(trailers);
   }
   responseHeaders(headers: ResponseHeaders, endStream: boolean): EndResult {
     this.#response = new Run(this, headers, true, endStream);
     return this.#response.begin(this.script.onResponse!);
   }
   responseBody(chunk: Chunk, endStream: boolean): HookResult {
-    return this.#response?.onBody(chunk, endStream);
+    return begun(this.#response).onBody(chunk, endStream);
   }
   responseTrailers(trailers: HeaderMap): HookResult {
-    return this.#response?.onTrailers(trailers);
+    return begun(this.#response).onTrailers(trailers);
   }
 
   end(): void {
     this.#request?.end();
     this.#response?.end();
   }
+}
+
+/** A body must not pass a script that was to see it: its stream fails if the run was lost with the sandbox. */
+function begun(run: Run | undefined): Run {
+  if (run === undefined) throw new Error("its run was lost when the sandbox was stopped");
+  return run;
 }
 
 /** Methods that a run may still be waiting in when its stream ends: a script that names none of them needs no `onEnd`. */
@@ -192,7 +198,8 @@ export default defineHttpFilter({
       return make === undefined ? NO_FILTER : make(stream, route.filterContext);
     };
     // A filter without scripts of its own runs those of routes, which may read any part of a stream.
-    return scripts.length === 0 ? create : Object.assign(create, { reads: partsOf(scripts) });
+    const reads = scripts.length === 0 ? undefined : partsOf(scripts);
+    return Object.assign(create, { ...(reads && { reads }), stateless: true });
   },
 });
 

@@ -93,24 +93,25 @@ function filterFor(script: Script, stream: HttpStream): HttpFilter {
   let req: ScriptRequest | undefined;
   const filter: HttpFilter = {};
   if (onRequest !== undefined) {
-    let call: Call;
+    let call: Call | undefined;
     filter.onRequestHeaders = (headers, endStream) => {
       const message = new ScriptRequest(headers, !endStream);
       req = message;
       call = new Call(script, message);
       return call.begin(() => onRequest(message, stream));
     };
-    if (script.usesBody) filter.onRequestBody = (chunk) => call.body(chunk);
+    // Without a call, another filter object has read the head and has not held it.
+    if (script.usesBody) filter.onRequestBody = (chunk) => call?.body(chunk);
   }
   if (onResponse !== undefined) {
-    let call: Call;
+    let call: Call | undefined;
     filter.onResponseHeaders = (headers, endStream) => {
       const message = new ScriptResponse(headers, !endStream);
       call = new Call(script, message);
       const request = (req ??= new ScriptRequest(stream.request, false));
       return call.begin(() => onResponse(message, request, stream));
     };
-    if (script.usesBody) filter.onResponseBody = (chunk) => call.body(chunk);
+    if (script.usesBody) filter.onResponseBody = (chunk) => call?.body(chunk);
   }
   return filter;
 }
@@ -136,6 +137,7 @@ export default defineHttpFilter({
     const own = new Script(config, cx);
     const make = (stream: HttpStream) =>
       filterFor((stream.routeConfig as Script | undefined) ?? own, stream);
-    return Object.assign(make, { reads: PARTS.filter((part) => own.names(part)) });
+    const reads = PARTS.filter((part) => own.names(part));
+    return Object.assign(make, { reads, stateless: true });
   },
 });

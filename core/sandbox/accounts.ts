@@ -1,0 +1,104 @@
+import { Breaker } from "./breaker.ts";
+
+/** What a fault is charged to: a use, and one of its per-route configs (part 0: none). Use 0: nobody knows. */
+export interface Account {
+  readonly use: number;
+  readonly part: number;
+}
+export const NOBODY: Account = { use: 0, part: 0 };
+
+/** So many faults in 10 s, whoever they are charged to, are the package's own. */
+const FAULTS_OF_ALL = 12;
+/** Most accounts that are remembered; if there are more, the oldest is forgotten. */
+const ACCOUNTS_MAX = 1024;
+
+const keyOf = ({ use, part }: Account): number => part * 2 ** 32 + use;
+
+/** The breakers of one sandbox: one for each account that has failed, and those that concern all of them. */
+export class Accounts {
+  readonly #byKey = new Map<number, Breaker>();
+  /** Faults that cannot be charged to anybody. */
+  #ofNobody = new Breaker();
+  /** All faults. */
+  #ofAll = new Breaker(FAULTS_OF_ALL);
+  /** Nothing has failed for a long time. */
+  isClean = true;
+
+  /** Charges a fault. Answers for how many milliseconds this account and the whole sandbox are left alone. */
+  fault(account: Account, now: number): { readonly own: number; readonly all: number } {
+    this.isClean = false;
+    const all = this.#ofAll.fault(now);
+    if (account.use === 0) {
+      const own = this.#ofNobody.fault(now);
+      return { own, all: Math.max(own, all) };
+    }
+    const key = keyOf(account);
+    let breaker = this.#byKey.get(key);
+    if (breaker === undefined) {
+      breaker = new Breaker();
+      if (this.#byKey.size >= ACCOUNTS_MAX)
+        for (const oldest of this.#byKey.keys()) {
+          this.#byKey.delete(oldest);
+          break;
+        }
+      this.#byKey.set(key, breaker);
+    }
+    return { own: breaker.fault(now), all };
+  }
+
+  /** Whether anything is suspect, so that records of different accounts must not be mixed. */
+  anySuspect(now: number): boolean {
+    if (this.isClean) return false;
+    if (this.#isSuspect(now)) return true;
+    for (const breaker of this.#byKey.values()) if (breaker.isSuspect(now)) return true;
+    return false;
+  }
+
+  #isSuspect(now: number): boolean {
+    return this.#ofNobody.isSuspect(now) || this.#ofAll.state(now) !== "closed";
+  }
+
+  /** Whether this account must run alone, on another thread. While there are suspects, those whom nobody knows are. */
+  isSuspect(account: Account, now: number): boolean {
+    if (account.use === 0 || this.#isSuspect(now)) return true;
+    return this.#byKey.get(keyOf(account))?.isSuspect(now) === true;
+  }
+
+  /** Whether a new stream of that account may run. */
+  lets(account: Account, now: number, token: number, isLive: (token: number) => boolean): boolean {
+    if (this.isClean) return true;
+    if (!this.#ofNobody.lets(now, token, isLive) || !this.#ofAll.lets(now, token, isLive))
+      return false;
+    return this.#byKey.get(keyOf(account))?.lets(now, token, isLive) !== false;
+  }
+
+  /** An entry of this account alone has ended well. */
+  succeeded(account: Account, now: number): void {
+    this.#ofNobody.succeeded(now);
+    this.#ofAll.succeeded(now);
+    if (account.use !== 0) this.#byKey.get(keyOf(account))?.succeeded(now);
+  }
+
+  state(account: Account, now: number): "closed" | "open" | "half-open" {
+    return this.#byKey.get(keyOf(account))?.state(now) ?? "closed";
+  }
+
+  /** The worst state of all. */
+  worst(now: number): "closed" | "open" | "half-open" {
+    const states = [this.#ofNobody, this.#ofAll, ...this.#byKey.values()].map((b) => b.state(now));
+    return states.find((s) => s === "open") ?? states.find((s) => s === "half-open") ?? "closed";
+  }
+
+  /** Forgets what has been good for long. To be called from time to time. */
+  forgive(now: number): void {
+    if (this.isClean) return;
+    for (const [key, breaker] of this.#byKey) if (breaker.isForgiven(now)) this.#byKey.delete(key);
+    this.isClean =
+      this.#byKey.size === 0 && this.#ofNobody.isForgiven(now) && this.#ofAll.isForgiven(now);
+  }
+
+  /** A use has ended. */
+  forget(use: number): void {
+    for (const key of this.#byKey.keys()) if (key % 2 ** 32 === use) this.#byKey.delete(key);
+  }
+}
