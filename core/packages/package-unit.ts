@@ -64,8 +64,11 @@ export class PackageUnit {
   next: Built | undefined;
   /** Why the newest files are not in service. */
   problems: readonly Problem[] = [];
-  /** An isolate had to be stopped inside `next`: until its files change it is not set up again, since that takes seconds. */
-  stopped = false;
+  /**
+   * What the config told `next` when an isolate had to be stopped inside it: until that or its files change it is not set up again,
+   * since that takes seconds. Undefined: none was.
+   */
+  stoppedWith: string | undefined;
   /** Its files are gone from disk. */
   gone = false;
   #inputs: ReadonlyMap<string, string> = new Map();
@@ -137,7 +140,7 @@ export class PackageUnit {
 
   async #build(describer: Describer): Promise<readonly Problem[]> {
     this.next = undefined;
-    this.stopped = false;
+    this.stoppedWith = undefined;
     this.#tried = true;
     this.#built = false;
     const began = performance.now();

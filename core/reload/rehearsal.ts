@@ -17,23 +17,27 @@ export interface RehearsalStage extends Stage {
   extend(config: RuntimeConfig, nth: number): Promise<readonly Refusal[]>;
 }
 
-export interface RehearsalOptions {
+/** A config's text, and what it is checked against. */
+export interface ConfigText {
   readonly file: string;
   readonly text: string;
-  /** `NamedFiles.now` of the files that the text named when it was last attempted. */
-  readonly named: string;
   readonly overlays?: readonly Overlay[];
   readonly packages: readonly PackageInfo[];
-  /** Hash of what the packages say of themselves. */
-  readonly said: string;
   readonly strict: boolean;
   /** As in LoadOptions. */
   readonly serves?: boolean;
   readonly allowUnknown?: boolean;
-  /** The node as the command line gives it; "": the config's applies. */
-  readonly node: { readonly id: string; readonly cluster: string };
   /** Changes a loaded config before it is set up. */
   readonly adjust?: ((config: RuntimeConfig) => void) | undefined;
+}
+
+export interface RehearsalOptions extends ConfigText {
+  /** `NamedFiles.now` of the files that the text named when it was last attempted. */
+  readonly named: string;
+  /** Hash of what the packages say of themselves. */
+  readonly said: string;
+  /** The node as the command line gives it; "": the config's applies. */
+  readonly node: { readonly id: string; readonly cluster: string };
   readonly canary: RehearsalStage;
   /** Where the sound part of a config that has errors is set up, so that all its errors are told at once. Serves nothing. */
   readonly trial: Stage;
@@ -133,7 +137,7 @@ async function problemsOfSound(
 }
 
 /** Checks a config, which takes most of a reload's time if it is large; so nothing is checked again that has not changed. */
-function load(options: RehearsalOptions): Loaded {
+export function load(options: ConfigText): Loaded {
   const {
     file,
     text,

@@ -481,7 +481,7 @@ test("sets code up once that an isolate was stopped in, and again when its files
     },
   });
   fs.writeFileSync(world.file("shout.ts"), filter("shout", "hangs 1"));
-  await world.says("network/shout stays at generation 1 until its files change");
+  await world.says("network/shout stays at generation 1 until its files or its config change");
   fs.writeFileSync(world.config, yaml("shout", 10001));
   await world.serving.until("the port", () => world.serving.listeners[0]?.address.port === 10001);
   fs.writeFileSync(world.file("other.ts"), filter("other", "v1"));
@@ -490,6 +490,32 @@ test("sets code up once that an isolate was stopped in, and again when its files
   fs.writeFileSync(world.file("shout.ts"), filter("shout", "hangs 2"));
   await world.serving.until("the second attempt", () => setUp === 2);
   fs.writeFileSync(world.file("shout.ts"), filter("shout", "v2"));
+  await world.serves("v2");
+});
+
+test("sets code up again that an isolate was stopped in when the config tells it something else", async () => {
+  let told = "hello";
+  const world = await started({
+    canary: ({ modules, config }) => {
+      const bad = modules.find((module) => textOf(module).includes("more:"));
+      const ref = config?.listeners[0]?.filterChains[0]?.filters[0];
+      if (ref !== undefined) told = JSON.stringify(ref.config);
+      if (bad === undefined || told.includes("ends")) return [];
+      const { package: name } = bad;
+      const message = `setup did not return, told ${told}`;
+      return [{ package: name, message, path: "", place: "", stack: "", stopped: true }];
+    },
+  });
+  const code = filter("shout", "v2").replace(
+    "{ word:",
+    "{ more: Type.Optional(Type.String()), word:",
+  );
+  fs.writeFileSync(world.file("shout.ts"), code);
+  await world.says("network/shout stays at generation 1 until its files or its config change");
+  // The code of before takes this, the next only the one that waits.
+  fs.writeFileSync(world.config, yaml("shout").replace("hello", "loops"));
+  await world.says('told {"word":"loops"}');
+  fs.writeFileSync(world.config, yaml("shout").replace("hello", "hello, more: ends"));
   await world.serves("v2");
 });
 

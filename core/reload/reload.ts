@@ -14,7 +14,9 @@ import { discoverDroppedIn, discoverShipped } from "../packages/packages.ts";
 import { formatProblem, type Problem, problem, shortPath } from "../problem.ts";
 import type { ListenerConfig, PackageInfo, RuntimeConfig } from "../protocol.ts";
 import {
+  type ConfigText,
   isRejected,
+  load,
   type RehearsalStage,
   type Rehearsed,
   type Rejected,
@@ -316,18 +318,46 @@ export class Reload {
     });
     await Promise.all(builds);
     setAsideDoubles(this.#units.values());
+    const config = this.#settledConfig(last);
+    const isNew = config !== undefined && lookOf(config.text, config.named) !== this.#tried;
+    fresh ||= isNew;
     for (const unit of this.#units.values()) {
+      const { next, stoppedWith } = unit;
       if (unit.gone && last) {
         edits.push({ type: "removal", unit });
         fresh = true;
-      } else if (unit.next !== undefined && !unit.stopped) edits.push({ type: "code", unit });
+      } else if (next === undefined) continue;
+      else if (
+        stoppedWith === undefined ||
+        (isNew && this.#told(unit, config.text) !== stoppedWith)
+      )
+        edits.push({ type: "code", unit });
     }
-    const config = this.#settledConfig(last);
-    if (config !== undefined) {
-      fresh ||= lookOf(config.text, config.named) !== this.#tried;
-      edits.push(config);
-    }
+    if (config !== undefined) edits.push(config);
     return fresh ? edits : [];
+  }
+
+  /** What a config tells the newest build of a package; of one that has errors, what its sound part does. */
+  #told(unit: PackageUnit, text: string): string {
+    const packages = this.#draft([{ type: "code", unit }]).values();
+    const loaded = load(this.#checked(text, [...packages]));
+    const config = loaded.ok ? loaded.config : loaded.sound?.config;
+    return unit.next!.infos.map((info) => configsOf(info.package, config)).join();
+  }
+
+  /** A config's text, to be checked against these packages. */
+  #checked(text: string, packages: readonly Built[]): ConfigText {
+    const { configFile, strict, overlays = [], allowUnknown = false, adjust } = this.#options;
+    return {
+      file: configFile === "" ? "--config-yaml" : configFile,
+      text,
+      overlays,
+      packages: packages.flatMap((built) => built.infos),
+      strict,
+      serves: true,
+      allowUnknown,
+      adjust,
+    };
   }
 
   /** The config, if it or a file that it names differs from what serves and all have been unchanged long enough. */
@@ -408,7 +438,7 @@ export class Reload {
       this.#configProblems = problems;
     } else if (edit.type === "code") {
       edit.unit.problems = problems;
-      edit.unit.stopped = stopped;
+      edit.unit.stoppedWith = stopped ? this.#told(edit.unit, this.#configText) : undefined;
     } else {
       const left = `the files of ${edit.unit.name} are gone, and the config still uses it; the last good generation goes on`;
       edit.unit.problems = [problem(left)];
@@ -420,29 +450,15 @@ export class Reload {
     const packages = [...this.#draft(edits).values()];
     const configEdit = edits.find((edit) => edit.type === "config");
     const generation = ++this.#generation;
-    const {
-      serving,
-      configFile,
-      strict,
-      node,
-      overlays = [],
-      allowUnknown = false,
-    } = this.#options;
+    const { serving, node } = this.#options;
     const isFirst = this.#live === undefined;
     const canary = isFirst ? serving : this.#options.canary;
     const change = changeOf(edits, generation);
     const rehearsed = await rehearse({
-      file: configFile === "" ? "--config-yaml" : configFile,
-      text: configEdit?.text ?? this.#configText,
+      ...this.#checked(configEdit?.text ?? this.#configText, packages),
       named: configEdit?.named ?? this.#live?.loaded.files.asRead ?? "",
-      packages: packages.flatMap((built) => built.infos),
       said: packages.map((built) => built.said).join(),
-      overlays,
-      strict,
-      serves: true,
-      allowUnknown,
       node,
-      adjust: this.#options.adjust,
       canary,
       trial: this.#options.canary,
       change,
@@ -521,6 +537,7 @@ export class Reload {
         unit.before = unit.live;
         unit.live = unit.next;
         unit.next = undefined;
+        unit.stoppedWith = undefined;
         unit.generation = generation;
       }
       unit.problems = [];
@@ -580,7 +597,7 @@ export class Reload {
       const rest =
         unit.live === undefined
           ? `${unit.name} cannot be used`
-          : `${unit.name} stays at generation ${unit.generation}${unit.stopped ? " until its files change" : ""}`;
+          : `${unit.name} stays at generation ${unit.generation}${unit.stoppedWith === undefined ? "" : " until its files or its config change"}`;
       tell(unit.source.id, unit.name, unit.problems, rest);
     }
     if (!this.#isSettling)
