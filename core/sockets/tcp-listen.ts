@@ -38,13 +38,14 @@ export function listenTcp(
         : { host: address.ip, port: address.port, reusePort: true, ipv6Only };
   return new Promise((resolve, reject) => {
     server.once("error", reject);
-    server.listen({ ...where, backlog }, () => {
+    // Of a descriptor's socket, Node takes the backlog from the second argument alone.
+    server.listen({ ...where, backlog }, backlog, () => {
       server.removeListener("error", reject);
       server.on("error", () => {});
       if (path === undefined) {
         if (keepAlive !== undefined) setKeepAlive(server, keepAlive);
-        const bound = server.address() as net.AddressInfo;
-        return resolve({ server, bound: { ip: bound.address, port: bound.port } });
+        const { address: ip, port } = server.address() as net.AddressInfo;
+        return resolve({ server, bound: { ...address, ip, port } });
       }
       if (isFile && address.mode !== undefined) chmodSync(path, address.mode);
       resolve({ server, bound: address });

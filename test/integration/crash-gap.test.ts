@@ -1,4 +1,6 @@
+import { once } from "node:events";
 import http from "node:http";
+import net from "node:net";
 import { afterEach, expect, it } from "vitest";
 import { eventually } from "./client.ts";
 import { address, bootstrap, direct, http as hcm, listener } from "./config.ts";
@@ -46,3 +48,26 @@ it.each([1, 2])(
     expect(await Promise.all(all)).toEqual(all.map(() => 200));
   },
 );
+
+it("after a crash, as many clients can wait in a listener's backlog as before", async () => {
+  // More than Node's own backlog of 511.
+  const clients = 600;
+  const more = { address: address(0), tcp_backlog_size: 1000 };
+  proxy = await Proxy.start({
+    config: bootstrap([listener("main", hcm([direct("/", "hello")]), more)], []),
+  });
+  const from = proxy.lines.length;
+  process.kill(proxy.processes()[0]!, "SIGKILL");
+  await proxy.line(/^watching /, from);
+  const [now] = proxy.processes();
+  const port = proxy.port("main");
+  process.kill(now!, "SIGSTOP");
+  try {
+    const all = Array.from({ length: clients }, () => net.connect({ host: "127.0.0.1", port }));
+    for (const socket of all) socket.on("error", () => {});
+    await Promise.all(all.map((socket) => once(socket, "connect")));
+    for (const socket of all) socket.destroy();
+  } finally {
+    process.kill(now!, "SIGCONT");
+  }
+});
