@@ -239,7 +239,7 @@ function at(value: unknown, key: string): unknown {
   return (value as Record<string, unknown> | undefined)?.[key];
 }
 
-/** Reports what Envoy itself refuses in a bootstrap, apart from all packages: runtime layers, the local cluster. */
+/** Reports what Envoy itself refuses in a bootstrap, apart from all packages: runtime layers, the log of ejections, the local cluster. */
 export function checkBootstrap(root: MapNode, report: Report): void {
   const seen = new Set<string>();
   for (const layer of root.map("layered_runtime")?.list("layers") ?? []) {
@@ -253,6 +253,8 @@ export function checkBootstrap(root: MapNode, report: Report): void {
     const values = layer.map("static_layer");
     if (values !== undefined) checkRuntime(values, report);
   }
+  const ejections = root.map("cluster_manager")?.map("outlier_detection")?.get("event_log_path");
+  if (ejections?.kind === "scalar") checkFolder(ejections, "cannot write to", report);
   checkLocalCluster(root, report);
 }
 

@@ -177,21 +177,13 @@ export function clone(node: Node): Node {
   return copy;
 }
 
-/** Plain JSON of a tree; `dump` prints what Envoy's config_dump would. */
+/** Plain JSON of a tree; `dump` writes scalars as Envoy's config_dump would. */
 export function plain(node: Node, dump = false): unknown {
   if (node instanceof StructNull) return null;
   if (node.kind === "scalar") return dump ? (node.json ?? node.value ?? null) : node.value;
   if (node.kind === "list") return node.items.map((item) => plain(item, dump));
   const out: Record<string, unknown> = {};
   for (const [key, entry] of node.entries) define(out, key, plain(entry.value, dump));
-  return out;
-}
-
-/** As `plain` for a dump, but each field is converted when it is read: to dump a large file takes as long as to load it. */
-export function plainFields(node: MapNode): object {
-  const out = {};
-  for (const [key, { value }] of node.entries)
-    Object.defineProperty(out, key, { get: () => plain(value, true), enumerable: true });
   return out;
 }
 

@@ -62,6 +62,39 @@ admin: {address: {socket_address: {address: 127.0.0.1, port_value: 0}}}
       },
     });
   });
+
+  it("is dumped in the order of protobuf's numbers, without what only repeats a default", () => {
+    const loaded = load(
+      cluster(`lb_policy: ROUND_ROBIN
+    respect_dns_ttl: false
+    max_requests_per_connection: 0
+    health_checks: []
+    common_lb_config: {healthy_panic_threshold: {value: 0}}
+    alt_stat_name: "0"
+    connect_timeout: 1s
+    type: STATIC
+    metadata: {filter_metadata: {x: {zero: 0, none: ""}}}`),
+    );
+    if (!loaded.ok) throw new Error(loaded.errors.map(formatDiagnostic).join("\n"));
+    // Wrappers, durations and members of oneofs say also zero; a Struct has no defaults.
+    expect(JSON.stringify(loaded.bootstrap)).toBe(
+      JSON.stringify({
+        static_resources: {
+          clusters: [
+            {
+              name: "a",
+              type: "STATIC",
+              connect_timeout: "1s",
+              max_requests_per_connection: 0,
+              metadata: { filter_metadata: { x: { zero: 0, none: "" } } },
+              common_lb_config: { healthy_panic_threshold: {} },
+              alt_stat_name: "0",
+            },
+          ],
+        },
+      }),
+    );
+  });
 });
 
 describe("errors", () => {
@@ -308,6 +341,16 @@ describe("a link that runtime is read from, in a folder that does not exist", ()
     expect([warned.ok, warned.warnings.map(formatDiagnostic)]).toEqual([true, [said]]);
     expect(loaded("/no-such-link", true).ok).toBe(true);
   });
+});
+
+it("refuses a log of ejections in a folder that does not exist, also where no cluster ejects", () => {
+  const text = "cluster_manager: {outlier_detection: {event_log_path: /no/such/ev.log}}";
+  const refused = load(text, { serves: true });
+  expect(refused.ok ? [] : refused.errors.map(formatDiagnostic)).toEqual([
+    expect.stringMatching(
+      /event_log_path: cannot write to "\/no\/such\/ev\.log": .* does not exist/,
+    ),
+  ]);
 });
 
 describe("any text", () => {

@@ -4,15 +4,8 @@ import { bootstrapSchema, checkBootstrap, runtimeConfig } from "./bootstrap.ts";
 import { Builder } from "./build.ts";
 import { descriptor } from "./descriptor.ts";
 import { type Diagnostic, type Place, Report, type ReportOptions } from "./diagnostic.ts";
-import {
-  clone,
-  type Format,
-  fromValue,
-  MapNode,
-  type Node,
-  parseDocument,
-  plainFields,
-} from "./document.ts";
+import { clone, type Format, fromValue, MapNode, type Node, parseDocument } from "./document.ts";
+import { dumpedFields } from "./dump.ts";
 import { Listener, listenerConfigs } from "./listeners.ts";
 import type { Maker } from "./maker.ts";
 import type { NamedFiles } from "./named-files.ts";
@@ -91,7 +84,7 @@ export function loadConfig(
     config: read.config,
     warnings,
     get bootstrap() {
-      return plainFields(tree.value.shown);
+      return dumpedFields(descriptor(), tree.value.shown);
     },
     source: { diagnostic: (refusal) => tree.value.source.diagnostic(refusal) },
     files,

@@ -39,6 +39,12 @@ describe("/config_dump", () => {
     });
   });
 
+  it("has no dump of routes where no connection manager has any", async () => {
+    const { body } = await start({ bootstrap: {} }).ask("/config_dump");
+    expect(body).toContain("ListenersConfigDump");
+    expect(body).not.toContain("RoutesConfigDump");
+  });
+
   it("dumps scopes of routes that stand in the config", async () => {
     const one = { name: "one", key: {}, route_configuration: { name: "inner" } };
     const scoped_routes = {

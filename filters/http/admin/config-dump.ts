@@ -88,12 +88,31 @@ function allDumps(config: ConfigSnapshot, node: Json, named: Matcher | undefined
     (cluster) => cluster.name,
   );
   const listeners = listOf(resources.listeners).filter((l) => isWanted(l.name, named));
-  const routes = listOf(resources.listeners)
-    .flatMap((listener) => inManagers(listener, "route_config"))
-    .filter((r) => isWanted(r.name, named));
-  const scopes = listOf(resources.listeners)
-    .flatMap((listener) => inManagers(listener, "scoped_routes"))
-    .filter((scoped) => scopedConfigs(scoped).length > 0 && isWanted(scoped.name, named));
+  const allRoutes = inManagers(resources.listeners, "route_config");
+  const routes = allRoutes.filter((r) => isWanted(r.name, named));
+  const allScopes = inManagers(resources.listeners, "scoped_routes");
+  // Each connection manager has one of the two; Envoy has no dump of routes until it has made one.
+  const hasManager = allRoutes.length > 0 || allScopes.length > 0;
+  const scopes = allScopes.filter(
+    (scoped) => scopedConfigs(scoped).length > 0 && isWanted(scoped.name, named),
+  );
+  const scopeDump = dump(
+    "ScopedRoutesConfigDump",
+    "inline_scoped_route_configs",
+    scopes,
+    (scoped) => ({
+      name: scoped.name,
+      scoped_route_configs: scopedConfigs(scoped).map((one) => ({
+        "@type": `${CONFIG}route.v3.ScopedRouteConfiguration`,
+        ...one,
+      })),
+      last_updated: config.loadedAt,
+    }),
+  );
+  const routeDump = dump("RoutesConfigDump", "static_route_configs", routes, (route_config) => ({
+    route_config: { "@type": `${CONFIG}route.v3.RouteConfiguration`, ...route_config },
+    last_updated: config.loadedAt,
+  }));
   const secrets = listOf(resources.secrets).filter((s) => isWanted(s.name, named));
   return [
     { "@type": `${ADMIN}BootstrapConfigDump`, bootstrap, last_updated: config.loadedAt },
@@ -105,18 +124,7 @@ function allDumps(config: ConfigSnapshot, node: Json, named: Matcher | undefined
       listener: { "@type": `${CONFIG}listener.v3.Listener`, ...listener },
       last_updated: config.loadedAt,
     })),
-    dump("ScopedRoutesConfigDump", "inline_scoped_route_configs", scopes, (scoped) => ({
-      name: scoped.name,
-      scoped_route_configs: scopedConfigs(scoped).map((one) => ({
-        "@type": `${CONFIG}route.v3.ScopedRouteConfiguration`,
-        ...one,
-      })),
-      last_updated: config.loadedAt,
-    })),
-    dump("RoutesConfigDump", "static_route_configs", routes, (route_config) => ({
-      route_config: { "@type": `${CONFIG}route.v3.RouteConfiguration`, ...route_config },
-      last_updated: config.loadedAt,
-    })),
+    ...(hasManager ? [scopeDump, routeDump] : []),
     dump("SecretsConfigDump", "static_secrets", secrets, (secret) => ({
       name: secret.name,
       secret: {

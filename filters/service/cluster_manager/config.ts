@@ -347,12 +347,30 @@ export function check(config: Config): void {
     names.add(cluster.name);
     if (cluster.connect_timeout === 0)
       throw new ConfigError(`[${k}].connect_timeout`, "must be more than 0s; leave it out for 5s");
+    checkMaxRequests(cluster, `[${k}].max_requests_per_connection`);
     checkBinding(cluster, `[${k}].upstream_bind_config`);
     checkHealth(cluster, `[${k}]`);
     checkHashing(cluster, `[${k}]`);
     checkWeights(cluster, `[${k}].load_assignment`);
     checkDrops(cluster, `[${k}].load_assignment.policy.drop_overloads`);
   });
+}
+
+function checkMaxRequests(cluster: ClusterConfig, at: string): void {
+  if (
+    cluster.max_requests_per_connection !== undefined &&
+    commonOptionsOf(cluster).max_requests_per_connection !== undefined
+  )
+    throw new ConfigError(
+      at,
+      "Only one of max_requests_per_connection from Cluster or HttpProtocolOptions can be specified; keep the one in common_http_protocol_options",
+    );
+}
+
+/** The options of all protocols, from the newer place if that is there. */
+function commonOptionsOf(config: ClusterConfig): Static<typeof CommonHttpOptions> {
+  const typed = config.typed_extension_protocol_options?.[HTTP_PROTOCOL_OPTIONS];
+  return (typed === undefined ? config : typed).common_http_protocol_options ?? {};
 }
 
 function checkDrops(cluster: ClusterConfig, at: string): void {
@@ -589,8 +607,7 @@ export function optionsOf(
   config: ClusterConfig,
   peerNames: ClusterType["peerNames"],
 ): ClusterOptions {
-  const typed = config.typed_extension_protocol_options?.[HTTP_PROTOCOL_OPTIONS];
-  const common = (typed === undefined ? config : typed).common_http_protocol_options ?? {};
+  const common = commonOptionsOf(config);
   const { protocol, options } = protocolOf(config);
   const http1 = options.http_protocol_options ?? {};
   const eyeballs = config.upstream_connection_options?.happy_eyeballs_config;

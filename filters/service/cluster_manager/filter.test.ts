@@ -483,6 +483,12 @@ describe("a config that the schema lets through", () => {
     );
   });
 
+  it("is refused for two limits of requests per connection, also where both are the default", () => {
+    const limit = { max_requests_per_connection: 0 };
+    const both = { ...limit, common_http_protocol_options: limit };
+    expect(refusal(listedCluster("c", [], both)).path).toBe("[0].max_requests_per_connection");
+  });
+
   it("is refused for hashing by names where hosts have none", () => {
     const common_lb_config = { consistent_hashing_lb_config: { use_hostname_for_hashing: true } };
     expect(refusal(listedCluster("c", [], { common_lb_config })).message).toContain(
