@@ -110,6 +110,7 @@ export class BodyReader {
         return chunks.at < end ? this.#readTrailers(memory, chunks.at, end) : BODY.MORE;
       default:
         this.error = PARSE.MALFORMED;
+        this.at = end;
         return BODY.BAD;
     }
   }
@@ -121,6 +122,7 @@ export class BodyReader {
     const code = reader.read(trailers, memory, at, end);
     if (code < 0) {
       this.error = code;
+      this.at = end;
       return BODY.BAD;
     }
     if (code === PARSE.INCOMPLETE) {

@@ -577,6 +577,22 @@ it("counts a head that it refuses as far as it was received", () => {
   expect(events.last.encoder.wireReceived).toBe(15);
 });
 
+it("counts a body that it refuses as far as it was received", () => {
+  const { events, send } = open();
+  const head = "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n";
+  send(`${head}zz\r\n`);
+  expect(events.last.encoder.wireReceived).toBe(head.length + 4);
+});
+
+it("counts trailers that it refuses as far as they were received", () => {
+  const { events, send } = open();
+  const head = "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n";
+  send(head);
+  send("0\r\n");
+  send("a b: c\r\n\r\n");
+  expect(events.last.encoder.wireReceived).toBe(head.length + 3 + 10);
+});
+
 it("tells that it has said that the connection closes", () => {
   const { events, send } = open();
   send(GET);
