@@ -119,8 +119,11 @@ interface InnerContext {
   enableTicketKeyCallback(): void;
   onticketkeycallback: (name: Buffer, iv: Buffer, encrypt: boolean) => TicketAnswer;
 }
-/** [0]: the ticket's key is unknown. Else [1, or 2 to give the client a new ticket; HMAC key; AES key; to encrypt: name, IV]. */
-type TicketAnswer = [number, ...Buffer[]];
+/**
+ * [0: the ticket's key is unknown, 1: it is known, or 2: the client is to get a new ticket; HMAC key; AES key; to encrypt: name, IV].
+ * Node wants both keys in any case: without them it ends the process.
+ */
+type TicketAnswer = [found: 0 | 1 | 2, hmac: Buffer, aes: Buffer, ...toEncrypt: Buffer[]];
 
 interface TicketKey {
   readonly name: Buffer;
@@ -134,11 +137,11 @@ interface TicketKey {
  */
 function chooseTicketKeys(inner: InnerContext, keys: readonly TicketKey[], renews: boolean): void {
   inner.onticketkeycallback = (name, _iv, encrypt) => {
-    const k = encrypt ? 0 : keys.findIndex((key) => key.name.equals(name));
-    const key = keys[k];
-    if (key === undefined) return [0];
-    if (encrypt) return [1, key.hmac, key.aes, key.name, randomBytes(16)];
-    return [renews || k > 0 ? 2 : 1, key.hmac, key.aes];
+    const first = keys[0]!;
+    if (encrypt) return [1, first.hmac, first.aes, first.name, randomBytes(16)];
+    const k = keys.findIndex((key) => key.name.equals(name));
+    const { hmac, aes } = keys[k] ?? first;
+    return [k < 0 ? 0 : renews || k > 0 ? 2 : 1, hmac, aes];
   };
   inner.enableTicketKeyCallback();
 }

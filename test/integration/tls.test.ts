@@ -101,6 +101,23 @@ function handshake(port: number, options: tls.ConnectionOptions = {}): Promise<S
   });
 }
 
+/** A session that a client may resume. */
+function sessionAt(port: number, maxVersion?: tls.SecureVersion): Promise<Buffer> {
+  return new Promise((resolve, reject) => {
+    const socket = tls.connect({
+      port,
+      host: "127.0.0.1",
+      ca: ours.root.pem,
+      servername: "a.test",
+      ...(maxVersion !== undefined && { maxVersion }),
+    });
+    socket.on("error", reject).once("session", (session: Buffer) => {
+      resolve(session);
+      socket.destroy();
+    });
+  });
+}
+
 function ask(port: number, options: https.RequestOptions = {}): Promise<string> {
   return new Promise((resolve, reject) => {
     const all = { port, host: "127.0.0.1", ca: ours.root.pem, servername: "a.test", agent: false };
@@ -294,19 +311,27 @@ test("resumes sessions by ticket, on whichever worker", async () => {
     ]),
     concurrency: 2,
   });
-  const options = { port: proxy.port("main"), host: "127.0.0.1", ca: ours.root.pem };
-  const session = await new Promise<Buffer>((resolve, reject) => {
-    const socket = tls.connect({ ...options, servername: "a.test" });
-    socket.on("error", reject).once("session", (ticket: Buffer) => {
-      resolve(ticket);
-      socket.destroy();
-    });
-  });
+  const session = await sessionAt(proxy.port("main"));
   for (let k = 0; k < 8; k++) {
-    const { resumed } = await handshake(options.port, { servername: "a.test", session });
+    const { resumed } = await handshake(proxy.port("main"), { servername: "a.test", session });
     expect(resumed).toBe(true);
   }
 });
+
+test.each(["TLSv1.2", "TLSv1.3"] as const)(
+  "a ticket of %s that another process has made begins a new session",
+  async (maxVersion) => {
+    const config = bootstrap([
+      { ...listener("main", hello), filter_chains: [secure(hello, downstreamTls([a]))] },
+    ]);
+    const [before, after] = [await start({ config }), await start({ config })];
+    const session = await sessionAt(before.port("main"), maxVersion);
+    for (let k = 0; k < 2; k++) {
+      const seen = handshake(after.port("main"), { servername: "a.test", maxVersion, session });
+      expect(await seen).toMatchObject({ name: "a.test", version: maxVersion, resumed: false });
+    }
+  },
+);
 
 test("takes changed files for new connections while old ones go on", async () => {
   const dir = ours.dir;
