@@ -257,7 +257,10 @@ export type LocalityPolicy =
       readonly routingEnabled: number;
       readonly minClusterSize: number;
       readonly failTrafficOnPanic: boolean;
-      readonly forceLocalityDirectRouting: boolean;
+      /** With this many healthy hosts in the own zone, all requests stay in it; undefined: no such rule. */
+      readonly forceLocalZoneMinSize?: number | undefined;
+      /** Zones count by the weights of their healthy hosts, not by how many they are. */
+      readonly byWeight: boolean;
     };
 
 /** A policy that stands above priorities and health: it divides the hosts, and leaves the choice to other policies. */

@@ -11,7 +11,7 @@ import { EdfScheduler } from "./edf.ts";
 import type { SetupContext } from "./extension.ts";
 import { compileHashPolicy, HashPolicyConfig, requestHash } from "./request-hash.ts";
 import { type Runtime, RuntimeDouble, RuntimeNumber } from "./runtime.ts";
-import { Duration, Extension, type Static, Type, UInt32 } from "./schema.ts";
+import { Duration, Enum, Extension, type Static, Type, UInt32 } from "./schema.ts";
 
 const Percent = Type.Object({ value: Type.Number({ default: 0, minimum: 0, maximum: 100 }) });
 
@@ -24,6 +24,10 @@ export const LocalityLbConfig = Type.Object({
       min_cluster_size: UInt32({ default: 6 }),
       fail_traffic_on_panic: Type.Boolean({ default: false }),
       force_locality_direct_routing: Type.Boolean({ default: false }),
+      force_local_zone: Type.Optional(Type.Object({ min_size: UInt32({ default: 1 }) })),
+      locality_basis: Enum(["HEALTHY_HOSTS_NUM", "HEALTHY_HOSTS_WEIGHT"], {
+        default: "HEALTHY_HOSTS_NUM",
+      }),
     }),
   ),
 });
@@ -38,7 +42,10 @@ export function localityPolicyOf(config: LocalityLbConfig | undefined): Locality
     routingEnabled: Math.round(zones?.routing_enabled?.value ?? 100),
     minClusterSize: zones?.min_cluster_size ?? 6,
     failTrafficOnPanic: zones?.fail_traffic_on_panic ?? false,
-    forceLocalityDirectRouting: zones?.force_locality_direct_routing ?? false,
+    // The older field is a size of one.
+    forceLocalZoneMinSize:
+      zones?.force_local_zone?.min_size ?? (zones?.force_locality_direct_routing ? 1 : undefined),
+    byWeight: zones?.locality_basis === "HEALTHY_HOSTS_WEIGHT",
   };
 }
 

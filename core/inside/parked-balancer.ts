@@ -319,6 +319,7 @@ function isLocalities(value: unknown): value is LocalityPolicy {
     typeof more["routingEnabled"] === "number" &&
     typeof more["minClusterSize"] === "number" &&
     typeof more["failTrafficOnPanic"] === "boolean" &&
-    typeof more["forceLocalityDirectRouting"] === "boolean"
+    ["number", "undefined"].includes(typeof more["forceLocalZoneMinSize"]) &&
+    typeof more["byWeight"] === "boolean"
   );
 }

@@ -1,4 +1,12 @@
-import type { Balancer, BalancerPolicy, Host, HostSet, HostSpec, LevelPolicy } from "@tsproxy/sdk";
+import type {
+  Balancer,
+  BalancerPolicy,
+  Host,
+  HostSet,
+  HostSpec,
+  LevelPolicy,
+  LocalityPolicy,
+} from "@tsproxy/sdk";
 import { Runtime } from "@tsproxy/sdk";
 import { TestStats } from "@tsproxy/sdk/testing";
 import { describe, expect, it } from "vitest";
@@ -393,9 +401,13 @@ describe("localities", () => {
       routingEnabled: 100,
       minClusterSize: 2,
       failTrafficOnPanic: false,
-      forceLocalityDirectRouting: false,
+      byWeight: false,
     },
   };
+  const zonesWith = (more: object): LevelPolicy => ({
+    ...zones,
+    localities: { ...zones.localities!, ...more } as LocalityPolicy,
+  });
   const proxies = (a: number, b: number): LocalCluster =>
     localClusterOf([...some("a", a, 0), ...some("b", b, 0)], key("a"), false);
 
@@ -435,6 +447,30 @@ describe("localities", () => {
     expect(stats.value("lb_zone_routing_sampled") + stats.value("lb_zone_routing_cross_zone")).toBe(
       2000,
     );
+  });
+
+  it("keep all requests in a zone that has hosts enough, if the policy forces them to", () => {
+    const hosts = [...some("a", 2, 0), ...some("b", 6, 0)];
+    const world = { ownLocality: key("a"), local: proxies(3, 1) };
+    const stays = (more: object, runtime?: Readonly<Record<string, number>>): boolean => {
+      const policy = zonesWith(more);
+      const { spread } = spreadOf(policy, hosts, { ...world, ...(runtime && { runtime }) });
+      return share(chosen(spread, 40), "a") === 1;
+    };
+    expect(stays({ forceLocalZoneMinSize: 2 })).toBe(true);
+    expect(stays({ forceLocalZoneMinSize: 3 })).toBe(false);
+    expect(stays({})).toBe(false);
+    const least = "upstream.zone_routing.force_local_zone.min_size";
+    expect(stays({}, { [least]: 2 })).toBe(true);
+    expect(stays({ forceLocalZoneMinSize: 2 }, { [least]: 3 })).toBe(false);
+  });
+
+  it("count zones by the weights of their hosts, if the policy says so", () => {
+    const hosts = [...some("a", 1, 0, { weight: 3 }), ...some("b", 3, 0)];
+    const world = { ownLocality: key("a"), local: proxies(2, 2) };
+    const byWeight = spreadOf(zonesWith({ byWeight: true }), hosts, world);
+    expect(share(chosen(byWeight.spread, 40), "a")).toBe(1);
+    expect(byWeight.stats.value("lb_zone_routing_all_directly")).toBe(40);
   });
 
   it("do not count in small clusters, nor without a host of this zone in the local cluster", () => {

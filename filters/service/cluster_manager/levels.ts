@@ -286,12 +286,12 @@ export class Levels implements Balancer {
 
 /** Applies runtime overrides to the zone-aware policy. */
 function zonesBy(runtime: Runtime, policy: ZoneAwarePolicy): ZoneAwarePolicy {
-  const { minClusterSize, forceLocalityDirectRouting: force } = policy;
-  const key = "upstream.zone_routing.force_locality_direct_routing";
+  const { minClusterSize } = policy;
+  const forced = runtime.integer("upstream.zone_routing.force_local_zone.min_size", 0);
   return {
     ...policy,
     minClusterSize: runtime.integer("upstream.zone_routing.min_cluster_size", minClusterSize),
-    forceLocalityDirectRouting: runtime.featureEnabled(key, force ? 100 : 0),
+    ...(forced > 0 && { forceLocalZoneMinSize: forced }),
   };
 }
 

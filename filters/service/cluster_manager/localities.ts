@@ -115,7 +115,8 @@ export function zoneAwareLocalities(
   stats.recalculated.inc();
   const healthy = localities.reduce((n, locality) => n + locality.healthy.length, 0);
   if (localities.length < 2) return undefined;
-  if (local.localities.length < 2 && !policy.forceLocalityDirectRouting) return undefined;
+  const { forceLocalZoneMinSize: enough, byWeight } = policy;
+  if (local.localities.length < 2 && enough === undefined) return undefined;
   if (!local.hasOwn || local.localities[0]!.all.length === 0) {
     stats.localClusterNotOk.inc();
     return undefined;
@@ -124,18 +125,22 @@ export function zoneAwareLocalities(
     stats.clusterTooSmall.inc();
     return undefined;
   }
-  const proxies = local.localities.reduce((n, locality) => n + locality.healthy.length, 0);
-  const shares = localities.map(({ key, healthy: here }) => {
-    const there = local.localities.find((locality) => locality.key === key)?.healthy.length ?? 0;
-    if (here.length === 0) return { local: 0, upstream: 0 };
+  const size = ({ healthy: hosts }: Locality): number =>
+    byWeight ? hosts.reduce((sum, host) => sum + host.weight, 0) : hosts.length;
+  const allOf = (list: readonly Locality[]): number => list.reduce((sum, l) => sum + size(l), 0);
+  const [proxies, total] = [allOf(local.localities), allOf(localities)];
+  const shares = localities.map((locality) => {
+    if (locality.healthy.length === 0) return { local: 0, upstream: 0 };
+    const there = local.localities.find(({ key }) => key === locality.key);
     return {
-      local: proxies > 0 ? Math.floor((10_000 * there) / proxies) : 0,
-      upstream: Math.floor((10_000 * here.length) / healthy),
+      local: proxies > 0 && there !== undefined ? Math.floor((10_000 * size(there)) / proxies) : 0,
+      upstream: Math.floor((10_000 * size(locality)) / total),
     };
   });
   const own = shares[0]!;
   const direct = own.upstream > 0 && own.upstream >= own.local;
-  if (hasOwn && (direct || policy.forceLocalityDirectRouting)) {
+  const forced = enough !== undefined && localities[0]!.healthy.length >= enough;
+  if (hasOwn && (direct || forced)) {
     return {
       choose: () => {
         stats.allDirectly.inc();
