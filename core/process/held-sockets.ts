@@ -38,37 +38,47 @@ interface TcpBinding {
 const BACKLOG = 511;
 
 /**
- * Opens the listening sockets of a process that has died, for `start` to start another one with: `fds` are to be its descriptors
- * from `first` on. So clients wait in their backlogs while that process starts, and are not refused. This process never
- * accepts: it closes its own descriptors before it turns to the network again.
+ * The listening sockets of a process for another one that takes its place, which gets them as descriptors. They are bound beside that
+ * process, and get no connection before `listen`: from then on clients wait in their backlogs. This process never accepts: it
+ * calls `close` before it turns to the network again.
  */
-export function withHeldSockets<T>(
-  listening: readonly ListeningAt[],
-  first: number,
-  start: (held: readonly HeldSocket[], fds: readonly number[]) => T,
-): T {
-  const opened = listening.flatMap((socket) => {
-    const handle = open(socket);
-    return handle === undefined ? [] : { socket, handle };
-  });
-  const held = opened.map(({ socket: { name, asked, address } }, k) => ({
-    name,
-    asked,
-    address,
-    fd: first + k,
-  }));
-  try {
-    return start(
-      held,
-      opened.map(({ handle }) => handle.fd),
-    );
-  } finally {
-    for (const { handle } of opened) handle.close();
+export class HeldSockets {
+  readonly #opened: readonly { readonly at: ListeningAt; readonly handle: TcpHandle }[];
+
+  constructor(listening: readonly ListeningAt[]) {
+    this.#opened = listening.flatMap((at) => {
+      const handle = bind(at);
+      return handle === undefined ? [] : { at, handle };
+    });
+  }
+
+  /** The descriptors here. */
+  get fds(): readonly number[] {
+    return this.#opened.map(({ handle }) => handle.fd);
+  }
+
+  /** What the other process is told, in which they are the descriptors from `first` on. */
+  from(first: number): readonly HeldSocket[] {
+    return this.#opened.map(({ at: { name, asked, address } }, k) => ({
+      name,
+      asked,
+      address,
+      fd: first + k,
+    }));
+  }
+
+  /** One that fails here fails again where it is opened, which reports it. */
+  listen(): void {
+    for (const { at, handle } of this.#opened) handle.listen(at.backlog || BACKLOG);
+  }
+
+  close(): void {
+    for (const { handle } of this.#opened) handle.close();
   }
 }
 
 /** Undefined: the address cannot be had any more, or this version of Node cannot share it with the workers. */
-function open({ asked, address, backlog }: ListeningAt): TcpHandle | undefined {
+function bind({ asked, address }: ListeningAt): TcpHandle | undefined {
   const { TCP, constants } = (process as unknown as { binding(name: string): TcpBinding }).binding(
     "tcp_wrap",
   );
@@ -76,10 +86,10 @@ function open({ asked, address, backlog }: ListeningAt): TcpHandle | undefined {
   if (shared === undefined) return undefined;
   const handle = new TCP(SERVER);
   const { ip, ipv4Compat } = asked;
-  const bound = ip.includes(":")
+  const failed = ip.includes(":")
     ? handle.bind6(ip, address.port, ipv4Compat === true ? shared : shared | onlyV6)
     : handle.bind(ip, address.port, shared);
-  if (bound === 0 && handle.listen(backlog || BACKLOG) === 0) return handle;
+  if (failed === 0) return handle;
   handle.close();
   return undefined;
 }

@@ -35,6 +35,8 @@ export interface ProxyEvents {
   onReady(): void;
   /** The process is a standby that has set everything up and waits. */
   onPrepared(): void;
+  /** The process listens at these TCP sockets now. */
+  onListening(sockets: readonly ListeningAt[]): void;
   /** The process has begun to shut down because it was asked to. */
   onStopping(): void;
   onDev(event: DevEvent): void;
@@ -58,6 +60,17 @@ export interface End {
   readonly marked: ReadonlySet<string> | undefined;
 }
 
+/** Starts a process of that program. */
+export function startProgram({ onLine, onOutput, marks, held = [], ...program }: ProxyProgram) {
+  const { execPath = process.execPath } = program;
+  const to = (reader: unknown) => (reader === undefined ? "inherit" : "pipe");
+  return startProcess({
+    ...program,
+    execPath,
+    stdio: ["inherit", to(onOutput), to(onLine), "ipc", marks ?? "ignore", ...held],
+  });
+}
+
 /** One process of the proxy, which is killed when it hangs. */
 export class ProxyProcess {
   readonly #child: ChildProcess;
@@ -75,19 +88,9 @@ export class ProxyProcess {
   readonly #held = new Set<NodeJS.Signals>();
   #isReady = false;
 
-  constructor(
-    { early, onLine, onOutput, marks, held = [], ...program }: ProxyProgram,
-    events: ProxyEvents,
-  ) {
-    const { execPath = process.execPath } = program;
-    const to = (reader: unknown) => (reader === undefined ? "inherit" : "pipe");
-    const child = isRunning(early)
-      ? early
-      : startProcess({
-          ...program,
-          execPath,
-          stdio: ["inherit", to(onOutput), to(onLine), "ipc", marks ?? "ignore", ...held],
-        });
+  constructor(program: ProxyProgram, events: ProxyEvents) {
+    const { early, onLine, onOutput, marks } = program;
+    const child = isRunning(early) ? early : startProgram(program);
     this.#child = child;
     this.#marks = marks;
     if (child === early) this.send({ type: "run", args: program.args });
@@ -130,6 +133,7 @@ export class ProxyProcess {
           break;
         case "listening":
           this.#listening = message.sockets;
+          events.onListening(message.sockets);
           break;
         case "dev":
           events.onDev(message.event);

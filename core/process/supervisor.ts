@@ -2,9 +2,10 @@ import type { DevEvent } from "../dev-events.ts";
 import type { Log } from "../logs/log.ts";
 import type { LogOptions } from "../logs/log-options.ts";
 import type { RunOptions, Runtime, ToProxy } from "../options.ts";
-import { type ListeningAt, withHeldSockets } from "./held-sockets.ts";
+import { HeldSockets, type ListeningAt } from "./held-sockets.ts";
 import { openMarks } from "./marks.ts";
 import { type End, HELD, MARKS, ProxyProcess, type ProxyProgram } from "./proxy-process.ts";
+import { Spare } from "./spare.ts";
 import { ControlSocket, keepsConnections, Predecessor } from "./takeover.ts";
 
 const BACK_OFF_MS = { first: 1_000, most: 60_000 } as const;
@@ -158,9 +159,10 @@ interface Standby {
  *   start ──ready──> serving ──crash, hang──> back off 0, 1, 2, … 60 s ──> start
  *     └─exit before its first ready: end      └─exit 0: end       five crashes in a minute: end
  *
- * The process that is started after one has died has its listening sockets from the first moment on (`withHeldSockets`).
+ * The process that is started after one has died has its listening sockets from the first moment on (HeldSockets). After the first
+ * crash whose cause nobody knows it need not even be started: it waits as a Spare.
  *
- * After the first crash whose cause nobody knows, processes keep Marks: the next one tells which sandboxed packages it was inside.
+ * From that crash on, processes keep Marks: the next one tells which sandboxed packages it was inside.
  * If that is one, it is quarantined: its failure policy answers until its code or config changes. Of several, that one is which the next
  * crash has in common with this one.
  *
@@ -188,7 +190,8 @@ export class Supervisor {
   #startedEarly: ProxyProgram["early"];
   #quarantined = new Set<string>();
   /** A process has died, and nobody knows inside which package. */
-  #keepsMarks = false;
+  #hasCrashed = false;
+  #spare: Spare | undefined;
   /** The packages, one of which has ended each of the last processes. */
   #suspects: ReadonlySet<string> = new Set();
   /** The sockets at which the last process that died has listened. */
@@ -206,6 +209,14 @@ export class Supervisor {
 
   /** Runs proxies until one ends for good. Answers the exit code for this process. */
   async run(): Promise<number> {
+    try {
+      return await this.#untilTheEnd();
+    } finally {
+      this.#dropSpare();
+    }
+  }
+
+  async #untilTheEnd(): Promise<number> {
     let backOffMs: number = this.#backOff.first;
     for (;;) {
       const started = performance.now();
@@ -233,7 +244,7 @@ export class Supervisor {
         continue;
       }
       this.#dropStandby();
-      this.#keepsMarks = true;
+      this.#hasCrashed = true;
       const now = performance.now();
       if (now - started > CRASHES.withinMs) backOffMs = this.#backOff.first;
       this.#crashes.push(now);
@@ -257,7 +268,7 @@ export class Supervisor {
 
   signal(signal: NodeJS.Signals): void {
     if (signal === "SIGTERM" || signal === "SIGINT") {
-      this.#stopAsked = true;
+      this.#onStopAsked();
       this.#wakeUp?.();
       this.#dropStandby();
       setTimeout(() => this.#proxy?.signal("SIGKILL"), END_MS).unref();
@@ -289,28 +300,34 @@ export class Supervisor {
   #start(without?: string): ProxyProcess {
     const isStandby = without !== undefined;
     const quarantined = new Set([...this.#quarantined, ...(isStandby ? [without] : [])]);
-    const marks = this.#keepsMarks ? openMarks() : undefined;
-    const early = this.#startedEarly;
-    this.#startedEarly = undefined;
     // A standby binds beside the process that it replaces.
-    const listening = isStandby ? [] : this.#left;
-    return withHeldSockets(listening, HELD, (held, fds) => {
-      const args = this.#options.args({
-        quarantined: [...quarantined],
-        standby: isStandby,
-        marks: marks === undefined ? undefined : MARKS,
-        held,
-      });
-      return this.#run({ ...this.#options, early, args, marks, held: fds });
+    const spare = isStandby ? undefined : this.#spare;
+    if (spare !== undefined) this.#spare = undefined;
+    const marks = spare === undefined && this.#hasCrashed ? openMarks() : spare?.marks;
+    const sockets = spare?.sockets ?? new HeldSockets(isStandby ? [] : this.#left);
+    const early = spare?.child ?? this.#startedEarly;
+    this.#startedEarly = undefined;
+    const args = this.#options.args({
+      quarantined: [...quarantined],
+      standby: isStandby,
+      marks: marks === undefined ? undefined : MARKS,
+      held: sockets.from(HELD),
     });
+    sockets.listen();
+    try {
+      return this.#run({ ...this.#options, early, args, marks, held: sockets.fds });
+    } finally {
+      sockets.close();
+    }
   }
 
   #run(program: ProxyProgram): ProxyProcess {
     const proxy: ProxyProcess = new ProxyProcess(program, {
       onReady: () => this.#onReady(proxy),
       onPrepared: () => this.#onPrepared(proxy),
+      onListening: (sockets) => this.#keepSpare(sockets),
       onStopping: () => {
-        if (!this.#retired.has(proxy)) this.#stopAsked = true;
+        if (!this.#retired.has(proxy)) this.#onStopAsked();
       },
       onDev: (event) => this.#options.onDev?.(event),
       onSuspicion: (guilty) => this.#onSuspicion(proxy, guilty),
@@ -329,6 +346,27 @@ export class Supervisor {
     if (proxy !== this.#standby?.proxy) return;
     if (this.#standby.isRelieved) this.#retire();
     else this.#proxy?.kill();
+  }
+
+  #onStopAsked(): void {
+    this.#stopAsked = true;
+    this.#dropSpare();
+  }
+
+  // ---- the spare
+
+  /** Keeps one with the sockets of the process that serves: those that it has given up must be free for others. */
+  #keepSpare(listening: readonly ListeningAt[]): void {
+    // Only the proxy itself (boot.ts) waits for its arguments.
+    const isUseful = this.#hasCrashed && !this.#stopAsked && this.#options.main === undefined;
+    if (!isUseful || this.#spare?.isFor(listening)) return;
+    this.#dropSpare();
+    this.#spare = new Spare(this.#options, listening);
+  }
+
+  #dropSpare(): void {
+    this.#spare?.drop();
+    this.#spare = undefined;
   }
 
   // ---- the standby
