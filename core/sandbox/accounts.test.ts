@@ -17,6 +17,11 @@ const CODE = `
         onRequestHeaders(headers) {
           if (isBad() && headers.path === "/loop") ${LOOP}
           if (isBad() && headers.path === "/later") return (async () => { await null; ${LOOP} })();
+          if (headers.path === "/nap") return (async () => {
+            await stream.sleep(5);
+            if (isBad()) ${LOOP}
+            headers.set("x-seen", "request");
+          })();
           if (headers.path === "/wait") return new Promise(() => {});
           headers.set("x-seen", "request");
         },
@@ -35,7 +40,7 @@ beforeEach(() => {
 afterEach(() => worker.dispose());
 
 const build = (more: object = {}, good: object = {}, bad: object = { bad: true }) =>
-  worker.sandbox(CODE, [good, bad], { limits: { timeoutMs: 100 }, ...more });
+  worker.sandbox(CODE, [good, bad], { limits: { timeoutMs: 250 }, ...more });
 
 /** All requests are with the sandbox before it has answered any. */
 async function together(
@@ -127,6 +132,16 @@ describe("a loop of one use", () => {
     }
     const all = await together(sandbox, [GOOD, "/"], [BAD, "/"]);
     expect(all.map(outcome)).toEqual(["request", 500]);
+  });
+
+  it("is charged to it when it follows a pause, and streams of the other use pause too", async () => {
+    const sandbox = await build();
+    for (let k = 0; k < 6 && sandbox.breaker === "closed"; k++) {
+      await together(sandbox, [GOOD, "/nap"], [BAD, "/nap"], [GOOD, "/nap"]);
+      await worker.until(() => worker.isIdle && sandbox.ready);
+    }
+    const all = await together(sandbox, [GOOD, "/"], [BAD, "/"], [GOOD, "/nap"]);
+    expect(all.map(outcome)).toEqual(["request", 500, "request"]);
   });
 
   it("in a timer of its setup is charged to it: the isolate is built without it while its breaker is open", async () => {

@@ -91,6 +91,8 @@ export class Sandbox {
   #mergeTimer: NodeJS.Timeout | undefined = undefined;
   #wakeTimer: NodeJS.Timeout | undefined = undefined;
   #wakeAt = Number.POSITIVE_INFINITY;
+  /** The latest entry was for due timers alone; the next one is for records, if there are any. */
+  #isForTimers = false;
   #rebuildTimer: NodeJS.Timeout | undefined = undefined;
   #overQuota = 0;
   #resting = false;
@@ -271,6 +273,7 @@ export class Sandbox {
       !this.#cpu.isPrecise(now) &&
       !this.#accounts.anySuspect(now);
     isolate.gate[GATE.OPEN] = isFree && isTrusted ? 1 : 0;
+    if (isFree && isTrusted) isolate.words[BOX.ALONE] = 0;
   }
 
   #closeGate(): void {
@@ -567,9 +570,13 @@ export class Sandbox {
     this.#due = this.#more = false;
     this.#lazy = 0;
     const isCareful = !isolate.isDebugged && this.#accounts.anySuspect(now);
-    const account = isCareful && inbox.count > 0 ? inbox.accountAt(0) : NOBODY;
+    // Timers have an entry of their own then, so that nobody's promises go on beside those of another account.
+    this.#isForTimers = isCareful && !this.#isForTimers && isolate.times[BOX.WAKE_AT / 2]! <= now;
+    isolate.words[BOX.ALONE] = isCareful ? 1 : 0;
+    const waiting = this.#isForTimers ? 0 : inbox.count;
+    const account = isCareful && waiting > 0 ? inbox.accountAt(0) : NOBODY;
     const isSuspect = isCareful && this.#accounts.isSuspect(account, now);
-    const records = isCareful ? this.#alike(account, isSuspect, now) : inbox.count;
+    const records = isCareful && waiting > 0 ? this.#alike(account, isSuspect, now) : waiting;
     this.counts.entries++;
     this.counts.records += records;
     // What an earlier entry has left in the block counts with the last record of it.

@@ -370,6 +370,8 @@ export const BOX = {
   /** The account of the code that runs now. USE 0: not known. */
   USE: 8,
   PART: 9,
+  /** 1, set by core: this entry is for the records alone, or (if there are none) for due timers of one account. */
+  ALONE: 10,
   /** Byte offsets: table of records, bytes of records, answers. */
   RECORDS: 64,
   RECORD_COUNT,

@@ -255,12 +255,12 @@ export function handover(): string {
 
 /** One entry: fires due timers and handles the first `count` records of the table. All earlier answers have been taken. */
 export function run(count: number): void {
-  const { running } = around;
+  const { running, words } = around;
   around.outbox.begin();
   running.beginEntry();
-  around.clock.advance();
+  around.clock.begin();
+  if (count === 0 || words[BOX.ALONE] === 0) around.clock.fire();
   if (count > 0) around.serves = true;
-  const { words } = around;
   words[BOX.RAN] = 0;
   for (let k = 0, i = BOX.RECORDS >> 2; k < count; k++, i += RECORD_WORDS) {
     if (words[i] === -1) {

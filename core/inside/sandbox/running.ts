@@ -42,12 +42,13 @@ export class Running {
     if (this.#isMixed) this.#words[BOX.USE] = this.#words[BOX.PART] = 0;
   }
 
-  /** A callback that runs later, charged to the account that asks for it now. */
-  charged(call: () => void): () => void {
-    const { use, part } = this;
-    return () => {
-      this.enter(use, part);
-      call();
-    };
+  /** Whether code of this account may run in this entry: core has asked for an entry of one account alone. */
+  lets(use: number, part: number): boolean {
+    const words = this.#words;
+    return (
+      words[BOX.ALONE] === 0 ||
+      this.#isFirst ||
+      (words[BOX.USE] === use && words[BOX.PART] === part)
+    );
   }
 }

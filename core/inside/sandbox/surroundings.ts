@@ -181,7 +181,8 @@ class Clock {
   readonly #wheel: TimerWheel;
   readonly #running: Running;
   readonly #times: Float64Array;
-  #soon: (() => void)[] = [];
+  /** What is due, but must wait for the next entry. */
+  #soon: Callback[] = [];
   readonly #onError: (error: unknown) => void;
 
   constructor(box: SharedArrayBuffer, running: Running, onError: (error: unknown) => void) {
@@ -197,12 +198,18 @@ class Clock {
   }
 
   timer(onFired: () => void): Timer {
-    return new SandboxTimer(this.#wheel.timer(this.#running.charged(onFired)));
+    const { use, part } = this.#running;
+    return new SandboxTimer(this.#wheel, { use, part, call: onFired }, (due) => this.#run(due));
   }
 
   /** Calls back in the next entry, which core makes at once. */
   soon(call: () => void): void {
-    this.#soon.push(this.#running.charged(call));
+    const { use, part } = this.#running;
+    this.#later({ use, part, call });
+  }
+
+  #later(callback: Callback): void {
+    this.#soon.push(callback);
     this.#times[WAKE_AT] = this.now;
   }
 
@@ -212,24 +219,44 @@ class Clock {
     if (ms >= 0 && at < this.#times[WAKE_AT]!) this.#times[WAKE_AT] = at;
   }
 
-  /** An entry begins: fires due timers. */
-  advance(): void {
-    const now = this.#times[NOW]!;
+  /** An entry begins. */
+  begin(): void {
+    this.#wheel.now = this.#times[NOW]!;
+  }
+
+  /** Fires due timers, those that had to wait before first. */
+  fire(): void {
     this.#times[WAKE_AT] = Number.POSITIVE_INFINITY;
-    this.#wheel.advance(now);
     if (this.#soon.length > 0) {
-      const calls = this.#soon;
+      const callbacks = this.#soon;
       this.#soon = [];
-      for (const call of calls) {
+      for (const callback of callbacks) {
         try {
-          call();
+          this.#run(callback);
         } catch (error) {
           this.#onError(error);
         }
       }
     }
+    this.#wheel.advance(this.now);
     this.#wakeForTimers();
   }
+
+  /** Calls it for the account that has asked for it, in this entry or, if that is another account's, in a later one. */
+  #run(callback: Callback): void {
+    const { use, part, call } = callback;
+    if (this.#running.lets(use, part)) {
+      this.#running.enter(use, part);
+      call();
+    } else this.#later(callback);
+  }
+}
+
+/** What is to be called later, and the account that it is charged to. */
+interface Callback {
+  readonly use: number;
+  readonly part: number;
+  readonly call: () => void;
 }
 
 const NOW = BOX.NOW / 2;
@@ -238,19 +265,35 @@ const WAKE_AT = BOX.WAKE_AT / 2;
 /** A timer that takes any number of milliseconds that a package gives it. */
 class SandboxTimer implements Timer {
   readonly #timer: WheelTimer;
+  /** It is due, and has not been called yet. */
+  #isDue = false;
 
-  constructor(timer: WheelTimer) {
-    this.#timer = timer;
+  constructor(wheel: TimerWheel, { use, part, call }: Callback, run: (callback: Callback) => void) {
+    const due = {
+      use,
+      part,
+      call: () => {
+        if (!this.#isDue) return;
+        this.#isDue = false;
+        call();
+      },
+    };
+    this.#timer = wheel.timer(() => {
+      this.#isDue = true;
+      run(due);
+    });
   }
   arm(ms: number): void {
+    this.#isDue = false;
     // NaN and Infinity would never leave the wheel.
     this.#timer.arm(ms >= 0 ? Math.min(ms, 0x7fff_ffff) : 0);
   }
   cancel(): void {
+    this.#isDue = false;
     this.#timer.cancel();
   }
   get armed(): boolean {
-    return this.#timer.armed;
+    return this.#isDue || this.#timer.armed;
   }
 }
 
