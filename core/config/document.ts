@@ -28,6 +28,8 @@ export class ScalarNode {
   /** Its canonical JSON, where that is not `value`: a 64-bit integer is a string there. */
   json: string | undefined = undefined;
   invalid = false;
+  /** What the file has in the place of an invalid value. Undefined: nothing, something is missing. */
+  was: Node | undefined = undefined;
 
   constructor(place: Place, value: ScalarValue, text: string) {
     this.place = place;
@@ -132,10 +134,15 @@ export function mapOf(place: Place, fields: Readonly<Record<string, Node | undef
   return node;
 }
 /** Stands for a value whose error has been reported. */
-export function invalidAt(place: Place): ScalarNode {
+export function invalidAt(place: Place, was?: Node): ScalarNode {
   const node = new ScalarNode(place, undefined, "");
   node.invalid = true;
+  node.was = was;
   return node;
+}
+/** True for what stands in the place of a field that the file lacks. */
+export function isMissing(node: Node): boolean {
+  return node.kind === "scalar" && node.invalid && node.was === undefined;
 }
 /** True for a `null`, which counts as absent outside Structs. */
 export function isNull(node: Node): boolean {
@@ -174,12 +181,14 @@ export function clone(node: Node): Node {
   const copy = new Kind(node.place, node.value, node.text);
   copy.json = node.json;
   copy.invalid = node.invalid;
+  copy.was = node.was;
   return copy;
 }
 
 /** Plain JSON of a tree; `dump` writes scalars as Envoy's config_dump would. */
 export function plain(node: Node, dump = false): unknown {
   if (node instanceof StructNull) return null;
+  if (node.kind === "scalar" && dump && node.was !== undefined) return plain(node.was, dump);
   if (node.kind === "scalar") return dump ? (node.json ?? node.value ?? null) : node.value;
   if (node.kind === "list") return node.items.map((item) => plain(item, dump));
   const out: Record<string, unknown> = {};

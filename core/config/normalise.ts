@@ -81,7 +81,7 @@ export class Normaliser {
     if (special !== undefined) return special;
     if (node.kind !== "map") {
       const what = node.kind === "list" ? "is a list" : `${shown(node)} is a value`;
-      return this.#invalid(node.place, `${what}; a map of fields belongs here`);
+      return this.#invalid(node, `${what}; a map of fields belongs here`);
     }
     node.message = type;
     const { unread } = node;
@@ -208,7 +208,7 @@ export class Normaliser {
 
   #item(field: Field, node: Node): Node {
     if (isNull(node) && field.t !== "google.protobuf.Value")
-      return this.#invalid(node.place, "an entry of a list must not be null");
+      return this.#invalid(node, "an entry of a list must not be null");
     const item = this.#value(field, node);
     const rules = itemField(field);
     this.#checkItem(rules, item);
@@ -223,12 +223,16 @@ export class Normaliser {
   }
 
   #mapField(field: Field, node: Node): Node {
-    if (node.kind !== "map") return this.#invalid(node.place, "a map belongs here");
+    if (node.kind !== "map") return this.#invalid(node, "a map belongs here");
     const keys = keyField(field);
     for (const [key, entry] of [...node.entries]) {
       const place = entry.place;
       if (isNull(entry.value) && field.t !== "google.protobuf.Value") {
-        node.set(key, this.#invalid(place, "an entry of a map must not be null"), place);
+        node.set(
+          key,
+          this.#invalid(entry.value, "an entry of a map must not be null", undefined, place),
+          place,
+        );
         continue;
       }
       this.#checkItem(keys, scalar(place, key));
@@ -249,21 +253,21 @@ export class Normaliser {
   #scalar(type: string, node: Node): Node {
     if (node.kind !== "scalar") {
       const what = node.kind === "list" ? "a list" : "a map";
-      return this.#invalid(node.place, `is ${what}; a ${WORDS[type] ?? "number"} belongs here`);
+      return this.#invalid(node, `is ${what}; a ${WORDS[type] ?? "number"} belongs here`);
     }
     if (type === "string" && typeof node.value === "string") return node;
     return this.#read(node, readScalar(type, node));
   }
 
   #read(node: ScalarNode, reading: Reading): Node {
-    if ("problem" in reading) return this.#invalid(node.place, reading.problem, reading.help);
+    if ("problem" in reading) return this.#invalid(node, reading.problem, reading.help);
     node.value = reading.value;
     node.json = reading.json;
     return node;
   }
 
   #enum(type: string, node: Node): Node {
-    if (node.kind !== "scalar") return this.#invalid(node.place, "a name belongs here");
+    if (node.kind !== "scalar") return this.#invalid(node, "a name belongs here");
     const values = this.descriptor.enum(type);
     if (values === undefined) return node;
     const { value } = node;
@@ -284,7 +288,7 @@ export class Normaliser {
 
   #notOneOf(node: ScalarNode, names: readonly string[]): Node {
     const near = typeof node.value === "string" ? didYouMean(node.value, names) : undefined;
-    return this.#invalid(node.place, `${shown(node)} is not one of ${listed(names)}`, near);
+    return this.#invalid(node, `${shown(node)} is not one of ${listed(names)}`, near);
   }
 
   /** Normalises a message that has a JSON form of its own, such as Duration, Any or Struct. Undefined: it is no such message. */
@@ -298,13 +302,11 @@ export class Normaliser {
       case ANY:
         return this.#any(node);
       case "google.protobuf.Struct":
-        return node.kind === "map"
-          ? structValue(node)
-          : this.#invalid(node.place, "a map belongs here");
+        return node.kind === "map" ? structValue(node) : this.#invalid(node, "a map belongs here");
       case "google.protobuf.ListValue":
         return node.kind === "list"
           ? structValue(node)
-          : this.#invalid(node.place, "a list belongs here");
+          : this.#invalid(node, "a list belongs here");
       case "google.protobuf.Value":
         return structValue(node);
       case "google.protobuf.Timestamp":
@@ -312,28 +314,29 @@ export class Normaliser {
       case "google.protobuf.FieldMask":
         return node.kind === "scalar"
           ? this.#read(node, readString(node))
-          : this.#invalid(node.place, "field names with commas between them belong here");
+          : this.#invalid(node, "field names with commas between them belong here");
       default:
         // google.protobuf.Empty.
         if (node.kind !== "map" || node.entries.size > 0)
-          return this.#invalid(node.place, "must be an empty map: {}");
+          return this.#invalid(node, "must be an empty map: {}");
         return node;
     }
   }
 
   #duration(node: Node): Node {
     if (node.kind === "scalar") return this.#read(node, readDuration(node));
-    if (node.kind === "list") return this.#invalid(node.place, "a duration belongs here");
+    if (node.kind === "list") return this.#invalid(node, "a duration belongs here");
     const parts = { seconds: 0, nanos: 0 };
     for (const [key, entry] of node.entries) {
       if (key !== "seconds" && key !== "nanos")
         return this.#invalid(
-          entry.place,
+          node,
           `unknown field "${key}"`,
           "a duration has seconds and nanos",
+          entry.place,
         );
       const read = this.#scalar(key === "seconds" ? "int64" : "int32", entry.value);
-      if (read.kind !== "scalar" || read.invalid) return invalidAt(node.place);
+      if (read.kind !== "scalar" || read.invalid) return invalidAt(node.place, node);
       parts[key] = Number(read.value ?? 0);
     }
     const negative = parts.seconds < 0 || parts.nanos < 0;
@@ -346,11 +349,11 @@ export class Normaliser {
     const text = node.kind === "scalar" ? String(node.value) : "";
     if (/^\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)$/.test(text))
       return node;
-    return this.#invalid(node.place, "is not a time", 'write one like "2030-01-31T12:00:00Z"');
+    return this.#invalid(node, "is not a time", 'write one like "2030-01-31T12:00:00Z"');
   }
 
   #any(node: Node): Node {
-    if (node.kind !== "map") return this.#invalid(node.place, "a map with @type belongs here");
+    if (node.kind !== "map") return this.#invalid(node, "a map with @type belongs here");
     const url = node.get("@type");
     if (url === undefined) {
       this.loose.set(node, { place: node.place, message: '"@type" is required' });
@@ -358,7 +361,7 @@ export class Normaliser {
     }
     const text = node.string("@type");
     if (text === undefined || !text.includes("/"))
-      return this.#invalid(url.place, "is not a type", 'write "type.googleapis.com/…"');
+      return this.#invalid(node, "is not a type", 'write "type.googleapis.com/…"', url.place);
     const type = this.rewriter.typeName(text.slice(text.lastIndexOf("/") + 1));
     if (TYPED_STRUCTS.has(type)) return this.#typedStruct(node);
     if (!this.descriptor.knows(type) && !isSpecial(type)) {
@@ -381,10 +384,9 @@ export class Normaliser {
     for (const [key, entry] of node.entries)
       if (!["@type", "type_url", "typeUrl", "value"].includes(key))
         this.#report.error(entry.place, `unknown field "${key}"`);
-    if (url === undefined)
-      return this.#invalid(node.place, '"type_url" is required in a TypedStruct');
+    if (url === undefined) return this.#invalid(node, '"type_url" is required in a TypedStruct');
     if (value !== undefined && value.kind !== "map" && !isNull(value))
-      return this.#invalid(value.place, "a map of fields belongs here");
+      return this.#invalid(node, "a map of fields belongs here", undefined, value.place);
     const inner = new MapNode(node.place, value?.kind === "map" ? value.entries : undefined);
     const at = (node.get("type_url") ?? node.get("typeUrl"))!.place;
     inner.set("@type", scalar(at, url.includes("/") ? url : `type.googleapis.com/${url}`), at);
@@ -394,9 +396,9 @@ export class Normaliser {
     return made;
   }
 
-  #invalid(place: Place, message: string, help?: string): Node {
+  #invalid(node: Node, message: string, help?: string, place = node.place): Node {
     this.#report.error(place, message, help);
-    return invalidAt(place);
+    return invalidAt(node.place, node);
   }
 }
 

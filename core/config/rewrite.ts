@@ -183,9 +183,8 @@ export class Rewriter {
       const { place } = v1;
       node.delete("deprecated_v1");
       this.#report.error(place, "a v1 filter config cannot be read", "write it in v2 or v3 form");
-      node.delete("config");
-      node.delete("typed_config");
-      node.set("typed_config", invalidAt(place), place);
+      const config = node.delete("config") ?? node.get("typed_config");
+      node.set("typed_config", invalidAt(place, config), place);
       return;
     }
     const name = node.string("name");

@@ -112,3 +112,32 @@ test("tells what has no place in v3, at its line", () => {
   expect(text).toContain("static_resources");
   expect(errors).toMatchObject([{ line: 2, message: 'unknown field "flags_pat"' }]);
 });
+
+test("a value that is wrong stays as it was, and one that is missing is not made up", () => {
+  const v2 = `node: { id: n } # the node
+static_resources:
+  listeners:
+    - address: { pipe: { path: "@a" } }
+      filter_chains:
+        - filters:
+            - name: envoy.tcp_proxy
+              deprecated_v1: true
+              config: { value: { stat_prefix: t } } # as of v1
+  clusters:
+    - name: a
+      connect_timeout: [1s]
+      hosts: [{ pipe: { path: /a } }]
+      upstream_bind_config: {}
+      http_protocol_options: 7
+      health_checks: [~]
+`;
+  const { text, errors } = upgrade({ file: "a.yaml", text: v2 });
+  expect(errors).toHaveLength(5);
+  expect(text).toContain(`node: { id: n } # the node`);
+  expect(text).toContain(`config: { value: { stat_prefix: t } } # as of v1`);
+  expect(text).toContain(`connect_timeout: [ 1s ]`);
+  expect(text).toContain(`http_protocol_options: 7`);
+  expect(text).not.toContain(`""`);
+  const json = upgrade({ file: "a.json", text: '{"node":{"id":7},"admin":{"address":[]}}' });
+  expect(JSON.parse(json.text!)).toEqual({ node: { id: 7 }, admin: { address: [] } });
+});

@@ -12,6 +12,7 @@ import {
 import { descriptor } from "./descriptor.ts";
 import { type Diagnostic, Report } from "./diagnostic.ts";
 import {
+  isMissing,
   isNull,
   type Node,
   parseDocument,
@@ -33,7 +34,7 @@ export interface Upgraded {
   readonly errors: readonly Diagnostic[];
 }
 
-/** Rewrites a config with types and fields of v3, whatever packages here implement of them. */
+/** Rewrites a config with types and fields of v3, whatever packages here implement of them. A value that is wrong stays as it was. */
 export function upgrade(input: ConfigText & { readonly file: string }): Upgraded {
   const report = new Report(input.file, input.text, { strict: false });
   const format = formatOf(input.file, report);
@@ -97,6 +98,7 @@ class Writer {
   }
 
   #node(node: Node): YamlNode {
+    if (node.kind === "scalar" && node.was !== undefined) return this.#node(node.was);
     const before = this.#values.get(node.place.offset);
     if (node.kind === "scalar") return this.#scalar(node, isScalar(before) ? before : undefined);
     if (node.kind === "list") {
@@ -106,7 +108,7 @@ class Writer {
     }
     const map = new YAMLMap();
     for (const [key, { place, value }] of node.entries) {
-      if (isNull(value)) continue;
+      if (isNull(value) || isMissing(value)) continue;
       const before = this.#pairs.get(place.offset);
       const name = this.#around(scalarOf(key), before?.key);
       if (before?.value && !this.#stands(before.value, value))
