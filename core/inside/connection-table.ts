@@ -9,7 +9,7 @@ import { SocketConnection } from "./connection.ts";
 import { Handshake } from "./handshake.ts";
 import {
   connectInternally,
-  type InternalEnd,
+  type Delivery,
   type InternalListener,
   type InternalOwner,
 } from "./internal.ts";
@@ -23,6 +23,8 @@ const TASK_BYTES = 80 * 1024;
 const INTERNAL_ROUNDS = 16;
 /** With this many waiting tasks further datagrams are dropped. */
 const MAX_TASKS = 4096;
+
+const NO_HANDLER = { onData: () => {}, onEof: () => {}, onClosed: () => {} };
 
 type Guard = (connection: SocketConnection, call: () => void) => void;
 
@@ -45,8 +47,8 @@ export class ConnectionTable implements InternalOwner {
   readonly #withoutId: Outgoing[] = [];
   readonly #address = new Uint8Array(512);
   readonly #tasks: (() => void)[] = [];
-  /** Ends of internal connections that have something to deliver. */
-  #inbound: InternalEnd[] = [];
+  /** What is to be done for internal connections. */
+  #inbound: Delivery[] = [];
   #scratch = new Uint8Array(0);
   /** Finds the internal listener of that name; set by the engine. */
   internalListener: (name: string) => InternalListener | undefined = () => undefined;
@@ -86,7 +88,11 @@ export class ConnectionTable implements InternalOwner {
     const internal = address.path === undefined ? undefined : readInternalAddress(address);
     if (internal !== undefined) {
       const { listener } = internal;
-      connectInternally(this, connection, address, () => this.internalListener(listener));
+      connectInternally(this, connection, {
+        address,
+        secure: options.transport?.current.value.secure === true,
+        find: () => this.internalListener(listener),
+      });
       return connection;
     }
     const text = connectText(address, options);
@@ -153,9 +159,20 @@ export class ConnectionTable implements InternalOwner {
     this.io.touch();
   }
 
-  deliver(end: InternalEnd): void {
-    this.#inbound.push(end);
+  deliver(delivery: Delivery): void {
+    this.#inbound.push(delivery);
     this.io.touch();
+  }
+
+  pair(client: SocketConnection, bufferBytes: number): SocketConnection {
+    const id = this.io.takeId();
+    const server = new SocketConnection(this, this.io.takeId(), NO_HANDLER);
+    this.io.command(COMMAND.PAIR, id, server.id, bufferBytes);
+    client.id = id;
+    this.add(client);
+    this.add(server);
+    client.onId(id);
+    return server;
   }
 
   /** Memory that is valid until the next call. */
@@ -169,9 +186,9 @@ export class ConnectionTable implements InternalOwner {
     for (let round = 0; round < INTERNAL_ROUNDS && this.#inbound.length > 0; round++) {
       const inbound = this.#inbound;
       this.#inbound = [];
-      for (const end of inbound) {
-        if (this.io.hasRoom) guard(end.connection, () => end.deliver());
-        else this.#inbound.push(end);
+      for (const delivery of inbound) {
+        if (this.io.hasRoom) guard(delivery.connection, () => delivery.deliver());
+        else this.#inbound.push(delivery);
       }
     }
   }

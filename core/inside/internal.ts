@@ -16,27 +16,48 @@ let nextId = 0;
 
 /** A listener without a socket, for connections that upstreams of the same isolate open. */
 export interface InternalListener {
+  /** Some of its connections are encrypted. */
+  readonly secure: boolean;
   onAccepted(connection: SocketConnection): void;
   /** Bytes that may wait for one end before the other end is blocked. */
   readonly bufferBytes: number;
+}
+
+/** Something to do for a connection in a turn of its own. */
+export interface Delivery {
+  readonly connection: SocketConnection;
+  deliver(): void;
 }
 
 /** The table that both ends of an internal connection are in. */
 export interface InternalOwner extends ConnectionOwner {
   /** Memory that is valid until the next call. */
   scratch(size: number): Uint8Array;
-  /** Asks for a turn in which `end` delivers what it has. */
-  deliver(end: InternalEnd): void;
+  /** Asks for a turn in which `delivery.deliver` is called. */
+  deliver(delivery: Delivery): void;
+  /** Connects `client` with the connection that it answers, by sockets of core. Only in a turn. */
+  pair(client: SocketConnection, bufferBytes: number): SocketConnection;
 }
 
-/** Connects `client` to the listener that `find` answers. If there is none, `client` is closed in a later turn. */
+/** Where an internal connection leads. */
+export interface InternalTarget {
+  readonly address: Address;
+  /** The client encrypts. */
+  readonly secure: boolean;
+  find(): InternalListener | undefined;
+}
+
+/** Connects `client` to the listener that `target` finds. If there is none, `client` is closed in a later turn. */
 export function connectInternally(
   table: InternalOwner,
   client: SocketConnection,
-  address: Address,
-  find: () => InternalListener | undefined,
+  target: InternalTarget,
 ): void {
-  const listener = find();
+  const listener = target.find();
+  if (listener !== undefined && (target.secure || listener.secure)) {
+    pairInTurn(table, client, target, listener.bufferBytes);
+    return;
+  }
   const end = new InternalEnd(table, client, listener?.bufferBytes ?? 0);
   client.wireTo(end, FIRST_ID + (nextId++ & 0xffff_fff));
   if (listener === undefined) {
@@ -46,20 +67,38 @@ export function connectInternally(
   const server = new SocketConnection(table, -1, NO_HANDLER);
   const other = new InternalEnd(table, server, listener.bufferBytes);
   server.wireTo(other, FIRST_ID + (nextId++ & 0xffff_fff));
-  server.remoteAddress = server.directAddress = CLIENT;
-  server.localAddress = address;
-  server.metadata = client.passedMetadata;
   end.meet(other, () => client.onConnected(CLIENT));
-  other.meet(end, () => {
-    // The config may have changed since.
-    const found = find();
-    if (found === undefined) server.close("abort");
-    else found.onAccepted(server);
-  });
+  other.meet(end, () => accept(server, client, target));
+}
+
+/** TLS is done by core, on sockets: where an end has it, core connects the two. */
+function pairInTurn(
+  table: InternalOwner,
+  client: SocketConnection,
+  target: InternalTarget,
+  bufferBytes: number,
+): void {
+  const deliver = (): void => {
+    if (!client.open) return;
+    const server = table.pair(client, bufferBytes);
+    table.deliver({ connection: server, deliver: () => accept(server, client, target) });
+    client.onConnected(CLIENT);
+  };
+  table.deliver({ connection: client, deliver });
+}
+
+function accept(server: SocketConnection, client: SocketConnection, target: InternalTarget): void {
+  server.remoteAddress = server.directAddress = CLIENT;
+  server.localAddress = target.address;
+  server.metadata = client.passedMetadata;
+  // The config may have changed since the client connected.
+  const listener = target.find();
+  if (listener === undefined) server.close("abort");
+  else listener.onAccepted(server);
 }
 
 /**
- * One end of an internal connection, in the place of the ring. Bytes written here are copied, since they are lent for one event only,
+ * One end of an internal connection without TLS, in the place of the ring. Bytes written here are copied, since they are lent for one event only,
  * and delivered to the other end in a later turn.
  *
  *   writes ──> the peer's queue ──deliver──> the peer's handler
@@ -155,8 +194,8 @@ export class InternalEnd implements Wire {
         this.#close(how);
         break;
       default:
-        // TLS is done by OpenSSL on a socket of core.
-        this.#connection.transportFailure = "TLS is not possible on an internal connection";
+        this.#connection.transportFailure =
+          "the listener began to use TLS while this internal connection was being opened";
         this.#connection.close("abort");
     }
   }

@@ -56,14 +56,6 @@ export class ListenerBuilder {
         pointer: transportAt,
         statPrefix,
       });
-      if (config.internalBufferBytes !== undefined && transport?.current.value.secure === true)
-        this.#refusals.push({
-          package: chain.transport!.package,
-          message: "an internal listener has no socket that could be encrypted; use raw_buffer",
-          path: "",
-          place: transportAt,
-          stack: "",
-        });
       return { config: chain, slots, transport, runs: new Set<NetworkChainRun>() };
     });
     const isSame =

@@ -117,6 +117,10 @@ export class Listener {
     return this.config.internalBufferBytes ?? 0;
   }
 
+  get secure(): boolean {
+    return this.chains.some(({ transport }) => transport?.current.value.secure === true);
+  }
+
   onAccepted(connection: SocketConnection): void {
     connection.listener = this.config;
     connection.startTime = Date.now();

@@ -58,6 +58,8 @@ export const COMMAND = {
   DATAGRAM: 13,
   /** The client's certificate was accepted: core sends the rest of the TLS handshake. */
   ACCEPT_PEER: 14,
+  /** Make two connections of the isolate, connected with each other. offset: the other id; length: bytes that may wait in each */
+  PAIR: 15,
 } as const;
 
 /** How CLOSE closes. REFUSE: the command's length is the TLS alert to send. */

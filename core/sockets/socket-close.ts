@@ -1,4 +1,5 @@
 import { HOW } from "../inside/ring.ts";
+import { PairedSocket } from "./paired-sockets.ts";
 import { SecureSocket } from "./secure-socket.ts";
 import type { Entry, RawSocket } from "./socket-table.ts";
 
@@ -40,7 +41,7 @@ function destroyWhenStuck(socket: RawSocket, waiting: number): void {
 
 /** Closes with a RST. Unix sockets have none, and are only destroyed. */
 function reset(tcp: RawSocket, socket: RawSocket): void {
-  if (tcp.remotePort !== undefined) tcp.resetAndDestroy();
+  if (tcp.remotePort !== undefined || tcp instanceof PairedSocket) tcp.resetAndDestroy();
   if (!socket.destroyed) socket.destroy();
 }
 

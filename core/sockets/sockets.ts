@@ -7,6 +7,7 @@ import type { Crossing } from "./crossing.ts";
 import { Datagrams } from "./datagrams.ts";
 import type { Gathering } from "./gathering.ts";
 import { type Listening, ListeningSockets } from "./listening-sockets.ts";
+import { pairedSockets } from "./paired-sockets.ts";
 import { SecureWrites } from "./secure-writes.ts";
 import type { Segments, Slots } from "./segments.ts";
 import { acceptPeer, closeSocket, endSocket } from "./socket-close.ts";
@@ -262,6 +263,8 @@ export class Sockets {
       if (op === COMMAND.CLOSE || op === COMMAND.END || op === COMMAND.TLS) entry.plain = undefined;
       if (op === COMMAND.CONNECT) {
         if (this.#mayConnect(entry)) this.#connect(entry, control[i + 2]!, control[i + 3]!);
+      } else if (op === COMMAND.PAIR) {
+        this.#pair(entry, this.#table.find(control[i + 2]!), control[i + 3]!);
       } else if (op === COMMAND.RELEASE) {
         if (!this.#table.release(entry)) this.counts.refused++;
       } else if (op === COMMAND.UDP_CONNECT) {
@@ -551,6 +554,17 @@ export class Sockets {
       }
       this.#crossing.schedule();
     });
+  }
+
+  /** Connects two connections of the isolate with each other: they have TLS at one end or both, and that is done here. */
+  #pair(one: Entry, other: Entry | undefined, bufferBytes: number): void {
+    if (other === undefined || !this.#mayConnect(one) || !this.#mayConnect(other)) return;
+    const sockets = pairedSockets({ ...watermark(bufferBytes), onread: this.#onread });
+    for (const [k, entry] of [one, other].entries()) {
+      const socket = sockets[k] as RawSocket;
+      this.#adopt(entry, socket);
+      entry.plain = socket._handle!;
+    }
   }
 
   /** Serves a connection that another worker has accepted and passed on. `name`: that of its listening socket. */

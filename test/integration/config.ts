@@ -98,6 +98,38 @@ export function cluster(name: string, ports: readonly number[], more: Json = {})
   };
 }
 
+/** Internal listeners need it, as in Envoy. */
+export const INTERNAL_LISTENERS = {
+  name: "envoy.bootstrap.internal_listener",
+  typed_config: { "@type": `${TYPE}bootstrap.internal_listener.v3.InternalListener` },
+};
+
+export function internal(name: string, filter: Json, more: Json = {}): Json {
+  return { name, internal_listener: {}, filter_chains: [{ filters: [filter] }], ...more };
+}
+
+/** A cluster of one endpoint, the internal listener `target`. */
+export function towards(name: string, target: string, more: Json = {}, endpoint: Json = {}): Json {
+  const address = { envoy_internal_address: { server_listener_name: target, endpoint_id: "one" } };
+  const lb_endpoints = [{ endpoint: { address }, ...endpoint }];
+  return { name, load_assignment: { cluster_name: name, endpoints: [{ lb_endpoints }] }, ...more };
+}
+
+/** A cluster's transport socket that passes metadata on to the internal listener, around another. */
+export function throughInternalUpstream(
+  transport_socket: Json,
+  passthrough_metadata: readonly Json[] = [],
+): Json {
+  return {
+    name: "envoy.transport_sockets.internal_upstream",
+    typed_config: {
+      "@type": `${TYPE}transport_sockets.internal_upstream.v3.InternalUpstreamTransport`,
+      passthrough_metadata,
+      transport_socket,
+    },
+  };
+}
+
 /** What lets a test hold thousands of requests and connections at once. */
 export const unlimited: Json = {
   circuit_breakers: {

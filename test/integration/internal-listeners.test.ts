@@ -7,10 +7,14 @@ import {
   cluster,
   direct,
   http,
+  INTERNAL_LISTENERS,
+  internal,
   type Json,
   listener,
   route,
   tcpProxy,
+  throughInternalUpstream,
+  towards,
 } from "./config.ts";
 import { Proxy } from "./proxy.ts";
 import { httpUpstream, tcpUpstream } from "./upstream.ts";
@@ -21,24 +25,8 @@ afterEach(async () => {
   for (const end of ends.splice(0).reverse()) await end();
 });
 
-/** Internal listeners need it, as in Envoy. */
-const EXTENSION = {
-  name: "envoy.bootstrap.internal_listener",
-  typed_config: { "@type": `${TYPE}bootstrap.internal_listener.v3.InternalListener` },
-};
-
-function internal(name: string, filter: Json, more: Json = {}): Json {
-  return { name, internal_listener: {}, filter_chains: [{ filters: [filter] }], ...more };
-}
-
-function towards(name: string, target: string, more: Json = {}, endpoint: Json = {}): Json {
-  const address = { envoy_internal_address: { server_listener_name: target, endpoint_id: "one" } };
-  const lb_endpoints = [{ endpoint: { address }, ...endpoint }];
-  return { name, load_assignment: { cluster_name: name, endpoints: [{ lb_endpoints }] }, ...more };
-}
-
 async function start(listeners: readonly Json[], clusters: readonly Json[]): Promise<Proxy> {
-  const config = { bootstrap_extensions: [EXTENSION], ...bootstrap(listeners, clusters) };
+  const config = { bootstrap_extensions: [INTERNAL_LISTENERS], ...bootstrap(listeners, clusters) };
   const proxy = await Proxy.start({ config });
   ends.push(() => proxy.stop());
   return proxy;
@@ -163,11 +151,11 @@ test("an edit replaces an internal listener's chain; one that takes it away leav
   const ask = async () => (await get(proxy.port("main"), "/")).text;
   expect(await ask()).toBe("one");
   proxy.reconfigure({
-    bootstrap_extensions: [EXTENSION],
+    bootstrap_extensions: [INTERNAL_LISTENERS],
     ...bootstrap([main, inner("two")], clusters),
   });
   await eventually(ask, (text) => text === "two", "the new chain");
-  proxy.reconfigure({ bootstrap_extensions: [EXTENSION], ...bootstrap([main], clusters) });
+  proxy.reconfigure({ bootstrap_extensions: [INTERNAL_LISTENERS], ...bootstrap([main], clusters) });
   await eventually(
     async () => (await get(proxy.port("main"), "/")).status,
     (status) => status === 503,
@@ -201,21 +189,17 @@ test("metadata of the endpoint and of the cluster is the accepted connection's",
         "inner",
         {
           metadata: { filter_metadata: { "of-cluster": { a: 1 } } },
-          transport_socket: {
-            name: "envoy.transport_sockets.internal_upstream",
-            typed_config: {
-              "@type": `${TYPE}transport_sockets.internal_upstream.v3.InternalUpstreamTransport`,
-              passthrough_metadata: [
-                { kind: { host: {} }, name: "of-host" },
-                { kind: { cluster: {} }, name: "of-cluster" },
-                { kind: { host: {} }, name: "of-nobody" },
-              ],
-              transport_socket: {
-                name: "envoy.transport_sockets.raw_buffer",
-                typed_config: { "@type": `${TYPE}transport_sockets.raw_buffer.v3.RawBuffer` },
-              },
+          transport_socket: throughInternalUpstream(
+            {
+              name: "envoy.transport_sockets.raw_buffer",
+              typed_config: { "@type": `${TYPE}transport_sockets.raw_buffer.v3.RawBuffer` },
             },
-          },
+            [
+              { kind: { host: {} }, name: "of-host" },
+              { kind: { cluster: {} }, name: "of-cluster" },
+              { kind: { host: {} }, name: "of-nobody" },
+            ],
+          ),
         },
         { metadata: { filter_metadata: { "of-host": { to: "there" } } } },
       ),

@@ -18,13 +18,16 @@ function passed(kinds: readonly ("host" | "cluster")[], secure = false) {
   const out: unknown[] = [];
   const socket = { passMetadata: (...args: unknown[]) => out.push(args) };
   factory.connect?.(socket as never, { hostMetadata: { tunnel: { to: "host" } } });
-  return { out, missing: cx.stats.value("internal_upstream.no_metadata") };
+  return { out, secure: factory.secure, missing: cx.stats.value("internal_upstream.no_metadata") };
 }
 
 test("passes the metadata of the endpoint on, and counts what is not there", () => {
-  expect(passed(["host", "cluster"])).toEqual({ out: [["tunnel", { to: "host" }]], missing: 1 });
+  expect(passed(["host", "cluster"])).toMatchObject({
+    out: [["tunnel", { to: "host" }]],
+    missing: 1,
+  });
 });
 
-test("refuses TLS: there is no socket to encrypt", () => {
-  expect(() => passed([], true)).toThrow("no socket");
+test("is as secure as the transport inside", () => {
+  expect([passed([]).secure, passed([], true).secure]).toEqual([false, true]);
 });

@@ -42,7 +42,6 @@ function check({ passthrough_metadata = [] }: Config): void {
 
 /** Passes metadata on, then leaves the connection to the transport inside. */
 class InternalUpstream implements TransportFactory {
-  readonly secure = false;
   readonly #sources: NonNullable<Config["passthrough_metadata"]>;
   readonly #inner: Slot<TransportFactory>;
   readonly #noMetadata: Counter;
@@ -51,6 +50,10 @@ class InternalUpstream implements TransportFactory {
     this.#sources = config.passthrough_metadata ?? [];
     this.#inner = inner;
     this.#noMetadata = noMetadata;
+  }
+
+  get secure(): boolean {
+    return this.#inner.current.value.secure;
   }
 
   connect(socket: TransportSocket, options: TransportOptions): Transport | undefined {
@@ -72,11 +75,6 @@ export default defineTransport({
     check(config);
     const statPrefix = cx.statPrefix ?? "";
     const inner = cx.extension("transport", config.transport_socket, { statPrefix });
-    if (inner.current.value.secure)
-      throw new ConfigError(
-        "transport_socket",
-        "an internal connection has no socket that could be encrypted; use raw_buffer",
-      );
     const noMetadata = cx.stats.counter(`${statPrefix}internal_upstream.no_metadata`);
     return new InternalUpstream(config, inner, noMetadata);
   },
