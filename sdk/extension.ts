@@ -171,6 +171,7 @@ export interface Timer {
   readonly armed: boolean;
 }
 
+/** `stack`, that of an error, is written as the place in the source that it names. */
 export type LogFields = Readonly<Record<string, string | number | boolean | undefined>>;
 export interface Log {
   debug(message: string, fields?: LogFields): void;

@@ -40,11 +40,14 @@ export interface FleetLogParts {
 export class FleetLog implements FleetEvents {
   readonly #parts: FleetLogParts;
   readonly #said = new Map<string, { since: number; times: number }>();
+  /** Source positions of any module, a package's or core's own. */
+  readonly #find: FleetLogParts["find"];
   readonly onCall: FleetLogParts["onCall"];
   readonly onSandboxLost: FleetLogParts["onSandboxLost"];
 
   constructor(parts: FleetLogParts) {
     this.#parts = parts;
+    this.#find = (filename) => parts.find(filename) ?? parts.findOwn(filename);
     this.onCall = parts.onCall;
     this.onSandboxLost = parts.onSandboxLost;
   }
@@ -53,16 +56,20 @@ export class FleetLog implements FleetEvents {
     _thread: Thread,
     { level, message, fields, single }: Extract<FromWorker, { type: "log" }>,
   ): void {
-    if (single === true) this.#parts.log[level](fields, message);
+    const { log } = this.#parts;
+    if (single === true) log[level](fields, message);
     else
-      this.#once(`${level} ${message} ${JSON.stringify(fields)}`, (more) =>
-        this.#parts.log[level]({ ...fields, ...more }, message),
-      );
+      this.#once(`${level} ${message} ${JSON.stringify(fields)}`, (more) => {
+        const { stack = "", ...others } = fields;
+        const inCode = locate(message, String(stack), this.#find);
+        if (inCode.file === "") log[level]({ ...fields, ...more }, message);
+        else log[level]({ ...others, ...more }, formatProblem(inCode));
+      });
   }
 
   onFault(thread: Thread, fault: Extract<FromWorker, { type: "fault" }>): void {
     const { package: name, reason, stack, reverted, place: use, path = "", openMs = 0 } = fault;
-    const { log, find, findOwn, server, breakers } = this.#parts;
+    const { log, find, server, breakers } = this.#parts;
     server.faults(name === "" ? "unknown" : name);
     const refusal = { package: name, message: reason, stack: "", path, place: use ?? "" };
     const charged = (use !== undefined && this.#parts.explain(refusal)) || problem(reason);
@@ -73,7 +80,7 @@ export class FleetLog implements FleetEvents {
     if (reverted !== undefined && reverted.length > 0) this.#parts.onReverted(reverted);
     this.#once(`fault ${name} ${use} ${path} ${reason}`, (more) => {
       // A package's fault is located in the package itself, even if core's code stands above it in the stack.
-      const inCode = locate(reason, stack, name === "" ? findOwn : find);
+      const inCode = locate(reason, stack, name === "" ? this.#find : find);
       const located = inCode.file === "" ? charged : inCode;
       const place = scriptPlace(stack, this.#parts.config());
       // A script's own errors have been given their place by its package.

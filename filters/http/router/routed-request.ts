@@ -405,11 +405,8 @@ export class RoutedRequest implements HttpFilter, AttemptOwner {
   }
 
   onFilterError(error: unknown, filter: string): void {
-    const { log } = this.#router.cx;
-    log.error("an upstream filter threw", {
-      filter,
-      error: error instanceof Error ? (error.stack ?? error.message) : String(error),
-    });
+    const { message, stack } = error instanceof Error ? error : new Error(String(error));
+    this.#router.cx.log.error(`an upstream filter threw: ${message}`, { filter, stack });
   }
 
   trackAttempt(cluster: Cluster, tracks: TrackedStats): TrackedAttempt {

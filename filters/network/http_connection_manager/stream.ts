@@ -631,9 +631,9 @@ export class HcmStream implements RequestDecoder, WalkOwner, TimersOwner, LogEnt
   /** `filter`: index among the stream's filters; -1: not known. */
   logFilterError(error: unknown, filter = -1): void {
     this.#runtime.stats.onFilterError();
-    const reason = error instanceof Error ? (error.stack ?? error.message) : String(error);
+    const { message, stack } = error instanceof Error ? error : new Error(String(error));
     const name = this.#filters.nameOf(filter);
-    this.#cx.log.error("an HTTP filter failed", { filter: name, reason });
+    this.#cx.log.error(`an HTTP filter failed: ${message}`, { filter: name, stack });
   }
 
   // ---- timeouts
