@@ -48,7 +48,8 @@ export async function filterInfo(options: FilterInfoOptions): Promise<number> {
   catalog.dispose();
   const found = find(units, name);
   if (found === undefined) {
-    const broken = units.find((unit) => path.basename(unit.source.id) === name);
+    const isFileOf = (id: string) => path.basename(id).replace(/\.[jt]s$/, "") === name;
+    const broken = units.find((unit) => isFileOf(unit.source.id));
     if (broken?.problems[0] !== undefined) return refuse(formatProblem(broken.problems[0]), json);
     const names = units
       .flatMap((unit) => unit.next?.infos ?? [])

@@ -1,5 +1,6 @@
 import type { Definition } from "@tsproxy/sdk";
 import { installGlobals } from "./globals.ts";
+import { installBounds } from "./sandbox/bounds.ts";
 
 // Runs in the isolate that reads what packages define. Modules may use the globals while they load; timers never fire here.
 installGlobals({
@@ -7,6 +8,11 @@ installGlobals({
   timer: () => ({ arm: () => {}, cancel: () => {}, armed: false }),
   onError: () => {},
 });
+
+/** Called before the code of a dropped-in package is loaded: this isolate is on the thread that must not end. */
+export function bound(): void {
+  installBounds();
+}
 
 const USUAL = "write: export default defineHttpFilter({ … })";
 

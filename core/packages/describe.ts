@@ -122,10 +122,11 @@ export class Describer {
   /** Reads what a module defines. `id` tells dropped-in packages apart. Throws a DescribeError. */
   describe(id: string, bundle: Bundle, origin: "shipped" | "dropped-in"): Told {
     if (origin === "shipped") {
-      if (!this.#shared?.mayLoad) this.#shared = this.#another(this.#shared);
+      if (!this.#shared?.mayLoad) this.#shared = this.#another(this.#shared, "trusted");
       return this.#shared.read(bundle);
     }
-    if (!this.#own?.mayLoad || (this.#own.id ?? id) !== id) this.#own = this.#another(this.#own);
+    if (!this.#own?.mayLoad || (this.#own.id ?? id) !== id)
+      this.#own = this.#another(this.#own, "bounded");
     this.#own.id = id;
     try {
       return this.#own.read(bundle);
@@ -136,14 +137,14 @@ export class Describer {
     }
   }
 
-  #another(before: Cell | undefined): Cell {
+  #another(before: Cell | undefined, code: "trusted" | "bounded"): Cell {
     before?.dispose();
-    return new Cell(this.#preludes);
+    return new Cell(this.#preludes, code);
   }
 
   /** Makes the isolate for the next dropped-in package ahead of time, so that a save does not wait for it. */
   warm(): void {
-    if (!this.#own?.mayLoad) this.#own = this.#another(this.#own);
+    if (!this.#own?.mayLoad) this.#own = this.#another(this.#own, "bounded");
   }
 
   /** Collects the garbage of modules that have been described. */
@@ -167,12 +168,16 @@ class Cell {
   id: string | undefined = undefined;
   #loaded = 0;
 
-  constructor({ sdk, reader }: Pick<Preludes, "sdk" | "reader">) {
+  /** `bounded`: with the bounds of a sandbox's built-ins. One call that V8 has no memory for would end the process. */
+  constructor({ sdk, reader }: Pick<Preludes, "sdk" | "reader">, code: "trusted" | "bounded") {
     this.#sdk = () => textOf({ code: sdk });
     this.#isolate = new Isolate({ memoryLimitMb: MEMORY_MB, sdk: textOf({ code: sdk }) });
-    this.#read = this.#isolate
-      .load({ code: textOf({ code: reader }), filename: "tsproxy:reader" })
-      .entry("read", LOAD_MS);
+    const module = this.#isolate.load({
+      code: textOf({ code: reader }),
+      filename: "tsproxy:reader",
+    });
+    if (code === "bounded") module.entry("bound")();
+    this.#read = module.entry("read", LOAD_MS);
   }
 
   read(bundle: Bundle): Told {
@@ -186,7 +191,9 @@ class Cell {
       const { message, stack = "" } = error as Error;
       const reason = message.startsWith("Script execution timed out")
         ? `did not finish loading within ${LOAD_MS / 1000} s`
-        : message;
+        : message.startsWith("Isolate was disposed")
+          ? `took more than ${MEMORY_MB} MiB while it was loaded`
+          : message;
       const find = (filename: string) =>
         filename === bundle.filename ? bundle.sources : undefined;
       const missing = /'@tsproxy\/sdk' does not provide an export named '(.+)'/.exec(message)?.[1];

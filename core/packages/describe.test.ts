@@ -1,0 +1,53 @@
+import fs from "node:fs";
+import os from "node:os";
+import path from "node:path";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { bundle } from "./bundle.ts";
+import { DescribeError, Describer } from "./describe.ts";
+import { bundlePreludes } from "./preludes.ts";
+
+const folder = fs.mkdtempSync(path.join(os.tmpdir(), "describe-"));
+let describer: Describer;
+beforeAll(async () => {
+  describer = new Describer(await bundlePreludes());
+});
+afterAll(() => {
+  describer.dispose();
+  fs.rmSync(folder, { recursive: true });
+});
+
+const FILTER = `import { defineHttpFilter, Type } from "@tsproxy/sdk";
+export default defineHttpFilter({ name: "bomb", config: Type.Object({}), setup: () => () => ({}) });`;
+
+/** Why a dropped-in module with this line is refused; undefined: it is not. */
+async function refusal(line: string): Promise<string | undefined> {
+  const entry = path.join(folder, "bomb.ts");
+  fs.writeFileSync(entry, `${FILTER}\n${line}\n`);
+  try {
+    describer.describe(entry, await bundle({ entry, filename: "bomb" }), "dropped-in");
+    return undefined;
+  } catch (error) {
+    expect(error).toBeInstanceOf(DescribeError);
+    return (error as DescribeError).message;
+  }
+}
+
+// Each of them ends a process whose isolate has V8's own built-ins.
+test.each([
+  ['"x".repeat(5e8).split("");', "a text of 500000000 chars"],
+  ["Array.from({ length: 1e9 });", "an array of 1000000000 elements"],
+  ["new Array(4e9).fill(1);", "an array of 4000000000 elements"],
+])(
+  "a dropped-in module that asks V8 at its top level for too much, %s, is refused",
+  async (line, what) => {
+    expect(await refusal(line)).toBe(`${what} is more than a sandboxed filter may do at once`);
+    expect(await refusal("")).toBeUndefined();
+  },
+);
+
+test("a dropped-in module that grows without end while it is loaded is refused, and the next one is read", async () => {
+  expect(await refusal("for (const all = []; ; ) all.push(new Array(1e6).fill(7));")).toBe(
+    "took more than 128 MiB while it was loaded",
+  );
+  expect(await refusal("")).toBeUndefined();
+});
