@@ -154,6 +154,29 @@ describe("a loop of one use", () => {
   });
 });
 
+describe("loops of five uses", () => {
+  /** They loop one after the other, until each one's breaker is open; `goods`: what another one is asked meanwhile. */
+  const afterwards = async (goods: readonly (readonly [use: number, path: string])[]) => {
+    const uses = [{}, ...Array.from({ length: 5 }, () => ({ bad: true }))];
+    const options = { limits: { timeoutMs: 250 }, now: () => 1000 };
+    const sandbox = await worker.sandbox(CODE, uses, options);
+    for (let k = 0; k < 15 && sandbox.counts.faults < 15; k++) {
+      await together(sandbox, [BAD + (k % 5), "/loop"], ...goods);
+      await worker.until(() => worker.isIdle);
+    }
+    const all = await together(sandbox, [GOOD, "/"], [BAD, "/"], [BAD + 4, "/"]);
+    return [...all.map(outcome), sandbox.counts.faults];
+  };
+
+  it("leave a use alone that has run well meanwhile", async () => {
+    expect(await afterwards([[GOOD, "/"]])).toEqual(["request", 500, 500, 15]);
+  });
+
+  it("count for the whole package if nothing else has run", async () => {
+    expect(await afterwards([])).toEqual([500, 500, 500, 12]);
+  });
+});
+
 describe("a stream whose request hook ran in an isolate that is lost", () => {
   const streams = async (stateless: boolean, waits: boolean) => {
     const sandbox = await build();

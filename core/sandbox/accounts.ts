@@ -7,7 +7,7 @@ export interface Account {
 }
 export const NOBODY: Account = { use: 0, part: 0 };
 
-/** So many faults in 10 s, whoever they are charged to, are the package's own. */
+/** So many faults in 10 s, whoever they are charged to, are the package's own, unless a place without any has run meanwhile. */
 const FAULTS_OF_ALL = 12;
 /** Most accounts that are remembered; if there are more, the oldest is forgotten. */
 const ACCOUNTS_MAX = 1024;
@@ -72,11 +72,14 @@ export class Accounts {
     return this.#byKey.get(keyOf(account))?.lets(now, token, isLive) !== false;
   }
 
-  /** An entry of this account alone has ended well. */
+  /** An entry of this account alone, or of it and others that are not suspect, has ended well. */
   succeeded(account: Account, now: number): void {
     this.#ofNobody.succeeded(now);
     this.#ofAll.succeeded(now);
-    if (account.use !== 0) this.#byKey.get(keyOf(account))?.succeeded(now);
+    if (account.use === 0) return;
+    const breaker = this.#byKey.get(keyOf(account));
+    if (breaker === undefined) this.#ofAll.absolve();
+    else breaker.succeeded(now);
   }
 
   state(account: Account, now: number): "closed" | "open" | "half-open" {

@@ -61,6 +61,11 @@ export class Breaker {
     return this.#backOffMs;
   }
 
+  /** Its faults were those of others. */
+  absolve(): void {
+    if (this.#isClosed) this.#faults = [];
+  }
+
   /** Whether a new stream may run. While it is half-open one may, until that one's outcome is known. */
   lets(now: number, token: number, isLive: (token: number) => boolean): boolean {
     const state = this.state(now);

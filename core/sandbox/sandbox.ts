@@ -599,6 +599,7 @@ export class Sandbox {
       this.#beats[BEAT.TURNS]!++;
     }
     if (this.#share.limited) this.#share.spent(this.#now() - now);
+    if (isCareful) this.#accounts.succeeded(account, now);
     this.#entered(records, now);
     if (uncaught !== undefined) this.#tellUncaught(uncaught);
     this.#recordsOfBuild += Math.max(1, records);
