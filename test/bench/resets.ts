@@ -3,8 +3,9 @@
  *
  *   node test/bench/resets.ts [--seconds 5] [--clients 50]
  *
- * Prints streams that the proxy begins before it hangs up, CPU a reset beside CPU a request of polite clients (100 requests/s each,
- * proxied), what those lose while the attack goes on, and how much memory grows. The proxy has one worker.
+ * Measures the streams that the proxy begins before it hangs up, CPU a reset beside CPU a request of polite clients (100 requests/s
+ * each, proxied), what those lose while the attack goes on, and how much memory grows. Each has a bar; exits with 1 if one is missed.
+ * The proxy has one worker.
  */
 import { spawn } from "node:child_process";
 import fs from "node:fs";
@@ -22,6 +23,10 @@ const { values } = parseArgs({
   },
 });
 const MS = Number(values.seconds) * 1000;
+/** Half of overload.premature_reset_total_stream_count: as many resets at least are needed before a connection is closed. */
+const LIMIT = 250;
+const MAX_STREAMS = LIMIT + 200;
+const MAX_GROWTH_MIB = 64;
 const T = "type.googleapis.com/envoy.extensions.";
 
 const origin = http.createServer((request, response) => {
@@ -110,11 +115,7 @@ const eachRequest = quiet.cpuUs / quiet.result.asked;
 const eachReset = alone.cpuUs / resets;
 const percentile = (times: readonly number[], of: number) =>
   times.toSorted((a, b) => a - b)[Math.floor(times.length * of)]!.toFixed(1);
-console.log(`streams begun before the proxy hangs up   ${(resets / alone.result).toFixed(0)}`);
-console.log(`resets a second                           ${((resets * 1000) / MS).toFixed(0)}`);
-console.log(`CPU a request, polite clients alone       ${eachRequest.toFixed(1)} µs`);
-console.log(`CPU a reset                               ${eachReset.toFixed(1)} µs`);
-console.log(`polite requests, lost                     ${result.asked}, ${result.failed}`);
+const begun = resets / alone.result;
 for (const [name, { times }] of [
   ["alone", quiet.result],
   ["under attack", result],
@@ -122,11 +123,33 @@ for (const [name, { times }] of [
   console.log(
     `their time ${name.padEnd(12)}                   p50 ${percentile(times, 0.5)} ms, p99 ${percentile(times, 0.99)} ms`,
   );
-console.log(`memory                                    ${before} MiB, then ${memory()} MiB`);
+const after = memory();
+const verdicts = [
+  verdict("an attacker is disconnected", begun <= MAX_STREAMS, [
+    `after ${begun.toFixed(0)} streams, at most ${MAX_STREAMS}`,
+    `${((resets * 1000) / MS).toFixed(0)} resets/s`,
+  ]),
+  verdict("a reset costs no more than a request", eachReset <= eachRequest, [
+    `${eachReset.toFixed(1)} µs, at most ${eachRequest.toFixed(1)} µs`,
+  ]),
+  verdict("polite clients lose nothing", result.asked > 0 && result.failed === 0, [
+    `${result.failed} of ${result.asked} requests`,
+  ]),
+  verdict("memory is bounded", after - before <= MAX_GROWTH_MIB, [
+    `${before} MiB, then ${after} MiB, at most ${MAX_GROWTH_MIB} MiB more`,
+  ]),
+];
+if (verdicts.includes(false)) process.exitCode = 1;
 proxy.kill("SIGTERM");
 origin.close();
 origin.closeAllConnections();
 fs.rmSync(dir, { recursive: true });
+
+/** Prints how one of the bars was met. */
+function verdict(bar: string, isMet: boolean, facts: readonly string[]): boolean {
+  console.log(`${isMet ? "met   " : "MISSED"} ${bar.padEnd(38)} ${facts.join("; ")}`);
+  return isMet;
+}
 
 // ---- clients
 
