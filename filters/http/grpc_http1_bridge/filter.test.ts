@@ -97,3 +97,10 @@ it("passes an answer that is a head alone as it is", () => {
   expect(stream.response?.status).toBe(200);
   expect(stream.downstream.ended).toBe(true);
 });
+
+it("leaves the body of an answer without trailers as it is, as in Envoy", () => {
+  const stream = call({ upgrade_protobuf_to_grpc: true }, "application/x-protobuf");
+  stream.requestBody("hello");
+  stream.responseHeaders(200, { "content-type": "application/grpc" }, false).responseBody(FRAME);
+  expect(stream.downstream.body).toBe(FRAME);
+});

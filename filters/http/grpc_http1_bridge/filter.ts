@@ -61,8 +61,9 @@ class GrpcHttp1BridgeFilter implements HttpFilter {
     return endStream ? undefined : hold({ max: 0, trailers: true });
   }
 
-  onResponseBody(chunk: Chunk) {
-    if (this.#framing) chunk.replace(chunk.copy().subarray(FRAME_HEAD));
+  onResponseBody(chunk: Chunk, endStream: boolean) {
+    // As in Envoy, an answer without trailers, which is not gRPC, keeps what would be its frame.
+    if (this.#framing && !endStream) chunk.replace(chunk.copy().subarray(FRAME_HEAD));
     this.#answerSize = chunk.length;
   }
 
