@@ -2,8 +2,9 @@
 import { startEarly } from "./early-threads.ts";
 import { ownOptions } from "./options.ts";
 
-// A process that was started early has no arguments yet, and so no number of workers: it starts one.
-startEarly(process.argv[2] === undefined ? 1 : (await ownOptions()).concurrency);
+// A process that was started early has no options yet: a Spare is told how many workers it will have, another one starts one.
+const [, , options, workers = 1] = process.argv;
+startEarly(options ? (await ownOptions()).concurrency : Number(workers));
 // Waits for the `run` message from now on, and ends if the supervisor does, while main's modules are loaded.
 void ownOptions();
 await import("./main.ts");

@@ -63,9 +63,9 @@ export interface Runtime {
 /** A terminal's Ctrl-C reaches the proxy directly and again through the supervisor: within this time both are one signal. */
 export const SAME_SIGNAL_MS = 300;
 
-/** The options of this proxy process: its argument, or, if it was started early without one, that in its first message. */
+/** The options of this proxy process: its first argument, or, if it was started early without them, those in its first message. */
 export async function ownOptions(): Promise<RunOptions> {
-  own ??= process.argv[2] === undefined ? toldOptions() : Promise.resolve(process.argv[2]);
+  own ??= process.argv[2] ? Promise.resolve(process.argv[2]) : toldOptions();
   return JSON.parse(await own) as RunOptions;
 }
 let own: Promise<string> | undefined;

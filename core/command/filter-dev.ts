@@ -75,6 +75,7 @@ class Dev {
       onOutput: (line) => this.#report.text(line),
       onDev: (event) => this.#onEvent(event),
       drainTimeMs: DRAIN_MS,
+      workers: this.#options.concurrency,
     });
     for (const signal of ["SIGTERM", "SIGINT", "SIGHUP"] as const)
       process.on(signal, () => supervisor.signal(signal));

@@ -5,8 +5,8 @@ import { openMarks } from "./marks.ts";
 import { type ProxyProgram, startProgram } from "./proxy-process.ts";
 
 /**
- * A process of the proxy that is started before it is needed: when the one that serves dies, this one has loaded its modules, has
- * the same sockets, bound, and waits for its arguments (`ownOptions`). Who takes it closes `sockets` and `marks`.
+ * A process of the proxy that is started before it is needed: when the one that serves dies, this one has loaded its modules and
+ * started its threads, has the same sockets, bound, and waits for its options (`ownOptions`). Who takes it closes `sockets` and `marks`.
  */
 export class Spare {
   readonly child: ChildProcess;
@@ -14,12 +14,21 @@ export class Spare {
   readonly sockets: HeldSockets;
   readonly #listening: string;
 
-  constructor(program: Omit<ProxyProgram, "args">, listening: readonly ListeningAt[]) {
+  constructor(
+    program: Omit<ProxyProgram, "args">,
+    workers: number,
+    listening: readonly ListeningAt[],
+  ) {
     this.#listening = JSON.stringify(listening);
     this.marks = openMarks();
     this.sockets = new HeldSockets(listening);
     const { marks, sockets } = this;
-    this.child = startProgram({ ...program, args: [], marks, held: sockets.fds });
+    this.child = startProgram({
+      ...program,
+      args: ["", String(workers)],
+      marks,
+      held: sockets.fds,
+    });
     // If this fails, another process is started when it is needed, and that is reported if it fails too.
     this.child.on("error", () => {});
   }

@@ -23,6 +23,8 @@ export type ProcessRole = Required<Pick<RunOptions, "quarantined" | "standby" | 
 
 export interface SupervisorOptions extends Omit<ProxyProgram, "args" | "marks" | "held"> {
   readonly args: (role: ProcessRole) => readonly string[];
+  /** How many workers a process has. Absent: one. */
+  readonly workers?: number;
   readonly log: (message: string) => void;
   /** Called when a proxy serves for the first time. */
   readonly onFirstReady?: () => void;
@@ -49,6 +51,7 @@ export async function superviseProxy(
     execPath: node,
     execArgv: flags,
     drainTimeMs: options.drainTimeMs,
+    workers: options.concurrency,
     log: (message) => log.error(message),
     onFirstReady: () => void replace(),
   });
@@ -361,7 +364,7 @@ export class Supervisor {
     const isUseful = this.#hasCrashed && !this.#stopAsked && this.#options.main === undefined;
     if (!isUseful || this.#spare?.isFor(listening)) return;
     this.#dropSpare();
-    this.#spare = new Spare(this.#options, listening);
+    this.#spare = new Spare(this.#options, this.#options.workers ?? 1, listening);
   }
 
   #dropSpare(): void {

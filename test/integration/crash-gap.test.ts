@@ -1,4 +1,5 @@
 import { once } from "node:events";
+import { readdirSync, readFileSync } from "node:fs";
 import http from "node:http";
 import net from "node:net";
 import { afterEach, expect, it } from "vitest";
@@ -44,6 +45,11 @@ it.each([1, 2])(
     expect(proxy.port("main")).toBe(port);
 
     const [serving, spare] = await untilSpare(proxy);
+    await eventually(
+      () => workersOf(spare!),
+      (workers) => workers === concurrency,
+      "its workers are started",
+    );
     from = proxy.lines.length;
     process.kill(serving!, "SIGKILL");
     await proxy.line(/^watching /, from);
@@ -77,6 +83,12 @@ it("the process that waits after a crash keeps no address that the config gives 
     });
   await eventually(isFree, Boolean, "another program can have the address");
 });
+
+/** How many threads of workers a process has. */
+const workersOf = (pid: number) =>
+  readdirSync(`/proc/${pid}/task`).filter((thread) =>
+    readFileSync(`/proc/${pid}/task/${thread}/comm`, "utf8").startsWith("worker "),
+  ).length;
 
 /** The process that serves, and the one that waits to take its place. */
 const untilSpare = (running: Proxy) =>
