@@ -124,6 +124,8 @@ export interface ConnectOptions {
   readonly bufferBytes?: number | undefined;
   /** The address to connect from. */
   readonly bind?: Address | undefined;
+  /** `onClosed` comes when the socket has closed, not in the turn that closes it: for who counts what the peer may see. */
+  readonly awaitsClose?: boolean | undefined;
 }
 
 /** A connection that a listener accepted, as its network filters see it. */

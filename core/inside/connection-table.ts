@@ -78,6 +78,7 @@ export class ConnectionTable implements InternalOwner {
     connection.connecting = true;
     connection.connectBegin = this.wheel.now;
     connection.remoteAddress = address;
+    connection.awaitsClose = options.awaitsClose === true;
     if (options.timeoutMs > 0) connection.connectTimeout(options.timeoutMs);
     if (options.transport !== undefined) {
       const generation = options.transport.current;
@@ -155,6 +156,8 @@ export class ConnectionTable implements InternalOwner {
   }
 
   closed(connection: SocketConnection): void {
+    // Core closes its socket after this turn, and says so.
+    if (connection.awaitsClose && connection.id >= 0) return;
     this.#closed.push(connection);
     this.io.touch();
   }

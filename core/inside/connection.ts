@@ -95,6 +95,8 @@ export class SocketConnection implements DownstreamConnection, WriteOwner {
   /** Called once when the socket has closed, to end the connection's counts. */
   onGone: (() => void) | undefined = undefined;
   draining = false;
+  /** `ConnectOptions.awaitsClose` */
+  awaitsClose = false;
   bytesReceived = 0;
   bytesSent = 0;
   connecting = false;

@@ -1,6 +1,7 @@
 import {
   type Chunk,
   ConfigError,
+  type Connection,
   type Definition,
   type DownstreamConnection,
   defineHttpFilter,
@@ -8,13 +9,14 @@ import {
   defineService,
   type NetworkChain,
   type NetworkFilter,
+  type SetupContext,
   stop,
   Type,
 } from "@tsproxy/sdk";
 import { expect, test } from "vitest";
 import type { ListenerConfig, RuntimeConfig } from "../protocol.ts";
 import { Engine } from "./engine.ts";
-import { COMMAND, createRing, EVENT, HOW, WORD } from "./ring.ts";
+import { CLOSED_FLAG, COMMAND, createRing, EVENT, HOW, WORD } from "./ring.ts";
 import { COUNTS_BYTES, LEDGER_BYTES } from "./shared-counts.ts";
 
 /** Core's side of the ring, driven by a test: it pushes events and reads the engine's commands. */
@@ -596,6 +598,38 @@ test("a hundred connections opened in one turn all get an id in time", () => {
   driver.accept();
   const connects = driver.run().filter((c) => c.startsWith("connect"));
   expect(new Set(connects.map((c) => c.split("|")[1])).size).toBe(100);
+});
+
+test("who counts sockets is told of a close when core has closed, others in the turn that closes", () => {
+  const driver = new Driver();
+  const told: string[] = [];
+  const made: Connection[] = [];
+  const dial = (cx: SetupContext, name: string, awaitsClose: boolean) =>
+    cx.connect(
+      { ip: "192.0.2.7", port: 80 },
+      { onData: () => {}, onEof: () => {}, onClosed: ({ by }) => void told.push(`${name} ${by}`) },
+      { timeoutMs: 0, awaitsClose },
+    );
+  driver.go(world([listener([["dialler", {}]])]), {
+    "network/dialler": defineNetworkFilter({
+      name: "dialler",
+      config: Type.Object({}),
+      setup: (_config, cx) => ({
+        create: () => ({
+          onConnect: () => void made.push(dial(cx, "counted", true), dial(cx, "other", false)),
+        }),
+      }),
+    }) as Definition,
+  });
+  driver.accept();
+  const [counted] = driver.run().filter((command) => command.startsWith("connect"));
+  const id = Number(counted!.split(" ")[1]);
+  for (const connection of made) connection.close("flush");
+  expect(driver.run()).toContain(`close ${id} FLUSH`);
+  expect(told).toEqual(["other local"]);
+  driver.event(EVENT.CLOSED, id, CLOSED_FLAG.LOCAL);
+  driver.run();
+  expect(told).toEqual(["other local", "counted local"]);
 });
 
 test("a package of another kind is refused by name", () => {

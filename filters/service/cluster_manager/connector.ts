@@ -39,6 +39,8 @@ export class Connector {
     this.#base = {
       timeoutMs: options.connectTimeoutMs,
       keepAlive: options.keepAlive,
+      // Another worker may connect in its place as soon as it is uncounted.
+      awaitsClose: true,
       ...(config.per_connection_buffer_limit_bytes !== undefined && {
         bufferBytes: config.per_connection_buffer_limit_bytes,
       }),
