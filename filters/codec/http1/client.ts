@@ -163,7 +163,7 @@ export class Http1Client implements ClientCodec {
     stream.wireReceived += (code <= 0 ? end : this.#reader.at) - at;
     this.#headBegun = code === PARSE.INCOMPLETE;
     if (code === PARSE.INCOMPLETE) return end;
-    stream.headerReceived += fieldBytes(headers);
+    if (code > 0) stream.headerReceived += fieldBytes(headers);
     const framing = this.#framing;
     const { status } = headers;
     const tunnel = stream.isConnect && status >= 200 && status < 300;

@@ -375,6 +375,8 @@ function reduceTe(headers: HeaderMap): void {
     if ((spans[i + 5]! & (FLAG.KNOWN | FLAG.REMOVED)) !== NAME_ID.TE) continue;
     const at = base + spans[i + 2]!;
     const end = base + spans[i + 3]!;
+    // As in Envoy, one that asks for nothing passes.
+    if (at === end) continue;
     if (!trailers && isText(memory, at, end, "trailers")) {
       trailers = true;
       continue;

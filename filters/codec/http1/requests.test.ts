@@ -294,6 +294,11 @@ const book: Readonly<Record<string, readonly Case[]>> = {
       ["head GET / HTTP/1.1 end [host: a.test]"],
     ],
     [
+      "TE that asks for nothing stays, as in Envoy",
+      `GET / HTTP/1.1\r\n${HOST}TE: \r\n\r\n`,
+      ["head GET / HTTP/1.1 end [host: a.test, te: ]"],
+    ],
+    [
       "Connection names the host",
       `GET / HTTP/1.1\r\n${HOST}Connection: host\r\n\r\n`,
       ["error 400 http1.connection_header_rejected"],

@@ -593,6 +593,23 @@ it("counts trailers that it refuses as far as they were received", () => {
   expect(events.last.encoder.wireReceived).toBe(head.length + 3 + 10);
 });
 
+it.each([
+  ["a field that is malformed", "GET / HTTP/1.1\r\nHost: a\r\nb@d: x\r\n\r\n", 35, 0],
+  ["no field", "GET / HTTP/1.1\r\n\r\n", 18, 3],
+  ["spaces around a value", "GET / HTTP/1.1\r\nHost:    a   \r\n\r\n", 33, 8],
+  [
+    "a framing that smuggles",
+    "GET / HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0",
+    66,
+    45,
+  ],
+])("counts the bytes of a request with %s", (_, text, wire, fields) => {
+  const { events, send } = open();
+  send(text);
+  const { encoder } = events.last;
+  expect([encoder.wireReceived, encoder.headerReceived]).toEqual([wire, fields]);
+});
+
 it("tells that it has said that the connection closes", () => {
   const { events, send } = open();
   send(GET);

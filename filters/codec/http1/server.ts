@@ -205,9 +205,12 @@ export class Http1Server implements ServerCodec {
     // A head that is refused is not read to its end.
     stream.wireReceived += (code <= 0 ? end : this.#reader.at) - at;
     if (code === PARSE.INCOMPLETE) return end;
-    stream.headerReceived = fieldBytes(headers);
     const framing = this.#framing;
-    if (code > 0) code = framing.readRequest(headers, this.options, this.#stats);
+    if (code > 0) {
+      stream.headerReceived = fieldBytes(headers);
+      code = framing.readRequest(headers, this.options, this.#stats);
+      if (code < 0) stream.wireReceived += end - this.#reader.at;
+    }
     if (code < 0) {
       this.#fail(code);
       return end;
