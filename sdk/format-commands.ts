@@ -98,15 +98,15 @@ const never = () => Number.NaN;
 const PER_MS: Readonly<Record<string, number>> = { ms: 1, us: 1e3, ns: 1e6 };
 
 /**
- * `COMMON_DURATION(START:END:PRECISION)`. In Envoy filters may add points of their own; here none does, so other names have no
+ * `COMMON_DURATION(START:END:PRECISION)`, the last `ms` unless it is given. In Envoy filters may add points of their own; here none does, so other names have no
  * value.
  */
 const commonDuration: Make = (parameter, length) => {
   if (length !== undefined) throw new TypeError("takes no length");
-  const [from = "", to = "", unit = "", more] = (parameter ?? "").split(":");
+  const [from = "", to = "", unit = "ms", more] = (parameter ?? "").split(":");
   const scale = Object.hasOwn(PER_MS, unit) ? PER_MS[unit]! : undefined;
   if (from === "" || to === "" || more !== undefined || scale === undefined)
-    throw new TypeError("takes START:END:PRECISION, the last of them ms, us or ns");
+    throw new TypeError("takes START:END or START:END:PRECISION, the last of them ms, us or ns");
   const start = Object.hasOwn(POINTS, from) ? POINTS[from]! : never;
   const end = Object.hasOwn(POINTS, to) ? POINTS[to]! : never;
   return ({ info }) => {
@@ -456,7 +456,26 @@ function uuid(): string {
 
 const protocol: Command = ({ info, request }) =>
   nonEmpty(request === undefined ? info.connectionProtocol : info.protocol);
-const serverName: Command = (s) => nonEmpty(s.serverName ?? s.downstream?.serverName);
+const ORIGINAL_HOST = headerName("x-envoy-original-host");
+const SERVER_NAME_FROM = ["SNI_ONLY", "SNI_FIRST", "HOST_FIRST"];
+const HOST_FROM = ["ORIG_OR_HOST", "HOST", "ORIG"];
+
+/** `REQUESTED_SERVER_NAME(SNI_ONLY|SNI_FIRST|HOST_FIRST:ORIG_OR_HOST|HOST|ORIG)` */
+const serverName: Make = (parameter, length) => {
+  if (length !== undefined) throw new TypeError("takes no length");
+  const [given = "", host = "ORIG_OR_HOST"] = (parameter ?? "").split(":");
+  const order = given === "" ? "SNI_ONLY" : given;
+  if (!SERVER_NAME_FROM.includes(order))
+    throw new TypeError(`"${order}" is not SNI_ONLY, SNI_FIRST or HOST_FIRST`);
+  if (!HOST_FROM.includes(host)) throw new TypeError(`"${host}" is not ORIG_OR_HOST, HOST or ORIG`);
+  const named = (s: FormatSource) => nonEmpty(s.serverName ?? s.downstream?.serverName);
+  if (order === "SNI_ONLY") return named;
+  const asked = ({ request }: FormatSource): string | undefined => {
+    const original = host === "HOST" ? undefined : request?.get(ORIGINAL_HOST);
+    return nonEmpty(original ?? (host === "ORIG" ? undefined : request?.authority));
+  };
+  return order === "SNI_FIRST" ? (s) => named(s) ?? asked(s) : (s) => asked(s) ?? named(s);
+};
 
 const COMMANDS: Readonly<Record<string, Make>> = {
   REQ: header((s) => s.request),
@@ -565,7 +584,7 @@ const COMMANDS: Readonly<Record<string, Make>> = {
   UNIQUE_ID: plain(uuid),
   TRACE_ID: plain((s) => nonEmpty(s.traceId)),
   SPAN_ID: plain((s) => nonEmpty(s.spanId)),
-  REQUESTED_SERVER_NAME: plain(serverName),
+  REQUESTED_SERVER_NAME: serverName,
   TLS_JA3_FINGERPRINT: plain((s) => nonEmpty(s.downstream?.ja3Fingerprint ?? "")),
   TLS_JA4_FINGERPRINT: plain((s) => nonEmpty(s.downstream?.ja4Fingerprint ?? "")),
   DYNAMIC_METADATA: METADATA.DYNAMIC!,

@@ -44,6 +44,26 @@ function source(changes: Partial<FormatSource> = {}): FormatSource {
 const print = (format: string, from: FormatSource = source()) => compileFormat(format).format(from);
 
 describe("text formats", () => {
+  it("has REQ_WITHOUT_QUERY where it is listed", () => {
+    const format = compileFormat("%REQ_WITHOUT_QUERY(:PATH)%", { withoutQuery: true });
+    expect(format.format(source({ request: request("/v?q=1") }))).toBe("/v");
+  });
+
+  it.each([
+    ["SNI_ONLY", "sni.test", "sni.test"],
+    ["SNI_ONLY", "", "-"],
+    ["SNI_FIRST", "sni.test", "sni.test"],
+    ["SNI_FIRST", "", "old.test"],
+    ["SNI_FIRST:HOST", "", "new.test"],
+    ["HOST_FIRST", "sni.test", "old.test"],
+    ["HOST_FIRST:HOST", "sni.test", "new.test"],
+    ["HOST_FIRST:ORIG", "sni.test", "old.test"],
+  ])("takes REQUESTED_SERVER_NAME(%s) of SNI %j for %s", (parameter, serverName, printed) => {
+    const asked = request("/", { host: "new.test", "x-envoy-original-host": "old.test" });
+    const from = source({ request: asked, serverName });
+    expect(print(`%REQUESTED_SERVER_NAME(${parameter})%`, from)).toBe(printed);
+  });
+
   it("prints the default line of a failed request", () => {
     const response = new ResponseHeaders();
     response.status = 503;
@@ -79,7 +99,7 @@ describe("text formats", () => {
     ["%REQ(:METHOD)% %REQ(:authority)% %REQ(:SCHEME)%", "GET h.test http"],
     ["%RESP(:STATUS)% %RESP(X-RESP)%", "503 r"],
     ["%TRAILER(X)%", "-"],
-    ["%PATH(NQ)% %PATH(WQ:PATH)% %REQ_WITHOUT_QUERY(:PATH)%", "/v /v?q=1&r /v"],
+    ["%PATH(NQ)% %PATH(WQ:PATH)%", "/v /v?q=1&r"],
     ["%PATH(NQ:ORIG)% %PATH%", "/old /old?x"],
     ["%CEL(request.query.size() > 3 ? 'long' : 'short'):2% %CEL(nothing)%", "lo -"],
     ["%QUERY_PARAM(q)% %QUERY_PARAM(r)% %QUERY_PARAM(s)%", "1  -"],
@@ -155,7 +175,11 @@ describe("text formats", () => {
     ["%QUERY_PARAM%", /name of a parameter/],
     ["%DYNAMIC_METADATA%", /takes a namespace/],
     ["%METADATA(NOPE:a)%", /"NOPE" is not one of/],
-    ["%COMMON_DURATION(DS_RX_BEG:DS_TX_END)%", /START:END:PRECISION/],
+    ["%COMMON_DURATION(DS_RX_BEG)%", /START:END:PRECISION/],
+    ["%COMMON_DURATION(DS_RX_BEG:DS_TX_END:)%", /START:END:PRECISION/],
+    ["%REQUESTED_SERVER_NAME(HOST)%", /"HOST" is not SNI_ONLY/],
+    ["%REQUESTED_SERVER_NAME(HOST_FIRST:X)%", /"X" is not ORIG_OR_HOST/],
+    ["%REQ_WITHOUT_QUERY(:path)%", /needs an entry of formatters/],
     ["%FILTER_STATE(a:JSON)%", /PLAIN, TYPED or FIELD/],
     ["%COALESCE(x)%", /COALESCE/],
     ["%QUERY_PARAMS(x)%", /ORIG or DECODED/],
@@ -270,6 +294,7 @@ describe("commands, as Envoy 1.40 printed them", () => {
     ["%FILTER_STATE(plain:PLAIN)% %FILTER_STATE(map:FIELD:x)% %FILTER_STATE(no)%", "text 5 -"],
     ["%FILTER_STATE(plain)% %FILTER_STATE(plain:TYPED):3%", '"text" "te'],
     ["%COMMON_DURATION(DS_RX_BEG:DS_TX_END:us)%", "42207"],
+    ["%COMMON_DURATION(DS_RX_BEG:DS_TX_END)%", "42"],
     ["%COMMON_DURATION(US_TX_BEG:US_RX_BEG:ms)% %COMMON_DURATION(US_CX_BEG:DS_TX_END:ns)%", "9 -"],
     ["%REQUEST_DURATION% %REQUEST_TX_DURATION% %DURATION%", "2 3 42"],
     ["%RESPONSE_TX_DURATION% %ROUNDTRIP_DURATION%", "32 -"],

@@ -17,6 +17,8 @@ export interface FormatOptions {
   readonly purpose?: "log" | "header";
   /** Header bytes that are no UTF-8 become lone surrogates, which JSON escapes; otherwise they become U+FFFD. */
   readonly bytes?: boolean;
+  /** REQ_WITHOUT_QUERY is a command; Envoy has it only where `formatters` of the config list it. */
+  readonly withoutQuery?: boolean;
   /** Printed for a value that is missing. */
   readonly missing?: string;
   /**
@@ -148,6 +150,8 @@ function unknown(message: string, name: string, options: FormatOptions): void {
 }
 
 const missing: Command = () => undefined;
+const WITHOUT_QUERY =
+  "type.googleapis.com/envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery";
 
 function command(
   name: string,
@@ -156,6 +160,10 @@ function command(
   options: FormatOptions,
 ): Command {
   const make = commandOf(name);
+  if (name === "REQ_WITHOUT_QUERY" && options.withoutQuery !== true) {
+    unknown(`%${name}% needs an entry of formatters with @type ${WITHOUT_QUERY}`, name, options);
+    return missing;
+  }
   if (make === undefined) {
     if (UNSUPPORTED.test(name)) options.onUnsupported?.(name);
     else unknown(`%${name}% is not a command of access log formats`, name, options);

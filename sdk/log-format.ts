@@ -13,15 +13,18 @@ const DataSource = Type.Object({
   environment_variable: Type.Optional(Type.String({ minLength: 1 })),
 });
 
-/** Fields of a SubstitutionFormatString that are accepted and change nothing. */
+const WITHOUT_QUERY = "envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery";
+
+/** The further fields of a SubstitutionFormatString. */
 export const formatterFields = {
-  // Their commands are known without them.
-  formatters: Type.Array(
-    TypedExtension({
-      "envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery": Type.Object({}),
-      "envoy.extensions.formatter.metadata.v3.Metadata": Type.Object({}),
-    }),
-    { default: [] },
+  // METADATA is a command also without its entry; REQ_WITHOUT_QUERY is not.
+  formatters: Type.Optional(
+    Type.Array(
+      TypedExtension({
+        [WITHOUT_QUERY]: Type.Object({}),
+        "envoy.extensions.formatter.metadata.v3.Metadata": Type.Object({}),
+      }),
+    ),
   ),
   // Keys are sorted either way, as Envoy's are.
   json_format_options: Type.Optional(
@@ -40,6 +43,13 @@ export const SubstitutionFormatString = Type.Object({
 });
 export type SubstitutionFormatString = Static<typeof SubstitutionFormatString>;
 
+/** True if REQ_WITHOUT_QUERY is a command of the format. */
+export function knowsWithoutQuery({
+  formatters,
+}: Pick<SubstitutionFormatString, "formatters">): boolean {
+  return formatters?.some((entry) => entry.typed_config["@type"] === WITHOUT_QUERY) === true;
+}
+
 /** `path`: where it stands in the package's config. An empty text is no format: undefined. */
 export function compileLogFormat(
   config: SubstitutionFormatString,
@@ -54,7 +64,8 @@ export function compileLogFormat(
     throw new ConfigError(`${path}.${second}`, `stands beside "${form}"; keep one of the two`);
   if (form === undefined)
     throw new ConfigError(path, "give one of text_format_source, text_format and json_format");
-  const options = logFormatOptions(`${path}.${form}`, cx);
+  const withoutQuery = knowsWithoutQuery(config);
+  const options = { ...logFormatOptions(`${path}.${form}`, cx), withoutQuery };
   if (form === "json_format")
     return compileJsonFormat(config.json_format, {
       ...options,

@@ -7,6 +7,7 @@ import {
   type FormatSource,
   formatterFields,
   headerText,
+  knowsWithoutQuery,
   type ResponseHeaders,
   type Static,
   Type,
@@ -36,12 +37,13 @@ export function compileBodyFormat(config: BodyFormatConfig, path: string): BodyF
     throw new ConfigError(path, "give one of text_format_source and json_format");
   }
   const type = headerText(config.content_type, `${path}.content_type`);
+  const withoutQuery = knowsWithoutQuery(config);
   try {
     if (json !== undefined) {
-      const format = compileJsonFormat(json, { omitEmpty });
+      const format = compileJsonFormat(json, { omitEmpty, withoutQuery });
       return { format, type: type === "" ? "application/json" : type };
     }
-    const format = compileFormat(text!, omitEmpty ? { missing: "" } : {});
+    const format = compileFormat(text!, { withoutQuery, ...(omitEmpty && { missing: "" }) });
     return { format, type: type === "" ? "text/plain" : type };
   } catch (error) {
     throw new ConfigError(path, error instanceof Error ? error.message : String(error));
