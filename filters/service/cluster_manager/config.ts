@@ -169,7 +169,7 @@ export const ClusterConfig = Type.Object({
     }),
   ),
   /** Each value is a package of that name in filters/cluster. */
-  type: Enum(["STATIC", "STRICT_DNS", "LOGICAL_DNS", "EDS", "ORIGINAL_DST"], { default: "STATIC" }),
+  type: Enum(["STATIC", "STRICT_DNS", "LOGICAL_DNS", "ORIGINAL_DST"], { default: "STATIC" }),
   cluster_type: Type.Optional(Extension("cluster")),
   cleanup_interval: Type.Optional(Duration()),
   original_dst_lb_config: Type.Optional(

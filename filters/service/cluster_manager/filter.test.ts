@@ -1,3 +1,4 @@
+import { readdirSync } from "node:fs";
 import {
   type Chunk,
   type CloseEvent,
@@ -11,6 +12,7 @@ import {
 } from "@tsproxy/sdk";
 import { TestContext } from "@tsproxy/sdk/testing";
 import { beforeEach, describe, expect, it } from "vitest";
+import { ClusterConfig } from "./config.ts";
 import { FLAG } from "./health-flags.ts";
 import {
   ask,
@@ -501,8 +503,14 @@ describe("a config that the schema lets through", () => {
     expect([error.path, error.message]).toEqual(["[1].hosts[0]", "malformed IP address"]);
   });
 
+  it("has no type that no package brings, so that a config with one is refused as such", () => {
+    const { enum: types } = ClusterConfig.properties.type as unknown as { enum: string[] };
+    const packages = readdirSync(new URL("../../cluster", import.meta.url));
+    expect(packages).toEqual(expect.arrayContaining(types.map((type) => type.toLowerCase())));
+  });
+
   it("is refused for a type or a policy that nobody brings", () => {
-    expect(refusal(listedCluster("c", [], { type: "EDS" })).path).toBe("[0].type");
+    expect(refusal(listedCluster("c", [], { type: "ORIGINAL_DST" })).path).toBe("[0].type");
     expect(refusal(listedCluster("c", [], { lb_policy: "MAGLEV" })).path).toBe("[0].lb_policy");
   });
 
