@@ -509,6 +509,9 @@ const COMMANDS: Readonly<Record<string, Make>> = {
   CONNECTION_TERMINATION_DETAILS: plain((s) => nonEmpty(s.info.connectionTerminationDetails)),
   BYTES_RECEIVED: plain((s) => s.info.bytesReceived),
   BYTES_SENT: plain((s) => s.info.bytesSent),
+  // As in Envoy over TCP, where the kernel alone knows what it has sent again.
+  BYTES_RETRANSMITTED: plain(() => 0),
+  PACKETS_RETRANSMITTED: plain(() => 0),
   DOWNSTREAM_WIRE_BYTES_RECEIVED: plain(({ info }) => info.downstreamWire?.wireReceived ?? 0),
   DOWNSTREAM_WIRE_BYTES_SENT: plain(({ info }) => info.downstreamWire?.wireSent ?? 0),
   DOWNSTREAM_HEADER_BYTES_RECEIVED: plain(({ info }) => info.downstreamWire?.headerReceived ?? 0),

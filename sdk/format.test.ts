@@ -455,6 +455,11 @@ describe("JSON formats", () => {
     expect(compileJsonFormat({ e: "%REQ(X)%" }, { omitEmpty: true }).format(source())).toBe("{}\n");
   });
 
+  it("tells of retransmission what Envoy does over TCP", () => {
+    const tree = { a: "%BYTES_RETRANSMITTED%", b: "x%PACKETS_RETRANSMITTED%" };
+    expect(compileJsonFormat(tree).format(source())).toBe('{"a":0,"b":"x0"}\n');
+  });
+
   it("escapes what a client sends", () => {
     const from = source({ request: request("/", { "x-q": '"\\' }) });
     expect(compileJsonFormat({ __proto__: null, q: "%REQ(x-q)%" }).format(from)).toBe(
