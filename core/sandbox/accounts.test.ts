@@ -144,6 +144,20 @@ describe("a loop of one use", () => {
     expect(all.map(outcome)).toEqual(["request", 500, "request"]);
   });
 
+  it("does not refuse the setup of a further use that waits behind it", async () => {
+    const sandbox = await build();
+    // From now on it runs on another thread.
+    await together(sandbox, [BAD, "/loop"]);
+    await worker.until(() => sandbox.ready);
+    const loops = new Exchange(worker, [stubs(worker, sandbox, BAD)], get("/loop"));
+    loops.requestHeaders();
+    worker.flush();
+    expect(await sandbox.prepare([{ id: 3, config: {}, place: "/uses/2" }])).toEqual([]);
+    await loops.settled();
+    const all = await together(sandbox, [3, "/"], [GOOD, "/"]);
+    expect([outcome(loops), ...all.map(outcome)]).toEqual([500, "request", "request"]);
+  });
+
   it("in a timer of its setup is charged to it: the isolate is built without it while its breaker is open", async () => {
     const sandbox = await build({}, {}, { timer: true });
     await worker.until(() => sandbox.breaker === "open" && sandbox.ready);

@@ -37,6 +37,7 @@ import { SandboxUsage } from "./usage.ts";
 const LAZY_MS = 20; // what nobody waits for (ends of streams) goes along with other records, or after this long
 const LAZY_MAX = 128;
 const MERGE_MS = 20;
+const PREPARE_TIMES = 16; // isolates that a setup may see end because of what uses do that run
 const UNCAUGHT_MS = 1_000; // unhandled promise rejections are reported this often at most
 const WARM_UP_RECORDS = 1024; // a fresh isolate interprets and compiles what it will run fast later
 
@@ -183,17 +184,20 @@ export class Sandbox {
    */
   async prepare(uses: readonly SandboxUse[]): Promise<Refusal[]> {
     if (this.#options.quarantined === true) return [];
-    await this.#rebuilding;
-    if (this.#isolate === undefined) {
-      const first = this.#prepareFirst(uses);
-      this.#preparing = first;
-      const refusals = await first;
-      this.#preparing = undefined;
-      return refusals;
+    for (let k = 0; k < PREPARE_TIMES; k++) {
+      await this.#rebuilding;
+      if (this.#isolate === undefined) {
+        const first = this.#prepareFirst(uses);
+        this.#preparing = first;
+        const refusals = await first;
+        this.#preparing = undefined;
+        return refusals;
+      }
+      const refusals = await this.#setUp(this.#isolate, uses);
+      if (refusals?.length === 0) this.#uses.push(...uses);
+      if (refusals !== undefined) return refusals;
     }
-    const refusals = await this.#setUp(this.#isolate, uses);
-    if (refusals.length === 0) this.#uses.push(...uses);
-    return refusals;
+    return [this.#refusal("its isolate was stopped each time, by uses that run; save it again")];
   }
 
   /**
@@ -319,16 +323,21 @@ export class Sandbox {
     if (pending > 0 && gate[GATE.COUNT] !== 0) this.#due = true;
   }
 
-  /** Runs a call on another thread; meanwhile records wait. */
-  async #setUp(isolate: SandboxIsolate, uses: readonly SandboxUse[]): Promise<Refusal[]> {
+  /** Runs on another thread; meanwhile records wait. Undefined: the isolate was lost meanwhile, for what other code has done. */
+  async #setUp(
+    isolate: SandboxIsolate,
+    uses: readonly SandboxUse[],
+  ): Promise<Refusal[] | undefined> {
     const build = this.#build;
     this.#leave();
     try {
       const refusals = await setUp(this.#options, isolate, uses);
-      if (build === this.#build) this.#comeBack();
+      if (build !== this.#build) return undefined;
+      this.#comeBack();
       return refusals;
     } catch (error) {
-      if (build === this.#build) this.#fault("setup", error);
+      if (build !== this.#build) return undefined;
+      this.#fault("setup", error);
       return [this.#refusal(error)];
     }
   }
@@ -904,7 +913,7 @@ export class Sandbox {
     const uses = this.#left.filter((use) => !this.#mustRest(use, now));
     if (uses.length === 0) return;
     const refusals = await this.#setUp(isolate, uses);
-    if (refusals.length === 0) this.#left = this.#left.filter((use) => !uses.includes(use));
+    if (refusals?.length === 0) this.#left = this.#left.filter((use) => !uses.includes(use));
   }
 
   /** No stream and no use is left: tells the package of the last streams' ends, disposes of its uses, and ends the sandbox. */
