@@ -411,6 +411,8 @@ export class SocketConnection implements DownstreamConnection, WriteOwner {
   wireTo(wire: Wire, id: number): void {
     this.#io = wire;
     this.id = id;
+    // It has no socket whose end core would tell.
+    this.awaitsClose = false;
   }
 
   // ---- the transport
