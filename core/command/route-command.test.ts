@@ -282,4 +282,12 @@ describe("route explain", () => {
       'virtual host: none has the domain "other.test": 404',
     );
   });
+
+  it("says why a URL with a fragment is refused", () => {
+    const told = tsproxy("explain", config, "--request", "GET http://shop.test/a#b");
+    expect(told.status).toBe(1);
+    expect(told.stderr).toContain(
+      '--request "GET http://shop.test/a#b": a client keeps the "#" and what follows to itself; leave them out, or write %23',
+    );
+  });
 });

@@ -241,6 +241,11 @@ interface AskedRequest {
 }
 
 function parseRequest(request: string, headers: readonly string[]): AskedRequest {
+  if (/^[^#]*:\/\/[^#]*#/.test(request)) {
+    throw new Error(
+      `--request "${request}": a client keeps the "#" and what follows to itself; leave them out, or write %23`,
+    );
+  }
   const match = /^(?:([A-Z]+)\s+)?(https?):\/\/([^/?#]*)([^#]*)$/.exec(request.trim());
   if (match === null) {
     throw new Error(`--request "${request}": write "GET https://host/path"`);
