@@ -24,6 +24,8 @@ export interface CodecOptions {
   readonly acceptHttp10: boolean;
   readonly defaultHostForHttp10: string;
   readonly allowAbsoluteUrl: boolean;
+  /** HTTP/1 servers: an absolute URL with `https` is refused on a connection without TLS. Absent: it is taken at its word. */
+  readonly refusesHttpsInPlaintext?: boolean;
   readonly allowChunkedLength: boolean;
   readonly allowCustomMethods: boolean;
   readonly headersWithUnderscores: "ALLOW" | "REJECT_REQUEST" | "DROP_HEADER";
@@ -54,7 +56,7 @@ export interface CodecFactory {
 
 /** The peer has broken the protocol. */
 export interface DecodeError {
-  /** 400, 408, 413, 426, 431, 501 for requests; 502 for responses. */
+  /** 400, 403, 408, 413, 426, 431, 501 for requests; 502 for responses. */
   readonly status: number;
   readonly body: string;
   /** Envoy's word for %RESPONSE_CODE_DETAILS%: `http1.codec_error`. */

@@ -20,6 +20,7 @@ export const PARSE = {
   LENGTH_BESIDE_CHUNKED: -14,
   INVALID_AUTHORITY: -15,
   INVALID_SCHEME: -16,
+  HTTPS_IN_PLAINTEXT: -17,
 } as const;
 
 /** The server codec's counters, under `http1.`. */
@@ -46,6 +47,11 @@ const requestErrors: Readonly<Record<number, DecodeError>> = {
   [PARSE.LENGTH_BESIDE_CHUNKED]: badRequest("http1.content_length_and_chunked_not_allowed"),
   [PARSE.INVALID_AUTHORITY]: badRequest("http.invalid_authority"),
   [PARSE.INVALID_SCHEME]: badRequest("http1.invalid_scheme"),
+  [PARSE.HTTPS_IN_PLAINTEXT]: {
+    status: 403,
+    body: "Forbidden",
+    details: "http1.https_url_on_plaintext_connection",
+  },
   [PARSE.BODY_DISALLOWED]: badRequest("http1.body_disallowed"),
   [PARSE.UNDERSCORE]: badRequest("http1.unexpected_underscore"),
   [PARSE.LOW_VERSION]: { status: 426, body: "Upgrade Required", details: "low_version" },

@@ -91,8 +91,16 @@ export class Framing {
   #upgradeAt = -1;
   #te = 0;
 
-  /** Examines a parsed request head and marks headers that are not forwarded as removed. Returns 1 or a PARSE code. */
-  readRequest(headers: RequestHeaders, options: CodecOptions, stats: Http1Stats): number {
+  /**
+   * Examines a parsed request head and marks headers that are not forwarded as removed. `secure`: it came through TLS.
+   * Returns 1 or a PARSE code.
+   */
+  readRequest(
+    headers: RequestHeaders,
+    options: CodecOptions,
+    stats: Http1Stats,
+    secure: boolean,
+  ): number {
     const { memory, base } = headers;
     this.minor = minorVersion(headers);
     if (this.minor === 0 && !options.acceptHttp10) return PARSE.LOW_VERSION;
@@ -121,8 +129,9 @@ export class Framing {
     if (this.isConnect && this.contentLength === 0) this.#dropLength(headers, true);
     if (memory[base + headers.pathAt] !== 47 || this.isConnect) {
       const { isConnect, minor } = this;
-      const target = { isConnect, minor, absoluteUrl: options.allowAbsoluteUrl };
-      const code = readTarget(headers, target);
+      const refusesHttps = !secure && options.refusesHttpsInPlaintext === true;
+      const absoluteUrl = options.allowAbsoluteUrl;
+      const code = readTarget(headers, { isConnect, minor, absoluteUrl, refusesHttps });
       if (code < 0) return code;
     }
     if (this.#hosts === 0 && this.minor === 0 && !this.isConnect)

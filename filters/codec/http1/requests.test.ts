@@ -126,6 +126,24 @@ const book: Readonly<Record<string, readonly Case[]>> = {
       ["head GET /?q HTTP/1.1 end [host: b.test]"],
     ],
     [
+      "https without TLS is refused where nobody can have ended TLS before",
+      `GET HTTPS://b.test/ HTTP/1.1\r\n\r\n`,
+      ["error 403 http1.https_url_on_plaintext_connection"],
+      { refusesHttpsInPlaintext: true },
+    ],
+    [
+      "http is not",
+      `GET http://b.test/ HTTP/1.1\r\n${HOST}\r\n`,
+      ["head GET / HTTP/1.1 end [host: b.test]"],
+      { refusesHttpsInPlaintext: true },
+    ],
+    [
+      "nor a bad authority after https, which is answered first",
+      `GET https://u@b.test/ HTTP/1.1\r\n${HOST}\r\n`,
+      ["error 400 http1.invalid_url"],
+      { refusesHttpsInPlaintext: true },
+    ],
+    [
       "OPTIONS without path and query means *",
       `OPTIONS http://b.test HTTP/1.1\r\n${HOST}\r\n`,
       ["head OPTIONS * HTTP/1.1 end [host: b.test]"],

@@ -208,7 +208,8 @@ export class Http1Server implements ServerCodec {
     const framing = this.#framing;
     if (code > 0) {
       stream.headerReceived = fieldBytes(headers);
-      code = framing.readRequest(headers, this.options, this.#stats);
+      const secure = this.connection.secure === true;
+      code = framing.readRequest(headers, this.options, this.#stats, secure);
       if (code < 0) stream.wireReceived += end - this.#reader.at;
     }
     if (code < 0) {

@@ -16,7 +16,12 @@ for (const char of "!$&'()*+,;=-._~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHI
  */
 export function readTarget(
   headers: RequestHeaders,
-  options: { readonly isConnect: boolean; readonly minor: number; readonly absoluteUrl: boolean },
+  options: {
+    readonly isConnect: boolean;
+    readonly minor: number;
+    readonly absoluteUrl: boolean;
+    readonly refusesHttps: boolean;
+  },
 ): number {
   const { memory, base } = headers;
   const at = base + headers.pathAt;
@@ -37,6 +42,7 @@ export function readTarget(
   let q = authorityAt;
   while (q < end && memory[q] !== SLASH && memory[q] !== 63 && memory[q] !== 35) q++;
   if (q === authorityAt || !isAuthority(memory, authorityAt, q, false)) return PARSE.INVALID_URL;
+  if (options.refusesHttps && headers.scheme === "https") return PARSE.HTTPS_IN_PLAINTEXT;
   if (q < end && memory[q] === SLASH) headers.pathAt = q - base;
   // RFC 9112 §3.2.4: the absolute form of `*` has neither path nor query.
   else if (q === end) headers.path = isOptions(headers) ? "*" : "/";

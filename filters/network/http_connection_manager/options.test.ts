@@ -14,6 +14,22 @@ const says = (body: string, match: object = { prefix: "/" }) => ({
   direct_response: { status: 200, body: { inline_string: body } },
 });
 
+describe("an absolute URL with https on a connection without TLS", () => {
+  const answer = (config: object) => {
+    const p = proxy().start({ route_config: oneHost(says("taken")), ...config });
+    return p.connect().send("GET https://a.test/ HTTP/1.1\r\nhost: a.test\r\n\r\n").take();
+  };
+
+  it("is refused at the edge", () => {
+    expect(answer({ use_remote_address: true })).toMatch(/^HTTP\/1.1 403 [^]*\n\nForbidden$/);
+  });
+
+  it("is taken behind a proxy that may have ended TLS", () => {
+    expect(answer({ use_remote_address: true, xff_num_trusted_hops: 1 })).toMatch(/\n\ntaken$/);
+    expect(answer({ use_remote_address: false })).toMatch(/\n\ntaken$/);
+  });
+});
+
 describe("local_reply_config", () => {
   const route_config = oneHost(says("stop", { prefix: "/direct" }), {
     match: { prefix: "/moved" },

@@ -202,6 +202,8 @@ function codecOptions(config: Config, cx: SetupContext): CodecOptions {
       "http_protocol_options.default_host_for_http_10",
     ),
     allowAbsoluteUrl: http1.allow_absolute_url,
+    // At the edge nobody can have ended TLS in front of this proxy.
+    refusesHttpsInPlaintext: config.use_remote_address && config.xff_num_trusted_hops === 0,
     allowChunkedLength: http1.allow_chunked_length,
     allowCustomMethods: http1.allow_custom_methods,
     headersWithUnderscores: common.headers_with_underscores_action,
