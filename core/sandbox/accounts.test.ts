@@ -119,8 +119,35 @@ describe("a loop of one use", () => {
     expect(sandbox.breaker).toBe("open");
     await passes(2000);
     const fine = await together(sandbox, [BAD, "/"], [GOOD, "/"]);
-    expect([...fine.map(outcome), sandbox.breaker]).toEqual(["request", "request", "closed"]);
+    expect([...fine.map(outcome), sandbox.breaker]).toEqual(["request", "request", "half-open"]);
+    for (const exchange of fine) exchange.end();
+    await worker.until(() => sandbox.breaker === "closed");
   });
+
+  it.each(["/nap", "/end"])(
+    "is one fault for each back-off when the trial loops at %s",
+    async (path) => {
+      const clock = { now: 1000 };
+      const sandbox = await build({ now: () => clock.now });
+      await openFor(sandbox);
+      for (const ms of [1000, 2000, 4000]) {
+        await worker.until(() => sandbox.ready);
+        clock.now += ms;
+        sandbox.expire(clock.now);
+        await worker.until(() => sandbox.takes(0, { use: BAD, part: 0 }));
+        const factory = stubs(worker, sandbox, BAD);
+        const trial = new Exchange(worker, [factory], get(path)).requestHeaders();
+        worker.flush();
+        // Its timer fires with the clock, while the stream waits for it.
+        await worker.until(() => worker.isIdle);
+        clock.now += 10;
+        if (path === "/end") await trial.settled();
+        trial.end();
+        await worker.until(() => sandbox.breaker === "open");
+      }
+      expect(sandbox.counts.faults).toBe(6);
+    },
+  );
 
   it.each(["/later", "/end"])("is charged to it at %s too", async (path) => {
     const sandbox = await build();

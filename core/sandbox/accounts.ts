@@ -18,11 +18,19 @@ const keyOf = ({ use, part }: Account): number => part * 2 ** 32 + use;
 export class Accounts {
   readonly #byKey = new Map<number, Breaker>();
   /** Faults that cannot be charged to anybody. */
-  #ofNobody = new Breaker();
+  readonly #ofNobody: Breaker;
   /** All faults. */
-  #ofAll = new Breaker(FAULTS_OF_ALL);
+  readonly #ofAll: Breaker;
+  readonly #trialMs: number;
   /** Nothing has failed for a long time. */
   isClean = true;
+
+  /** `trialMs`: a trial whose stream lasts longer has gone well. */
+  constructor(trialMs: number) {
+    this.#trialMs = trialMs;
+    this.#ofNobody = new Breaker({ trialMs });
+    this.#ofAll = new Breaker({ limit: FAULTS_OF_ALL, trialMs });
+  }
 
   /** Charges a fault. Answers for how many milliseconds this account and the whole sandbox are left alone. */
   fault(account: Account, now: number): { readonly own: number; readonly all: number } {
@@ -35,7 +43,7 @@ export class Accounts {
     const key = keyOf(account);
     let breaker = this.#byKey.get(key);
     if (breaker === undefined) {
-      breaker = new Breaker();
+      breaker = new Breaker({ trialMs: this.#trialMs });
       if (this.#byKey.size >= ACCOUNTS_MAX)
         for (const oldest of this.#byKey.keys()) {
           this.#byKey.delete(oldest);
@@ -72,14 +80,17 @@ export class Accounts {
     return this.#byKey.get(keyOf(account))?.lets(now, token, isLive) !== false;
   }
 
-  /** An entry of this account alone, or of it and others that are not suspect, has ended well. */
-  succeeded(account: Account, now: number): void {
-    this.#ofNobody.succeeded(now);
-    this.#ofAll.succeeded(now);
+  /**
+   * An entry of this account alone, or of it and others that are not suspect, has ended well. `ended`: the streams whose ends it
+   * was told.
+   */
+  succeeded(account: Account, ended: readonly number[], now: number): void {
+    this.#ofNobody.ended(ended, now);
+    this.#ofAll.ended(ended, now);
     if (account.use === 0) return;
     const breaker = this.#byKey.get(keyOf(account));
     if (breaker === undefined) this.#ofAll.absolve();
-    else breaker.succeeded(now);
+    else breaker.ended(ended, now);
   }
 
   state(account: Account, now: number): "closed" | "open" | "half-open" {
@@ -92,9 +103,11 @@ export class Accounts {
     return states.find((s) => s === "open") ?? states.find((s) => s === "half-open") ?? "closed";
   }
 
-  /** Forgets what has been good for long. To be called from time to time. */
-  forgive(now: number): void {
+  /** Ends trials that take too long, and forgets what has been good for long. To be called from time to time. */
+  forgive(now: number, isLive: (token: number) => boolean): void {
     if (this.isClean) return;
+    for (const breaker of [this.#ofNobody, this.#ofAll, ...this.#byKey.values()])
+      breaker.endLongTrial(now, isLive);
     for (const [key, breaker] of this.#byKey) if (breaker.isForgiven(now)) this.#byKey.delete(key);
     this.isClean =
       this.#byKey.size === 0 && this.#ofNobody.isForgiven(now) && this.#ofAll.isForgiven(now);

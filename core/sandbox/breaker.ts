@@ -5,11 +5,13 @@ const BACK_OFF_FIRST_MS = 1000;
 const BACK_OFF_LAST_MS = 30_000;
 /** A breaker that stays closed this long begins with the first back-off again. */
 const FORGIVEN_MS = 60_000;
+/** A trial whose stream lasts longer than this has gone well, unless another time is given. */
+const TRIAL_MS = 10_000;
 
 /**
  * Whether code that has failed may run.
  *
- *   closed ──three faults in 10 s──▶ open ──back-off──▶ half-open ──a good entry──▶ closed
+ *   closed ──three faults in 10 s──▶ open ──back-off──▶ half-open ──a stream that ends well──▶ closed
  *                                     ▲                     │
  *                                     └──── a fault ────────┘  (back-off doubles, 1 s to 30 s)
  */
@@ -23,9 +25,13 @@ export class Breaker {
   #closedAt = Number.NEGATIVE_INFINITY;
   /** The stream that tries a half-open breaker; 0: none. */
   #trial = 0;
+  /** When it has lasted long enough. */
+  #trialUntil = Number.NEGATIVE_INFINITY;
+  readonly #trialMs: number;
 
-  constructor(limit = FAULTS) {
+  constructor({ limit = FAULTS, trialMs = TRIAL_MS } = {}) {
     this.#limit = limit;
+    this.#trialMs = trialMs;
   }
 
   state(now: number): "closed" | "open" | "half-open" {
@@ -34,10 +40,11 @@ export class Breaker {
   }
 
   /**
-   * True for 10 s after a fault and while it is open or has just become half-open: entries run on another thread then, where they
-   * cannot hold this one up.
+   * True for 10 s after a fault, while it is open or has just become half-open, and during a trial: entries run on another thread
+   * then, where they cannot hold this one up.
    */
   isSuspect(now: number): boolean {
+    if (this.#trial !== 0 && now < this.#trialUntil) return true;
     const last = this.#faults.at(-1);
     return (last !== undefined && now - last < WINDOW_MS) || now - this.#until < WINDOW_MS;
   }
@@ -48,12 +55,12 @@ export class Breaker {
     return now - Math.max(last, this.#closedAt, this.#until) > FORGIVEN_MS;
   }
 
-  /** Counts a fault. Answers for how many milliseconds it is open from now on. */
-  fault(now: number): number {
+  /** Counts a fault; `atOnce`: one is enough. Answers for how many milliseconds it is open from now on. */
+  fault(now: number, atOnce = false): number {
     this.#faults = this.#faults.filter((at) => now - at < WINDOW_MS);
     this.#faults.push(now);
     this.#trial = 0;
-    if (this.#isClosed && this.#faults.length < this.#limit) return 0;
+    if (this.#isClosed && !atOnce && this.#faults.length < this.#limit) return 0;
     if (this.#isClosed && now - this.#closedAt > FORGIVEN_MS) this.#backOffMs = 0;
     this.#backOffMs = Math.min(BACK_OFF_LAST_MS, Math.max(BACK_OFF_FIRST_MS, this.#backOffMs * 2));
     this.#isClosed = false;
@@ -70,14 +77,24 @@ export class Breaker {
   lets(now: number, token: number, isLive: (token: number) => boolean): boolean {
     const state = this.state(now);
     if (state !== "half-open") return state === "closed";
-    if (this.#trial !== 0 && this.#trial !== token && isLive(this.#trial)) return false;
+    if (this.#trial === token) return true;
+    if (this.#trial !== 0 && isLive(this.#trial)) return false;
     this.#trial = token;
+    this.#trialUntil = now + this.#trialMs;
     return true;
   }
 
-  /** An entry has ended well. */
-  succeeded(now: number): void {
-    if (this.state(now) !== "half-open") return;
+  /** These streams have ended, and the code has heard of it and returned. */
+  ended(tokens: readonly number[], now: number): void {
+    if (this.#trial !== 0 && tokens.includes(this.#trial)) this.#close(now);
+  }
+
+  /** Ends a trial whose stream goes on and on. To be called from time to time. */
+  endLongTrial(now: number, isLive: (token: number) => boolean): void {
+    if (this.#trial !== 0 && now >= this.#trialUntil && isLive(this.#trial)) this.#close(now);
+  }
+
+  #close(now: number): void {
     this.#isClosed = true;
     this.#trial = 0;
     this.#closedAt = now;

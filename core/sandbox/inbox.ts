@@ -186,6 +186,15 @@ export class Inbox {
     return { use: words[w + RECORD.USE]!, part: partOf(words[w]!) };
   }
 
+  /** The streams whose ends are among the first `count` records, without those that are charged to nobody. */
+  endsIn(count: number): number[] {
+    const { words } = this.#isolate!;
+    const ends: number[] = [];
+    for (let k = 0, i = BOX.RECORDS >> 2; k < count; k++, i += RECORD_WORDS)
+      if (words[i] === -1 && words[i + 2] !== 0) ends.push(words[i + 1]!);
+    return ends;
+  }
+
   /** Whether record `k` of the block must go along with the one before it. */
   followsAt(k: number): boolean {
     const { words } = this.#isolate!;

@@ -59,7 +59,7 @@ export class Sandbox {
   readonly #words: Int32Array;
   readonly #tokens = new Tokens();
   readonly #answers: Answers;
-  readonly #accounts = new Accounts();
+  readonly #accounts: Accounts;
   readonly #inbox = new Inbox();
   #calls: Calls | undefined = undefined;
   readonly #now: () => number;
@@ -117,6 +117,7 @@ export class Sandbox {
     this.hooks = hooksOf(options.module.code);
     this.#options = options;
     this.#limits = { ...DEFAULT_LIMITS, ...options.limits };
+    this.#accounts = new Accounts(this.#limits.pauseMs);
     this.#memory = options.memory;
     this.#answers = new Answers(
       options,
@@ -608,7 +609,7 @@ export class Sandbox {
       this.#beats[BEAT.TURNS]!++;
     }
     if (this.#share.limited) this.#share.spent(this.#now() - now);
-    if (isCareful) this.#accounts.succeeded(account, now);
+    if (isCareful) this.#accounts.succeeded(account, inbox.endsIn(records), now);
     this.#entered(records, now);
     if (uncaught !== undefined) this.#tellUncaught(uncaught);
     this.#recordsOfBuild += Math.max(1, records);
@@ -660,7 +661,7 @@ export class Sandbox {
     if (build !== this.#build || this.#disposed) return;
     const now = this.#now();
     this.#share.spent(now - began);
-    this.#accounts.succeeded(account, now);
+    this.#accounts.succeeded(account, this.#inbox.endsIn(count), now);
     this.#return();
     this.#entered(count, now);
     if (uncaught !== undefined) this.#tellUncaught(uncaught);
@@ -735,7 +736,7 @@ export class Sandbox {
       }
     }
     this.#stats?.merge();
-    this.#accounts.forgive(now);
+    this.#accounts.forgive(now, (trial) => this.#tokens.isLive(trial));
     this.#openGate(now);
     const isolate = this.#isolate;
     if (this.#left.length > 0 && isolate !== undefined && this.#away === 0)
