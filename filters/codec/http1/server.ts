@@ -208,7 +208,7 @@ export class Http1Server implements ServerCodec {
     const framing = this.#framing;
     if (code > 0) {
       stream.headerReceived = fieldBytes(headers);
-      const secure = this.connection.secure === true;
+      const secure = this.connection.tls !== undefined;
       code = framing.readRequest(headers, this.options, this.#stats, secure);
       if (code < 0) stream.wireReceived += end - this.#reader.at;
     }

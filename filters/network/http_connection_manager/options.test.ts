@@ -28,6 +28,13 @@ describe("an absolute URL with https on a connection without TLS", () => {
     expect(answer({ use_remote_address: true, xff_num_trusted_hops: 1 })).toMatch(/\n\ntaken$/);
     expect(answer({ use_remote_address: false })).toMatch(/\n\ntaken$/);
   });
+
+  it("is no concern where the connection has TLS", () => {
+    const p = proxy().start({ route_config: oneHost(says("taken")), use_remote_address: true });
+    const tls = p.connect((connection) => void Object.assign(connection, { tls: {} }));
+    tls.send("GET https://a.test/ HTTP/1.1\r\nhost: a.test\r\n\r\n");
+    expect(tls.take()).toMatch(/\n\ntaken$/);
+  });
 });
 
 describe("local_reply_config", () => {
