@@ -1,5 +1,6 @@
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { Parts } from "../inside/parts.ts";
+import { Accounts } from "./accounts.ts";
 import { Exchange, FakeWorker, stubs } from "./fake-worker.ts";
 import type { Sandbox } from "./sandbox.ts";
 
@@ -216,6 +217,22 @@ describe("loops of five uses", () => {
   it("count for the whole package if nothing else has run", async () => {
     expect(await afterwards([])).toEqual([500, 500, 500, 12]);
   });
+});
+
+it("twelve faults in 10 s of places that fail one after the other: each further place is left alone after its first", () => {
+  const accounts = new Accounts(10_000);
+  const good = { use: 1, part: 0 };
+  /** For how long each of these places is left alone after a fault, while a good one runs. */
+  const own = (parts: readonly number[], at: number) =>
+    parts.map((part, k) => {
+      accounts.succeeded(good, [], at + k);
+      return accounts.fault({ use: 2, part }, at + k).own;
+    });
+  expect(own([1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11], 0)).toEqual(Array(11).fill(0));
+  expect(own([12, 13, 1], 9000)).toEqual([1000, 1000, 1000]);
+  expect(accounts.lets(good, 9003, 2, () => true)).toBe(true);
+  // 10 s later they have to be that many again.
+  expect(own([14, 15], 30_000)).toEqual([0, 0]);
 });
 
 describe("a stream whose request hook ran in an isolate that is lost", () => {

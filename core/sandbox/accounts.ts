@@ -1,4 +1,4 @@
-import { Breaker } from "./breaker.ts";
+import { Breaker, WINDOW_MS } from "./breaker.ts";
 
 /** What a fault is charged to: a use, and one of its per-route configs (part 0: none). Use 0: nobody knows. */
 export interface Account {
@@ -9,6 +9,8 @@ export const NOBODY: Account = { use: 0, part: 0 };
 
 /** So many faults in 10 s, whoever they are charged to, are the package's own, unless a place without any has run meanwhile. */
 const FAULTS_OF_ALL = 12;
+/** As long as so many fall in the time that breakers look at, one fault opens the breaker of whoever it is charged to. */
+const FAULTS_OF_MANY = 12;
 /** Most accounts that are remembered; if there are more, the oldest is forgotten. */
 const ACCOUNTS_MAX = 1024;
 
@@ -22,6 +24,8 @@ export class Accounts {
   /** All faults. */
   readonly #ofAll: Breaker;
   readonly #trialMs: number;
+  /** Times of the latest faults, FAULTS_OF_MANY at most. */
+  readonly #latest: number[] = [];
   /** Nothing has failed for a long time. */
   isClean = true;
 
@@ -32,9 +36,17 @@ export class Accounts {
     this.#ofAll = new Breaker({ limit: FAULTS_OF_ALL, trialMs });
   }
 
-  /** Charges a fault. Answers for how many milliseconds this account and the whole sandbox are left alone. */
-  fault(account: Account, now: number): { readonly own: number; readonly all: number } {
+  /**
+   * Charges a fault; `atOnce`: one is enough to leave its account alone. Answers for how many milliseconds this account and the whole
+   * sandbox are left alone.
+   */
+  fault(
+    account: Account,
+    now: number,
+    atOnce = false,
+  ): { readonly own: number; readonly all: number } {
     this.isClean = false;
+    if (this.#latest.push(now) > FAULTS_OF_MANY) this.#latest.shift();
     const all = this.#ofAll.fault(now);
     if (account.use === 0) {
       const own = this.#ofNobody.fault(now);
@@ -51,7 +63,12 @@ export class Accounts {
         }
       this.#byKey.set(key, breaker);
     }
-    return { own: breaker.fault(now), all };
+    return { own: breaker.fault(now, atOnce || this.#areMany(now)), all };
+  }
+
+  /** Places fail one after the other: each further fault costs the good ones a new isolate, so there is no time for three. */
+  #areMany(now: number): boolean {
+    return this.#latest.length === FAULTS_OF_MANY && now - this.#latest[0]! < WINDOW_MS;
   }
 
   /** Whether anything is suspect, so that records of different accounts must not be mixed. */

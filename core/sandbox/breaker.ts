@@ -1,6 +1,6 @@
 /** Faults that open the breaker, unless another number is given, and the time they must fall in. */
 const FAULTS = 3;
-const WINDOW_MS = 10_000;
+export const WINDOW_MS = 10_000;
 const BACK_OFF_FIRST_MS = 1000;
 const BACK_OFF_LAST_MS = 30_000;
 /** A breaker that stays closed this long begins with the first back-off again. */
