@@ -241,11 +241,10 @@ export class Listener {
 }
 
 /** Envoy's counters that always stay 0 here. */
-const NEVER = [
-  "downstream_cx_overload_reject",
-  "extension_config_missing",
-  "network_extension_config_missing",
-];
+const NEVER = ["downstream_cx_overload_reject"];
+
+/** The same, but not of the admin listener. */
+const NEVER_IN_WORKERS = ["extension_config_missing", "network_extension_config_missing"];
 
 /**
  * How to close a connection that no chain takes. Envoy only peeks at early bytes, so they are unread when it closes the socket, and the
@@ -318,6 +317,7 @@ class ListenerStats {
     // While clients are few, worker 0 serves them all (core/gathering.ts): the others' stats appear with their first connection.
     if (thread === "worker_0" || thread === "main_thread") this.#ofThread = threadStats(this.#own);
     for (const name of NEVER) stats.counter(name);
+    if (thread !== "main_thread") for (const name of NEVER_IN_WORKERS) stats.counter(name);
     this.#acceptedAtOnce = stats.histogram("connections_accepted_per_socket_event");
     this.total = stats.counter("downstream_cx_total");
     this.active = stats.gauge("downstream_cx_active");

@@ -42,6 +42,12 @@ test("/stats counts what passed, and filters by regex", async () => {
   expect(stats).toContainEqual({ name: "cluster.origin.upstream_cx_total", value: 1 });
 });
 
+test("/stats lists what may be missing of filters' configs for listeners of the config alone", async () => {
+  expect(await proxy.admin("/stats?filter=extension_config_missing$")).toMatch(
+    /^listener\.[\d._]+\.extension_config_missing: 0\nlistener\.[\d._]+\.network_extension_config_missing: 0\n$/,
+  );
+});
+
 test("/stats?usedonly lists gauges that were set, if only to 0", async () => {
   const used = await eventually(
     () => proxy.admin("/stats?usedonly"),
