@@ -207,6 +207,13 @@ describe("a connection of the caller's own", () => {
     expect(gauges()).toEqual({});
   });
 
+  it("counts a source address that cannot be bound as a close of its own", () => {
+    const source_address = { address: "192.0.2.7", port_value: 0 };
+    one({ upstream_bind_config: { source_address } }).connect(handler, {});
+    close(0, { ...refused, error: "EADDRNOTAVAIL" });
+    expect([stat("cx_destroy_local"), stat("cx_destroy_remote")]).toEqual([1, 0]);
+  });
+
   it("counts a refusal and leaves the rest to the caller", () => {
     one().connect(handler, {});
     close(0, refused);

@@ -163,6 +163,14 @@ describe("an HTTP/1 pool", () => {
     expect(gauges()).toEqual({});
   });
 
+  it("counts a source address that cannot be bound as a close of its own", () => {
+    const source_address = { address: "192.0.2.7", port_value: 0 };
+    const caller = ask(one({ upstream_bind_config: { source_address } }));
+    close(0, { ...refused, error: "EADDRNOTAVAIL" });
+    expect(caller.failure).toMatchObject({ reason: "local_connection_failed" });
+    expect([stat("cx_destroy_local"), stat("cx_destroy_remote")]).toEqual([1, 0]);
+  });
+
   it("says that an attempt took too long", () => {
     const caller = ask(one());
     close(0, timedOut);

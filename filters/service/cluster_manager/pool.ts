@@ -386,6 +386,11 @@ export class Pool {
     }
   }
 
+  /** True if a connection failed before it left this machine, as its source address could not be bound. */
+  bindFailed(event: CloseEvent): boolean {
+    return isBindError(event, this.owner.connector.sourceFor(this.host.address));
+  }
+
   /** As in Envoy, a failed connect fails all waiting exchanges, so that they can be retried on another host. */
   onConnectFailed(connection: PooledConnection, event: CloseEvent): void {
     this.#connecting--;
@@ -393,7 +398,7 @@ export class Pool {
     this.countClosed();
     const { address } = this.host;
     const from = this.owner.connector.sourceFor(address);
-    const isLocal = isBindError(event, from);
+    const isLocal = this.bindFailed(event);
     if (isLocal) this.owner.cells.bindErrors.inc();
     const failed = this.#pending;
     if (failed.length === 0) return;

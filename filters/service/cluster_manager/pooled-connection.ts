@@ -447,7 +447,8 @@ export class PooledConnection implements ConnectionHandler, ClientEvents {
     this.#recount();
     this.#age?.cancel();
     while (this.#active > 0) this.#endExchange();
-    cells.onDestroyed(this.#ended || event.by === "remote", busy && !this.#failed);
+    const byPeer = event.by === "remote" && !pool.bindFailed(event);
+    cells.onDestroyed(this.#ended || byPeer, busy && !this.#failed);
     cells.cxActive.dec();
     cells.cxRxBuffered.add(-this.#lastRead);
     pool.host.cells.cxActive.dec();

@@ -115,8 +115,10 @@ export class TrackedConnection implements ConnectionHandler {
     const { cells, cx } = this.#owner;
     const { host } = this;
     this.#owner.limits.breaker("default").connections.release();
+    const from = this.#owner.connector.sourceFor(host.address);
+    const unbound = isBindError(event, from);
     // A connection that was established counts as active until its end.
-    cells.onDestroyed(this.#ended || event.by === "remote", this.#connected);
+    cells.onDestroyed(this.#ended || (event.by === "remote" && !unbound), this.#connected);
     cells.cxActive.dec();
     cells.cxRxBuffered.add(-this.#lastRead);
     host.cells.cxActive.dec();
@@ -129,9 +131,8 @@ export class TrackedConnection implements ConnectionHandler {
       cells.rqActive.dec();
       host.cells.rqActive.dec();
     } else {
-      const from = this.#owner.connector.sourceFor(host.address);
       why = connectFailure(event, host.address, from);
-      if (isBindError(event, from)) cells.bindErrors.inc();
+      if (unbound) cells.bindErrors.inc();
       this.#endPending();
       cells.cxConnectFail.inc();
       if (event.timeout) cells.cxConnectTimeout.inc();
