@@ -292,6 +292,13 @@ test("writes new filters that are found, and whose own tests pass", async () => 
     code: 1,
     err: expect.stringContaining('say "my_filter"'),
   });
+  const odd = ["filter", "new", "odd", "--kind", "nope", "--dir", dir];
+  const error =
+    '--kind "nope": there is no such kind; write one of http, network, listener, access_log, balancer, service';
+  expect(await run(...odd)).toEqual({ code: 1, out: "", err: `${error}\n` });
+  const told = await run(...odd, "--json");
+  expect([told.code, told.err]).toEqual([1, ""]);
+  expect(JSON.parse(told.out)).toEqual({ name: "odd", kind: "nope", written: [], error });
   expect(fs.readdirSync(path.join(dir, "my_marker")).sort()).toEqual([
     "README.md",
     "config.ts",

@@ -2,7 +2,6 @@ import { existsSync, realpathSync, statSync } from "node:fs";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { Command, Help, InvalidArgumentError, Option } from "commander";
-import type { NewFilterKind } from "./command/filter-templates.ts";
 import { addRunFlags, type RunFlags, runOptions, warningsOf } from "./command/flags.ts";
 import { didYouMean } from "./config/diagnostic.ts";
 import type { Runtime } from "./options.ts";
@@ -206,14 +205,14 @@ export async function cli(
     .command("new")
     .description("write a filter package that works, with its test")
     .argument("<name>", "what configs will call it")
-    .addOption(
-      new Option("--kind <kind>", "where it stands")
-        .choices(["http", "network", "listener", "access_log", "balancer", "service"])
-        .default("http"),
+    .option(
+      "--kind <kind>",
+      "where it stands: http, network, listener, access_log, balancer or service",
+      "http",
     )
     .option("--dir <directory>", "where packages lie", "filters")
     .option("--json", "print { name, kind, written, error }", false)
-    .action(async (name: string, flags: { kind: NewFilterKind; dir: string; json: boolean }) => {
+    .action(async (name: string, flags: { kind: string; dir: string; json: boolean }) => {
       const { filterNew } = await import("./command/filter-new.ts");
       code = await filterNew({ name, ...flags });
     });

@@ -4,11 +4,12 @@ import { createRequire } from "node:module";
 import path from "node:path";
 import { isPacked, ROOT } from "../own-files.ts";
 import { shortPath } from "../problem.ts";
-import { filesOf, type NewFilterKind } from "./filter-templates.ts";
+import { filesOf, NEW_FILTER_KINDS, type NewFilterKind } from "./filter-templates.ts";
 
 export interface NewFilterOptions {
   readonly name: string;
-  readonly kind: NewFilterKind;
+  /** One of NEW_FILTER_KINDS; anything else is refused. */
+  readonly kind: string;
   /** The directory with the packages. */
   readonly dir: string;
   readonly json: boolean;
@@ -16,12 +17,18 @@ export interface NewFilterOptions {
 
 /** Writes a new package that works as it is: a small filter, its config, its test. Answers the exit code. */
 export async function filterNew(options: NewFilterOptions): Promise<number> {
-  const { name, kind, dir, json } = options;
+  const { name, dir, json } = options;
   const refuse = (error: string): number => {
+    const { kind } = options;
     if (json) process.stdout.write(`${JSON.stringify({ name, kind, written: [], error })}\n`);
     else process.stderr.write(`${error}\n`);
     return 1;
   };
+  const kind = NEW_FILTER_KINDS.find((each) => each === options.kind);
+  if (kind === undefined) {
+    const kinds = NEW_FILTER_KINDS.join(", ");
+    return refuse(`--kind "${options.kind}": there is no such kind; write one of ${kinds}`);
+  }
   if (!/^[a-z][a-z0-9_]*$/.test(name)) {
     const better = name
       .toLowerCase()

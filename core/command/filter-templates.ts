@@ -1,4 +1,12 @@
-export type NewFilterKind = "http" | "network" | "listener" | "access_log" | "balancer" | "service";
+export const NEW_FILTER_KINDS = [
+  "http",
+  "network",
+  "listener",
+  "access_log",
+  "balancer",
+  "service",
+] as const;
+export type NewFilterKind = (typeof NEW_FILTER_KINDS)[number];
 
 /** Kinds that cannot live in a sandbox: their package.json says that they are trusted to run among the shipped packages. */
 const TRUSTED: ReadonlySet<NewFilterKind> = new Set(["service"]);
