@@ -131,6 +131,10 @@ export interface ServerCodec {
 
 export interface ResponseEncoder extends WireBytes {
   readonly streamId: number;
+  /** Received bytes of the request's body that the decoder has not been given, as reading is paused. Absent: the codec keeps none. */
+  readonly bodyHeld?: number;
+  /** The request is received to its end, though the decoder may not have been given all of it. Absent: the codec keeps nothing. */
+  readonly receiveEnded?: boolean;
   encodeInformational(headers: ResponseHeaders): void;
   /** Writes the head. Framing headers (content-length kept, transfer-encoding, connection) are the codec's own. */
   encodeHeaders(headers: ResponseHeaders, endStream: boolean): void;

@@ -35,6 +35,8 @@ export abstract class Stream {
   /** The stream is in FlowControl's list of streams that wait to send. */
   waiting = false;
   paused = false;
+  /** Bytes of the body in `#held`; a stream that ends before they are delivered keeps their number. */
+  bodyHeld = 0;
   /** Bytes of HEADERS, CONTINUATION and DATA frames, including frame heads. */
   wireReceived = 0;
   wireSent = 0;
@@ -72,6 +74,7 @@ export abstract class Stream {
     if (this.paused || this.#held !== undefined) {
       this.#held ??= new ByteQueue();
       this.#held.push(memory, at, end);
+      this.bodyHeld += end - at;
       this.#heldEnd = endStream;
       return;
     }
@@ -117,6 +120,7 @@ export abstract class Stream {
       if (last) this.#held = undefined;
       if (bytes !== undefined || ends) {
         const piece = bytes ?? NOTHING;
+        this.bodyHeld -= piece.length;
         this.#deliver(piece, 0, piece.length, ends);
       }
       if (trailers === undefined || this.closed) continue;

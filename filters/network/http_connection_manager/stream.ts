@@ -589,7 +589,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, TimersOwner, LogEnt
     this.#tunnel = tunnel;
     if (this.#filterState !== undefined) this.#grantWishes(this.#filterState, headers);
     if (tunnel && runtime.logsTunnel) this.#logNow("DownstreamTunnelSuccessfullyEstablished");
-    if (!this.#requestComplete && !tunnel) runtime.stats.rqResponseBeforeRqComplete.inc();
+    if (!this.#requestReceived && !tunnel) runtime.stats.rqResponseBeforeRqComplete.inc();
     if (!tunnel)
       this.#connection.beforeResponse(this.#encoder, this.#faulty, this.#requestComplete);
     this.#encoder.encodeHeaders(headers, endStream);
@@ -618,9 +618,14 @@ export class HcmStream implements RequestDecoder, WalkOwner, TimersOwner, LogEnt
     this.#finishResponse();
   }
 
+  /** As `#requestComplete`, but true also while the codec keeps the end of the request, because reading is paused. */
+  get #requestReceived(): boolean {
+    return this.#requestComplete || this.#encoder.receiveEnded === true;
+  }
+
   /** Ends the stream after its response. As in Envoy, a request that is not complete by then counts as reset. */
   #finishResponse(): void {
-    if (!this.#requestComplete && !this.#tunnel && !this.ended) this.#runtime.stats.rqRxReset.inc();
+    if (!this.#requestReceived && !this.#tunnel && !this.ended) this.#runtime.stats.rqRxReset.inc();
     this.#finish();
   }
 
@@ -723,6 +728,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, TimersOwner, LogEnt
     if (this.#tunnel && this.#requestComplete && !this.#connection.isHttp2) this.#noteDisconnect();
     if (this.#upgrading) runtime.stats.cxUpgradesActive.dec();
     if (this.info.healthCheck) runtime.stats.healthChecks.inc();
+    this.info.bytesReceived += this.#encoder.bodyHeld ?? 0;
     this.#endPass();
     this.#connection.onStreamEnded(this, this.#requestComplete, this.#faulty, quiet);
   }
