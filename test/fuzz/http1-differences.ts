@@ -240,24 +240,30 @@ export const DIFFERENCES: readonly ListedDifference[] = [
       refusedBy === "both" && field === "headers" && !/^[/*]/.test(target(wire)),
   },
   {
-    name: "an upgrade takes HTTP/1.1, both headers, one protocol that is not h2c, and no body",
+    name: "an upgrade takes HTTP/1.1, both headers, and one protocol that is not h2c",
     clause: "RFC 9110 §7.8, RFC 9113 §3.1",
     isThis: ({ kind, refusedBy, field, wire, theirs }) => {
       const upgrades = values(wire, "upgrade");
-      const hasBody =
-        values(wire, "transfer-encoding").length > 0 ||
-        values(wire, "content-length").some((length) => Number(length) > 0);
       return (
         kind === "request" &&
         refusedBy === "both" &&
         field === "end" &&
         theirs.end === "tunnel" &&
         (/HTTP\/1\.0$/.test(startLine(wire)) ||
-          hasBody ||
           upgrades.length !== 1 ||
           upgrades[0] === "" ||
           upgrades[0]!.toLowerCase() === "h2c")
       );
     },
+  },
+  {
+    name: "all that follows an upgrade is the tunnel's, also where its head says how long the body is",
+    clause:
+      "RFC 9110 §7.8 wants the body read first; Envoy hands it on unread, and never reads a request after it",
+    isThis: ({ kind, wire, ours }) =>
+      kind === "request" &&
+      ours.end === "tunnel" &&
+      (values(wire, "transfer-encoding").length > 0 ||
+        values(wire, "content-length").some((length) => Number(length) > 0)),
   },
 ];
