@@ -1,6 +1,5 @@
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { Parts } from "../inside/parts.ts";
-import { GATE } from "../inside/sandbox/layout.ts";
 import { Accounts } from "./accounts.ts";
 import { Exchange, FakeWorker, stubs } from "./fake-worker.ts";
 import type { Sandbox } from "./sandbox.ts";
@@ -194,76 +193,6 @@ describe("a loop of one use", () => {
     for (let k = 0; k < 20; k++)
       expect((await together(sandbox, [GOOD, "/"])).map(outcome)).toEqual(["request"]);
     expect(sandbox.counts.rebuilt).toBe(rebuilt);
-  });
-});
-
-describe("a use whose setup fails in an isolate that is built anew", () => {
-  /** `what` runs in the setup of one use once a runtime value says so. */
-  const code = (what: string) => `
-    import { defineHttpFilter, Type } from "@tsproxy/sdk";
-    export default defineHttpFilter({ name: "test", config: Type.Object({}), setup(config, cx) {
-      if (config.bad && cx.runtime.integer("fails", 0) === 1) { ${what} }
-      return () => ({
-        onRequestHeaders(headers) {
-          if (headers.path === "/loop") ${LOOP}
-          headers.set("x-seen", "request");
-        },
-      });
-    } });`;
-  const fails = async (what: string) => {
-    const clock = { now: 1000 };
-    const options = { limits: { timeoutMs: 250 }, now: () => clock.now };
-    const sandbox = await worker.sandbox(code(what), [{}, { bad: true }], options);
-    await sandbox.setRuntime(JSON.stringify([["fails", 1]]));
-    return { sandbox, clock };
-  };
-
-  it.each([
-    ["throws", 'throw new Error("not again")'],
-    ["loops", LOOP],
-  ])("is left alone when it %s, and the others run on", async (_how, what) => {
-    const { sandbox } = await fails(what);
-    await together(sandbox, [GOOD, "/loop"]);
-    await worker.until(() => sandbox.ready);
-    const all = await together(sandbox, [GOOD, "/"], [BAD, "/"], [GOOD, "/"]);
-    expect(all.map(outcome)).toEqual(["request", 500, "request"]);
-    expect([sandbox.counts.faults, sandbox.counts.rebuilt]).toEqual([2, 1]);
-    expect(worker.faults.map(({ place }) => place)).toEqual(["/uses/0", "/uses/1"]);
-  });
-
-  it("is tried again after its back-off, which doubles", async () => {
-    const { sandbox, clock } = await fails('throw new Error("not again")');
-    await together(sandbox, [GOOD, "/loop"]);
-    await worker.until(() => sandbox.ready);
-    const tries = async (ms: number) => {
-      clock.now += ms;
-      sandbox.expire(clock.now);
-      await worker.until(() => worker.isIdle && sandbox.takes(0, { use: GOOD, part: 0 }));
-    };
-    await tries(1000);
-    await worker.until(() => sandbox.counts.faults === 3);
-    expect(worker.faults.at(-1)).toMatchObject({ place: "/uses/1", openMs: 2000 });
-    await sandbox.setRuntime("[]");
-    await tries(2000);
-    await worker.until(() => sandbox.takes(0, { use: BAD, part: 0 }));
-    expect(outcome((await together(sandbox, [BAD, "/"]))[0]!)).toBe("request");
-    expect(sandbox.counts.rebuilt).toBe(1);
-  });
-
-  it("is not set up with further uses while it is left alone", async () => {
-    const { sandbox } = await fails('throw new Error("not again")');
-    await together(sandbox, [GOOD, "/loop"]);
-    await worker.until(() => sandbox.ready);
-    // Faults that nobody can be charged with: the isolate is gone, and not built for a second.
-    for (let k = 0; k < 3; k++) {
-      await sandbox.prepare([]);
-      sandbox.isolate!.gate[GATE.FAULT] = 1;
-      sandbox.isolate!.gate[GATE.ENTRIES] = 1;
-      sandbox.wantsEntry();
-    }
-    expect(sandbox.ready).toBe(false);
-    expect(await sandbox.prepare([{ id: 3, config: {}, place: "/uses/2" }])).toEqual([]);
-    expect(sandbox.ready).toBe(true);
   });
 });
 

@@ -5,21 +5,17 @@ import { SandboxIsolate } from "./isolate.ts";
 import type { SandboxOptions } from "./options.ts";
 import { SandboxStats } from "./stats.ts";
 
-/** A built isolate with the package loaded. */
+/** A built isolate with the package loaded and its uses set up; or the refusals of its setups. */
 export interface Made {
   readonly isolate: SandboxIsolate;
   readonly stats: SandboxStats;
-}
-
-export interface SetUp {
   readonly refusals: Refusal[];
-  /** The use of each refusal. */
-  readonly refused: readonly number[];
 }
 
 /** `runtime`: JSON of all runtime values, or "". Throws what the package throws while it loads. */
 export async function makeIsolate(
   options: SandboxOptions,
+  uses: readonly SandboxUse[],
   { timeoutMs, runtime, now }: { timeoutMs: number; runtime: string; now: () => number },
 ): Promise<Made> {
   const { supply, module, watchdog, worker, node, marks } = options;
@@ -38,7 +34,7 @@ export async function makeIsolate(
   try {
     await options.onMade?.(isolate);
     isolate.times[BOX.NOW / 2] = now();
-    return { isolate, stats };
+    return { isolate, stats, refusals: await setUp(options, isolate, uses) };
   } catch (error) {
     isolate.dispose();
     throw error;
@@ -50,16 +46,14 @@ export async function setUp(
   options: SandboxOptions,
   isolate: SandboxIsolate,
   uses: readonly SandboxUse[],
-): Promise<SetUp> {
+): Promise<Refusal[]> {
   const text = await isolate.call("prepare", JSON.stringify(uses));
-  const { refusals, refused, reads, policies } = JSON.parse(text) as {
+  const { refusals, reads, policies } = JSON.parse(text) as {
     readonly refusals: readonly Omit<Refusal, "package">[];
-    readonly refused: readonly number[];
     readonly reads: readonly (readonly [use: number, mask: HookMask])[];
     readonly policies: readonly (readonly [use: number, policy: unknown])[];
   };
   for (const [use, mask] of reads) options.onReads?.(use, mask);
   for (const [use, policy] of policies) options.onPolicy?.(use, JSON.stringify(policy));
-  const { package: name } = options;
-  return { refusals: refusals.map((refusal) => ({ package: name, ...refusal })), refused };
+  return refusals.map((refusal) => ({ package: options.package, ...refusal }));
 }

@@ -212,35 +212,25 @@ export class Sandbox {
   }
 
   async #prepareFirst(uses: readonly SandboxUse[]): Promise<Refusal[]> {
-    let made: Made | undefined;
+    let made: Made;
     try {
-      made = await this.#make();
-      const all = [...this.#fitUses(), ...uses];
-      const { refusals } = await setUp(this.#options, made.isolate, all);
-      if (refusals.length > 0) {
-        // While it is down, a rebuild is under way that sets the earlier uses up.
-        made.isolate.dispose();
-        return refusals;
-      }
+      made = await this.#make([...this.#uses, ...uses]);
     } catch (error) {
-      made?.isolate.dispose();
       return [this.#refusal(error)];
+    }
+    if (made.refusals.length > 0) {
+      // While it is down, a rebuild is under way that sets the earlier uses up.
+      made.isolate.dispose();
+      return made.refusals;
     }
     this.#uses.push(...uses);
     this.#install(made);
     return [];
   }
 
-  #make(): Promise<Made> {
+  #make(uses: readonly SandboxUse[]): Promise<Made> {
     const { timeoutMs } = this.#limits;
-    return makeIsolate(this.#options, { timeoutMs, runtime: this.#runtime, now: this.#now });
-  }
-
-  /** The uses that an isolate is built with; the others are left for later. */
-  #fitUses(): readonly SandboxUse[] {
-    const now = this.#now();
-    this.#left = this.#uses.filter((use) => this.#mustRest(use, now));
-    return this.#uses.filter((use) => !this.#left.includes(use));
+    return makeIsolate(this.#options, uses, { timeoutMs, runtime: this.#runtime, now: this.#now });
   }
 
   #install({ isolate, stats }: Made): void {
@@ -342,7 +332,7 @@ export class Sandbox {
     const build = this.#build;
     this.#leave();
     try {
-      const { refusals } = await setUp(this.#options, isolate, uses);
+      const refusals = await setUp(this.#options, isolate, uses);
       if (build !== this.#build) return undefined;
       this.#comeBack();
       return refusals;
@@ -896,41 +886,22 @@ export class Sandbox {
     await this.#preparing;
     if (this.#disposed) return;
     // A `prepare` may have built it meanwhile.
-    if (this.#isolate !== undefined) return;
-    let made: Made | undefined;
-    try {
-      made = await this.#make();
-      const { refusals, refused } = await setUp(this.#options, made.isolate, this.#fitUses());
-      if (refusals.length === 0) {
+    if (this.#isolate === undefined) {
+      try {
+        const now = this.#now();
+        const uses = this.#uses.filter((use) => !this.#mustRest(use, now));
+        this.#left = this.#uses.filter((use) => this.#mustRest(use, now));
+        const made = await this.#make(uses);
+        if (made.refusals.length > 0) {
+          made.isolate.dispose();
+          throw new Error(`setup refuses what it took before: ${made.refusals[0]!.message}`);
+        }
         this.#install(made);
         this.counts.rebuilt++;
-        return;
+      } catch (error) {
+        if (!this.#disposed) this.#fault("rebuild", error);
       }
-      made.isolate.dispose();
-      this.#rebuildWithout(refused.map((use, k) => [use, refusedAgain(refusals[k]!)]));
-    } catch (error) {
-      made?.isolate.dispose();
-      if (error instanceof SandboxLost && !this.#disposed) this.#options.onLost?.();
-      this.#rebuildWithout([[made?.isolate.words[BOX.USE] ?? 0, error]]);
     }
-  }
-
-  /** The setups of these uses have failed in a new isolate. They rest, so that the next one is for the others. */
-  #rebuildWithout(failed: readonly (readonly [use: number, error: unknown])[]): void {
-    if (this.#disposed) return;
-    const backOffs = failed.map(([use, error]) => this.#failedAgain(use, error));
-    // Streams that wait for them are to ask again: the failure policy answers.
-    this.#teardown(0);
-    this.#rebuildIn(Math.max(...backOffs));
-    this.#options.onWork();
-  }
-
-  /** The setup of a use has failed that went well before. Answers for how many milliseconds the whole sandbox is left alone. */
-  #failedAgain(use: number, error: unknown): number {
-    const account = { use, part: 0 };
-    const { own, all } = this.#accounts.fault(account, this.#now(), true);
-    this.#report("rebuild", error, Math.max(own, all), account);
-    return all;
   }
 
   /** Code of this use's own has failed too often, so that the isolate is built without it. */
@@ -938,16 +909,12 @@ export class Sandbox {
     return this.#accounts.state({ use: id, part: 0 }, now) === "open";
   }
 
-  /** Sets uses up again that have rested long enough, each by itself. */
+  /** Sets uses up again that have rested long enough. */
   async #takeBack(isolate: SandboxIsolate, now: number): Promise<void> {
-    for (const use of this.#left.filter((left) => !this.#mustRest(left, now))) {
-      // It may have been released meanwhile.
-      if (!this.#left.includes(use)) continue;
-      const refusals = await this.#setUp(isolate, [use]);
-      if (refusals === undefined || this.#isolate !== isolate) return;
-      if (refusals.length > 0) this.#failedAgain(use.id, refusedAgain(refusals[0]!));
-      else this.#left = this.#left.filter((left) => left !== use);
-    }
+    const uses = this.#left.filter((use) => !this.#mustRest(use, now));
+    if (uses.length === 0) return;
+    const refusals = await this.#setUp(isolate, uses);
+    if (refusals?.length === 0) this.#left = this.#left.filter((use) => !uses.includes(use));
   }
 
   /** No stream and no use is left: tells the package of the last streams' ends, disposes of its uses, and ends the sandbox. */
@@ -975,10 +942,6 @@ export class Sandbox {
     clearTimeout(this.#lazyTimer);
     clearTimeout(this.#mergeTimer);
   }
-}
-
-function refusedAgain({ message, stack }: Refusal): Error {
-  return Object.assign(new Error(`setup refuses what it took before: ${message}`), { stack });
 }
 
 const NOTHING = Buffer.alloc(0);

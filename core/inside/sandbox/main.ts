@@ -151,12 +151,11 @@ function readsOf(factory: unknown): number {
 }
 
 /**
- * Runs `setup` for each use. `text`: JSON of SandboxUse[]. Answers JSON of { refusals, refused: use[] (of each refusal), reads:
- * [use, mask][], policies: [use, ToldPolicy][] }. If one use refuses, none is taken.
+ * Runs `setup` for each use. `text`: JSON of SandboxUse[]. Answers JSON of { refusals, reads: [use, mask][], policies: [use,
+ * ToldPolicy][] }. If one use refuses, none is taken.
  */
 export function prepare(text: string): string {
   const refusals: { place: string; path: string; message: string; stack: string }[] = [];
-  const refused: number[] = [];
   const made: { use: SandboxUse; cx: SandboxContext; factory: unknown }[] = [];
   around.running.beginEntry();
   for (const use of JSON.parse(text) as SandboxUse[]) {
@@ -171,7 +170,6 @@ export function prepare(text: string): string {
       cx.dispose();
       const { message, stack } = describeError(error);
       const known = error instanceof ConfigError;
-      refused.push(use.id);
       refusals.push({
         place: use.place,
         path: known ? error.path : "",
@@ -194,7 +192,6 @@ export function prepare(text: string): string {
   const policies = definition.kind === "balancer" ? made : [];
   return JSON.stringify({
     refusals,
-    refused,
     reads,
     policies: policies.map(({ use, factory }) => {
       const { localities, hashing = false } = factory as LevelPolicy;
