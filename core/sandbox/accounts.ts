@@ -36,15 +36,8 @@ export class Accounts {
     this.#ofAll = new Breaker({ limit: FAULTS_OF_ALL, trialMs });
   }
 
-  /**
-   * Charges a fault; `atOnce`: one is enough to leave its account alone. Answers for how many milliseconds this account and the whole
-   * sandbox are left alone.
-   */
-  fault(
-    account: Account,
-    now: number,
-    atOnce = false,
-  ): { readonly own: number; readonly all: number } {
+  /** Charges a fault. Answers for how many milliseconds this account and the whole sandbox are left alone. */
+  fault(account: Account, now: number): { readonly own: number; readonly all: number } {
     this.isClean = false;
     if (this.#latest.push(now) > FAULTS_OF_MANY) this.#latest.shift();
     const all = this.#ofAll.fault(now);
@@ -63,7 +56,7 @@ export class Accounts {
         }
       this.#byKey.set(key, breaker);
     }
-    return { own: breaker.fault(now, atOnce || this.#areMany(now)), all };
+    return { own: breaker.fault(now, this.#areMany(now)), all };
   }
 
   /** Places fail one after the other: each further fault costs the good ones a new isolate, so there is no time for three. */

@@ -20,16 +20,12 @@ import { type Made, makeIsolate, setUp } from "./build.ts";
 import { Calls, replyRecord } from "./calls.ts";
 import { CpuBudget } from "./cpu-budget.ts";
 import { CpuShare } from "./cpu-share.ts";
+import { errorText, FaultReports } from "./fault-reports.ts";
 import { hooksOf } from "./hooks.ts";
 import { Inbox, RECORD_SIZE_MIN } from "./inbox.ts";
 import type { SandboxIsolate } from "./isolate.ts";
 import { takeNote } from "./notes.ts";
-import {
-  DEFAULT_LIMITS,
-  type SandboxFault,
-  type SandboxLimits,
-  type SandboxOptions,
-} from "./options.ts";
+import { DEFAULT_LIMITS, type SandboxLimits, type SandboxOptions } from "./options.ts";
 import type { SandboxStats } from "./stats.ts";
 import { Tokens } from "./tokens.ts";
 import { SandboxUsage } from "./usage.ts";
@@ -38,7 +34,6 @@ const LAZY_MS = 20; // what nobody waits for (ends of streams) goes along with o
 const LAZY_MAX = 128;
 const MERGE_MS = 20;
 const PREPARE_TIMES = 16; // isolates that a setup may see end because of what uses do that run
-const UNCAUGHT_MS = 1_000; // unhandled promise rejections are reported this often at most
 const WARM_UP_RECORDS = 1024; // a fresh isolate interprets and compiles what it will run fast later
 
 /**
@@ -60,6 +55,7 @@ export class Sandbox {
   readonly #tokens = new Tokens();
   readonly #answers: Answers;
   readonly #accounts: Accounts;
+  readonly #reports: FaultReports;
   readonly #inbox = new Inbox();
   #calls: Calls | undefined = undefined;
   readonly #now: () => number;
@@ -74,8 +70,6 @@ export class Sandbox {
   #uses: SandboxUse[] = [];
   /** Those that the isolate was built without, because they have failed too often. */
   #left: readonly SandboxUse[] = [];
-  /** Where in the config of its chain each per-route config stands, by use and part. */
-  readonly #paths = new Map<number, Map<number, string>>();
   #disposed = false;
   /** Counts isolates, so that a late callback of an earlier one is recognized. */
   #build = 0;
@@ -100,7 +94,6 @@ export class Sandbox {
   #memoryAtStart = 0;
   #recordsOfBuild = 0;
   #entriesSeen = 0;
-  #uncaughtAt = Number.NEGATIVE_INFINITY;
   readonly counts = {
     entries: 0,
     records: 0,
@@ -118,6 +111,11 @@ export class Sandbox {
     this.#options = options;
     this.#limits = { ...DEFAULT_LIMITS, ...options.limits };
     this.#accounts = new Accounts(this.#limits.pauseMs);
+    this.#reports = new FaultReports(
+      options.package,
+      (fault) => options.onFault(fault),
+      (id) => this.#uses.find((use) => use.id === id),
+    );
     this.#memory = options.memory;
     this.#answers = new Answers(
       options,
@@ -171,10 +169,8 @@ export class Sandbox {
   }
 
   /** A use has met a per-route config; `path`: where it stands in the config of its chain. */
-  name({ use, part }: Account, path: string): void {
-    let paths = this.#paths.get(use);
-    if (paths === undefined) this.#paths.set(use, (paths = new Map()));
-    paths.set(part, path);
+  name(account: Account, path: string): void {
+    this.#reports.name(account, path);
   }
 
   // ---- building
@@ -405,7 +401,7 @@ export class Sandbox {
   async release(use: number): Promise<void> {
     this.#uses = this.#uses.filter((kept) => kept.id !== use);
     this.#left = this.#left.filter((kept) => kept.id !== use);
-    this.#paths.delete(use);
+    this.#reports.forget(use);
     this.#accounts.forget(use);
     const isolate = this.#isolate;
     if (isolate === undefined) return;
@@ -730,10 +726,7 @@ export class Sandbox {
     for (const token of this.#tokens.takeLate(now)) {
       this.counts.late++;
       this.#options.onVerdict(token, 0, -STATUS.LATE);
-      if (this.counts.late % 100 === 1) {
-        const reason = `no answer within ${this.#limits.pauseMs} ms (${this.counts.late} so far)`;
-        this.#options.onFault({ package: this.package, reason, stack: "" });
-      }
+      if (this.counts.late % 100 === 1) this.#reports.late(this.#limits.pauseMs, this.counts.late);
     }
     this.#stats?.merge();
     this.#accounts.forgive(now, (trial) => this.#tokens.isLive(trial));
@@ -765,15 +758,9 @@ export class Sandbox {
     else this.#tellUncaught(Object.assign(new Error(message), { stack }));
   }
 
-  /** Reports an unhandled promise rejection, which fails no stream. Once a second at most: a filter may cause one per request. */
   #tellUncaught(error: unknown): void {
     this.counts.thrown++;
-    const now = this.#now();
-    if (now - this.#uncaughtAt < UNCAUGHT_MS) return;
-    this.#uncaughtAt = now;
-    const { message, stack } = errorText(error);
-    const reason = `a promise was rejected, and nobody caught it: ${message}`;
-    this.#options.onFault({ package: this.package, reason, stack });
+    this.#reports.uncaught(error, this.#now());
   }
 
   /** Notes a fault that failed no stream. For 10 s the sandbox runs on another thread, where it delays only its own streams. */
@@ -782,8 +769,12 @@ export class Sandbox {
       `entries of more than ${this.#limits.cpuMs} ms of CPU, again and again`,
     );
     const { all } = this.#accounts.fault(NOBODY, this.#now());
-    if (all > 0) this.#lose("cpu", error, { own: all, all });
-    else this.#report("cpu", error, 0, NOBODY, "; it runs on a thread of its own for 10 s");
+    if (all > 0) {
+      this.#lose("cpu", error, { own: all, all });
+      return;
+    }
+    this.counts.faults++;
+    this.#reports.charged("cpu", error, NOBODY, 0, "; it runs on a thread of its own for 10 s");
   }
 
   /** The isolate was stopped in an entry with the first `count` records. `account`: the only one that these are charged to. */
@@ -813,31 +804,10 @@ export class Sandbox {
     // Answers written before that are still good.
     this.#collect();
     this.#teardown(begun);
-    this.#report(what, error, Math.max(backOff.own, backOff.all), account);
+    this.counts.faults++;
+    this.#reports.charged(what, error, account, Math.max(backOff.own, backOff.all));
     this.#rebuildIn(backOff.all);
     this.#options.onWork();
-  }
-
-  #report(what: string, error: unknown, openMs: number, account: Account, then = ""): void {
-    const { message, stack } = errorText(error);
-    const left = openMs > 0 ? `; not entered for ${openMs} ms` : then;
-    this.counts.faults++;
-    this.#options.onFault({
-      package: this.package,
-      reason: `${what}: ${message}${left}`,
-      stack,
-      ...this.#placeOf(account),
-      ...(openMs > 0 && { openMs }),
-    });
-  }
-
-  #placeOf({ use, part }: Account): Pick<SandboxFault, "place" | "path"> {
-    const found = this.#uses.find(({ id }) => id === use);
-    if (found === undefined) return {};
-    if (part === 0) return { place: found.place, path: "" };
-    // Beside the use, in the chain that both are in.
-    const place = found.place.slice(0, found.place.lastIndexOf("/"));
-    return { place, path: this.#paths.get(use)?.get(part) ?? "" };
   }
 
   /** The failure policy answers streams whose hooks the isolate has called and not answered; all others may begin anew. */
@@ -945,7 +915,3 @@ export class Sandbox {
 }
 
 const NOTHING = Buffer.alloc(0);
-function errorText(error: unknown): { message: string; stack: string } {
-  if (error instanceof Error) return { message: error.message, stack: error.stack ?? "" };
-  return { message: String(error), stack: "" };
-}

@@ -143,7 +143,7 @@ export function describe(): string {
 }
 
 /** What the factory tells of its filters: the mask of STREAM_PARTS that they read, the only ones sent here, and STATELESS. */
-function readsOf(factory: unknown): number {
+function traitsOf(factory: unknown): number {
   const { reads, stateless } = factory as HttpFilterFactory;
   let mask = stateless === true ? HOOK.STATELESS : 0;
   for (const [part, bit] of STREAM_PARTS) if (reads?.includes(part) !== false) mask |= bit;
@@ -188,7 +188,7 @@ export function prepare(text: string): string {
   }
   around.tellStats();
   around.running.endEntry();
-  const reads = made.map(({ use, factory }) => [use.id, readsOf(factory)] as const);
+  const reads = made.map(({ use, factory }) => [use.id, traitsOf(factory)] as const);
   const policies = definition.kind === "balancer" ? made : [];
   return JSON.stringify({
     refusals,
