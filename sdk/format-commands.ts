@@ -309,6 +309,9 @@ const path: Make = (parameter, length, text) => {
   };
 };
 
+/** The message that must be among `formatters` for REQ_WITHOUT_QUERY to be a command. */
+export const WITHOUT_QUERY = "envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery";
+
 const requestWithoutQuery: Make = (parameter, length, text) => {
   const [first, second] = headerNames(parameter);
   return (source) => {

@@ -1,7 +1,7 @@
 // Hot path: a line or a header value for every request, test/bench/access-log.ts.
 import type { LogEntry } from "./access-log.ts";
 import { latin1Decode, latin1Encode, utf8Decode, utf8Encode } from "./bytes.ts";
-import { commandOf, UNSUPPORTED } from "./format-commands.ts";
+import { commandOf, UNSUPPORTED, WITHOUT_QUERY } from "./format-commands.ts";
 
 /**
  * What Envoy's substitution formats (`%REQ(:METHOD)% %DURATION%`) are filled from. A `LogEntry` is one, and so is an `HttpStream`
@@ -150,8 +150,6 @@ function unknown(message: string, name: string, options: FormatOptions): void {
 }
 
 const missing: Command = () => undefined;
-const WITHOUT_QUERY =
-  "type.googleapis.com/envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery";
 
 function command(
   name: string,
@@ -161,7 +159,11 @@ function command(
 ): Command {
   const make = commandOf(name);
   if (name === "REQ_WITHOUT_QUERY" && options.withoutQuery !== true) {
-    unknown(`%${name}% needs an entry of formatters with @type ${WITHOUT_QUERY}`, name, options);
+    unknown(
+      `%${name}% needs an entry of formatters with @type type.googleapis.com/${WITHOUT_QUERY}`,
+      name,
+      options,
+    );
     return missing;
   }
   if (make === undefined) {

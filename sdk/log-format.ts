@@ -1,6 +1,7 @@
 import type { AccessLogger, LogEntry } from "./access-log.ts";
 import { ConfigError, type FileSink, type SetupContext } from "./extension.ts";
 import { compileFormat, compileJsonFormat, type Format, type FormatOptions } from "./format.ts";
+import { WITHOUT_QUERY } from "./format-commands.ts";
 import { type Static, Type, TypedExtension } from "./schema.ts";
 import { surroundings } from "./surroundings.ts";
 
@@ -12,8 +13,6 @@ const DataSource = Type.Object({
   filename: Type.Optional(Type.String({ minLength: 1 })),
   environment_variable: Type.Optional(Type.String({ minLength: 1 })),
 });
-
-const WITHOUT_QUERY = "envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery";
 
 /** The further fields of a SubstitutionFormatString. */
 export const formatterFields = {

@@ -19,10 +19,7 @@ function packageText(p: PackageSnapshot, width: number, nameWidth: number): stri
   const line =
     `${p.package.padEnd(width)}  ${p.name.padEnd(nameWidth)}  ${p.state.padEnd(6)}  ` +
     `generation ${p.generation}, ${p.uses} ${p.uses === 1 ? "use" : "uses"}, ${p.origin}, group ${p.group}${faults(p)}\n`;
-  const open = (p.open ?? []).map(
-    (place) => `    not entered now: ${place}
-`,
-  );
+  const open = (p.open ?? []).map((place) => `    not entered now: ${place}\n`);
   return [line, ...open, ...(p.errors ?? []).map(errorText)].join("");
 }
 
