@@ -1,5 +1,5 @@
 /** Equal parts of the ring's memory: `count` of them from `base` on, each of `size` bytes. */
-class Parts {
+class EqualParts {
   readonly base: number;
   readonly size: number;
   readonly count: number;
@@ -30,7 +30,7 @@ class Parts {
  * then the segment is pinned until the kernel has taken them. Pinning a segment in use puts a free one in its place; when too few are
  * free, writes are made from private copies instead, so slow readers cannot stop the worker.
  */
-export class Segments extends Parts {
+export class Segments extends EqualParts {
   readonly #pins: Int32Array;
   readonly #free: number[] = [];
   #input = 0;
@@ -83,7 +83,7 @@ export class Segments extends Parts {
  * Read slots of the ring's memory: a socket that reads in bulk owns one, so that its bytes can be forwarded without a copy. A slot is
  * free once nothing refers to it: neither its reader, nor an undelivered event, nor a write that is not finished.
  */
-export class Slots extends Parts {
+export class Slots extends EqualParts {
   readonly #references: Int32Array;
   readonly #free: number[] = [];
 

@@ -1,39 +1,26 @@
-import net from "node:net";
 import { afterEach, expect, test } from "vitest";
-import { deferred, eventually, get, RawClient } from "./client.ts";
+import { eventually, get, RawClient } from "./client.ts";
 import {
   accessLog,
-  bootstrap,
   cluster,
   direct,
   http,
-  INTERNAL_LISTENERS,
   internal,
-  type Json,
   listener,
   route,
   tcpProxy,
   throughInternalUpstream,
   towards,
 } from "./config.ts";
-import { Proxy } from "./proxy.ts";
-import { httpUpstream, tcpUpstream } from "./upstream.ts";
+import { InternalProxies, withInternal } from "./internal-proxies.ts";
+import { httpUpstream } from "./upstream.ts";
 
 const TYPE = "type.googleapis.com/envoy.extensions.";
-const ends: (() => Promise<unknown>)[] = [];
-afterEach(async () => {
-  for (const end of ends.splice(0).reverse()) await end();
-});
-
-async function start(listeners: readonly Json[], clusters: readonly Json[]): Promise<Proxy> {
-  const config = { bootstrap_extensions: [INTERNAL_LISTENERS], ...bootstrap(listeners, clusters) };
-  const proxy = await Proxy.start({ config });
-  ends.push(() => proxy.stop());
-  return proxy;
-}
+const proxies = new InternalProxies();
+afterEach(() => proxies.end());
 
 test("a cluster's endpoint may be another listener's filter chain", async () => {
-  const proxy = await start(
+  const proxy = await proxies.start(
     [
       listener("main", http([route("/", "inside")])),
       internal("inner", http([direct("/", "from inside\n")], { stat_prefix: "inner" })),
@@ -59,8 +46,8 @@ test("large bodies pass in both directions, and a slow reader slows the writer d
     request.on("data", (piece: Buffer) => (bytes += piece.length));
     request.on("end", () => response.end(request.method === "POST" ? String(bytes) : BODY));
   });
-  ends.push(() => upstream.close());
-  const proxy = await start(
+  proxies.endsWith(() => upstream.close());
+  const proxy = await proxies.start(
     [
       listener("main", http([route("/", "inside")])),
       internal("inner", tcpProxy("more")),
@@ -74,65 +61,15 @@ test("large bodies pass in both directions, and a slow reader slows the writer d
   const posted = await get(port, "/", { method: "POST", body: BODY });
   expect(posted.text).toBe(String(BODY.length));
 
-  const slow = net.connect(port, "127.0.0.1");
-  ends.push(async () => slow.destroy());
-  slow.write("GET / HTTP/1.1\r\nhost: a\r\n\r\n");
-  await new Promise((resolve) => slow.once("readable", resolve));
-  // Each hop holds what its watermarks allow, and the upstream is told to wait before it has sent all.
-  await eventually(
-    () => proxy.stat("cluster.origin.upstream_flow_control_paused_reading_total"),
-    (paused) => paused > 0,
-    "the upstream is paused",
-  );
-  let bytes = 0;
-  slow.on("data", (piece: Buffer) => (bytes += piece.length));
-  await eventually(
-    async () => bytes,
-    (n) => n > BODY.length,
-    "all of it in the end",
-  );
+  await proxies.readSlowly(proxy, BODY.length);
 });
 
 test("half-closes, ends and resets arrive at the other side", async () => {
-  const seen = deferred<string>();
-  const closed = deferred<void>();
-  const upstream = await tcpUpstream((socket) => {
-    let text = "";
-    socket.on("data", (piece: Buffer) => (text += piece));
-    socket.on("end", () => {
-      seen.resolve(text);
-      socket.end("after your end\n");
-    });
-    socket.on("close", () => closed.resolve());
-  });
-  ends.push(() => upstream.close());
-  const proxy = await start(
-    [listener("main", tcpProxy("inside")), internal("inner", tcpProxy("origin"))],
-    [towards("inside", "inner"), cluster("origin", [upstream.port])],
-  );
-  const client = net.connect({ port: proxy.port("main"), host: "127.0.0.1", allowHalfOpen: true });
-  client.end("before\n");
-  expect(await seen.promise).toBe("before\n");
-  let answer = "";
-  for await (const piece of client) answer += piece;
-  expect(answer).toBe("after your end\n");
-  await closed.promise;
-  await proxy.untilStat("listener.envoy_internal_inner.downstream_cx_active", 0);
-  await proxy.untilStat("cluster.inside.upstream_cx_active", 0);
-
-  const other = net.connect(proxy.port("main"), "127.0.0.1");
-  await eventually(
-    () => proxy.stat("cluster.origin.upstream_cx_active"),
-    (n) => n === 1,
-    "connected",
-  );
-  other.resetAndDestroy();
-  await proxy.untilStat("listener.envoy_internal_inner.downstream_cx_active", 0);
-  await proxy.untilStat("cluster.origin.upstream_cx_active", 0);
+  await proxies.passEnds(internal("inner", tcpProxy("origin")), towards("inside", "inner"));
 });
 
 test("no such listener is a connection that fails", async () => {
-  const proxy = await start(
+  const proxy = await proxies.start(
     [listener("main", http([route("/", "inside")]))],
     [towards("inside", "nobody")],
   );
@@ -147,15 +84,12 @@ test("an edit replaces an internal listener's chain; one that takes it away leav
   // A kept connection would serve on for as long as the drain takes.
   const clusters = [towards("inside", "inner", { max_requests_per_connection: 1 })];
   const inner = (text: string) => internal("inner", http([direct("/", text)]));
-  const proxy = await start([main, inner("one")], clusters);
+  const proxy = await proxies.start([main, inner("one")], clusters);
   const ask = async () => (await get(proxy.port("main"), "/")).text;
   expect(await ask()).toBe("one");
-  proxy.reconfigure({
-    bootstrap_extensions: [INTERNAL_LISTENERS],
-    ...bootstrap([main, inner("two")], clusters),
-  });
+  proxy.reconfigure(withInternal([main, inner("two")], clusters));
   await eventually(ask, (text) => text === "two", "the new chain");
-  proxy.reconfigure({ bootstrap_extensions: [INTERNAL_LISTENERS], ...bootstrap([main], clusters) });
+  proxy.reconfigure(withInternal([main], clusters));
   await eventually(
     async () => (await get(proxy.port("main"), "/")).status,
     (status) => status === 503,
@@ -164,7 +98,7 @@ test("an edit replaces an internal listener's chain; one that takes it away leav
 });
 
 test("metadata of the endpoint and of the cluster is the accepted connection's", async () => {
-  const proxy = await start(
+  const proxy = await proxies.start(
     [
       listener("main", tcpProxy("inside")),
       internal(

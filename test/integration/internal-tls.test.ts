@@ -1,17 +1,15 @@
 import http2 from "node:http2";
-import net from "node:net";
+import type net from "node:net";
 import tls from "node:tls";
 import { afterAll, afterEach, expect, test } from "vitest";
 import { Authority } from "./certificates.ts";
-import { deferred, eventually, get } from "./client.ts";
+import { get } from "./client.ts";
 import {
   accessLog,
-  bootstrap,
   cluster,
   direct,
   downstreamTls,
   http,
-  INTERNAL_LISTENERS,
   internal,
   type Json,
   listener,
@@ -20,24 +18,15 @@ import {
   throughInternalUpstream,
   towards,
 } from "./config.ts";
-import { Proxy } from "./proxy.ts";
-import { bodyOf, httpUpstream, tcpUpstream } from "./upstream.ts";
+import { InternalProxies } from "./internal-proxies.ts";
+import { bodyOf, httpUpstream } from "./upstream.ts";
 
 const TYPE = "type.googleapis.com/envoy.extensions.";
 const authority = new Authority();
 const a = authority.issue("a", "a.test", "DNS:a.test");
 afterAll(() => authority.dispose());
-const ends: (() => unknown)[] = [];
-afterEach(async () => {
-  for (const end of ends.splice(0).reverse()) await end();
-});
-
-async function start(listeners: readonly Json[], clusters: readonly Json[]): Promise<Proxy> {
-  const config = { bootstrap_extensions: [INTERNAL_LISTENERS], ...bootstrap(listeners, clusters) };
-  const proxy = await Proxy.start({ config });
-  ends.push(() => proxy.stop());
-  return proxy;
-}
+const proxies = new InternalProxies();
+afterEach(() => proxies.end());
 
 const toA: Json = {
   name: "tls",
@@ -62,8 +51,8 @@ test("TLS from a cluster to an internal listener carries bodies of any size, and
     const { length } = await bodyOf(request);
     response.end(request.method === "POST" ? String(length) : BODY);
   });
-  ends.push(() => upstream.close());
-  const proxy = await start(
+  proxies.endsWith(() => upstream.close());
+  const proxy = await proxies.start(
     [
       listener("main", http([route("/", "inside")])),
       {
@@ -79,22 +68,7 @@ test("TLS from a cluster to an internal listener carries bodies of any size, and
   expect(await proxy.stat("listener.envoy_internal_inner.ssl.handshake")).toBe(1);
   expect(await proxy.stat("cluster.inside.ssl.handshake")).toBe(1);
 
-  const slow = net.connect(port, "127.0.0.1");
-  ends.push(() => slow.destroy());
-  slow.write("GET / HTTP/1.1\r\nhost: a\r\n\r\n");
-  await new Promise((resolve) => slow.once("readable", resolve));
-  await eventually(
-    () => proxy.stat("cluster.origin.upstream_flow_control_paused_reading_total"),
-    (paused) => paused > 0,
-    "the upstream is paused",
-  );
-  let bytes = 0;
-  slow.on("data", (piece: Buffer) => (bytes += piece.length));
-  await eventually(
-    async () => bytes,
-    (n) => n > BODY.length,
-    "all of it in the end",
-  );
+  await proxies.readSlowly(proxy, BODY.length);
 });
 
 test("internal_upstream passes metadata on around TLS, and HTTP/2 is agreed on inside", async () => {
@@ -103,7 +77,7 @@ test("internal_upstream passes metadata on around TLS, and HTTP/2 is agreed on i
     "/dev/stdout",
     "inner %DYNAMIC_METADATA(tunnel:to)% %DOWNSTREAM_TLS_VERSION%\n",
   );
-  const proxy = await start(
+  const proxy = await proxies.start(
     [
       listener("main", http([route("/", "inside")])),
       { ...internal("inner", inner), ...secured(inner), access_log: [log] },
@@ -138,9 +112,9 @@ test("an internal listener may leave the TLS of its clients to the upstream behi
   const server = http2.createSecureServer({ cert: a.pem, key: a.keyPem, allowHTTP1: true });
   server.on("request", (_request, response) => response.end("from the origin\n"));
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-  ends.push(() => server.close());
+  proxies.endsWith(() => server.close());
   const { port } = server.address() as net.AddressInfo;
-  const proxy = await start(
+  const proxy = await proxies.start(
     [listener("main", http([route("/", "inside")])), internal("inner", tcpProxy("origin"))],
     [towards("inside", "inner", { transport_socket: toA }), cluster("origin", [port])],
   );
@@ -152,7 +126,7 @@ test("an internal listener may decrypt what a client outside encrypts, chosen by
     name: "envoy.filters.listener.tls_inspector",
     typed_config: { "@type": `${TYPE}filters.listener.tls_inspector.v3.TlsInspector` },
   };
-  const proxy = await start(
+  const proxy = await proxies.start(
     [
       listener("main", tcpProxy("inside")),
       {
@@ -183,45 +157,15 @@ test("an internal listener may decrypt what a client outside encrypts, chosen by
 });
 
 test("half-closes, ends and resets arrive at the other side of an internal connection with TLS", async () => {
-  const seen = deferred<string>();
-  const upstream = await tcpUpstream((socket) => {
-    let text = "";
-    socket.on("data", (piece: Buffer) => (text += piece));
-    socket.on("end", () => {
-      seen.resolve(text);
-      socket.end("after your end\n");
-    });
-  });
-  ends.push(() => upstream.close());
-  const proxy = await start(
-    [
-      listener("main", tcpProxy("inside")),
-      { ...internal("inner", tcpProxy("origin")), ...secured(tcpProxy("origin")) },
-    ],
-    [towards("inside", "inner", { transport_socket: toA }), cluster("origin", [upstream.port])],
+  await proxies.passEnds(
+    { ...internal("inner", tcpProxy("origin")), ...secured(tcpProxy("origin")) },
+    towards("inside", "inner", { transport_socket: toA }),
   );
-  const gone = async () => {
-    await proxy.untilStat("listener.envoy_internal_inner.downstream_cx_active", 0);
-    await proxy.untilStat("cluster.inside.upstream_cx_active", 0);
-    await proxy.untilStat("cluster.origin.upstream_cx_active", 0);
-  };
-  const client = net.connect({ port: proxy.port("main"), host: "127.0.0.1", allowHalfOpen: true });
-  client.end("before\n");
-  expect(await seen.promise).toBe("before\n");
-  let answer = "";
-  for await (const piece of client) answer += piece;
-  expect(answer).toBe("after your end\n");
-  await gone();
-
-  const other = net.connect(proxy.port("main"), "127.0.0.1");
-  await proxy.untilStat("cluster.origin.upstream_cx_active", 1);
-  other.resetAndDestroy();
-  await gone();
 });
 
 test("TLS at one end of an internal connection alone is an error of that end, as on a socket", async () => {
   const inner = http([direct("/", "inside\n")]);
-  const proxy = await start(
+  const proxy = await proxies.start(
     [
       listener("main", http([route("/plain", "plain"), route("/other", "other")])),
       { ...internal("inner", inner), ...secured(inner) },
