@@ -25,6 +25,9 @@ export interface Place {
   readonly path: string;
 }
 
+/** Nobody reads more, and a generated file can have a mistake in each of 100,000 entries. */
+const MOST_TOLD = 1000;
+
 interface Finding {
   readonly place: Place;
   readonly message: string;
@@ -151,9 +154,12 @@ export class Report {
   }
 
   #sorted(findings: Map<string, Finding>): Diagnostic[] {
-    return [...findings.values()]
-      .sort((a, b) => a.place.offset - b.place.offset)
-      .map((f) => this.diagnostic(f.place, f.message, f.help));
+    const sorted = [...findings.values()].sort((a, b) => a.place.offset - b.place.offset);
+    const told = sorted.slice(0, MOST_TOLD).map((f) => this.diagnostic(f.place, f.message, f.help));
+    const next = sorted[MOST_TOLD];
+    if (next === undefined) return told;
+    const more = `from here on ${sorted.length - MOST_TOLD} more, which are not told one by one`;
+    return [...told, this.diagnostic({ offset: next.place.offset, path: "" }, more)];
   }
 }
 

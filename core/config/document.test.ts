@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { Report } from "./diagnostic.ts";
+import { formatDiagnostic, Report } from "./diagnostic.ts";
 import { type Format, parseDocument, plain } from "./document.ts";
 
 function parse(text: string, format: Format = "yaml") {
@@ -72,15 +72,53 @@ describe("a tree", () => {
 
   it("is not built from text that is nested without end", () => {
     const deep = "[".repeat(5000) + "]".repeat(5000);
-    expect(parse(`a: ${deep}`).report.errors[0]!.message).toMatch(/nested too deeply|not YAML/);
+    expect(parse(`a: ${deep}`).report.errors[0]!.message).toBe("nested too deeply");
     expect(parse(`{"a": ${deep}}`, "json").report.errors[0]!.message).toMatch(/nested too deeply/);
+  });
+
+  it("is not built of an alias within what it means", () => {
+    const [error] = parse("a: &m\n  b: [1, *m]\n").report.errors;
+    expect(error).toMatchObject({
+      line: 2,
+      column: 10,
+      path: "a.b[1]",
+      message: 'the alias "m" stands in what it means',
+    });
+    expect(parse("a: &m [1]\nb: [*m, *m]\n").value).toEqual({ a: [1], b: [[1], [1]] });
+  });
+
+  it("is that of the first document; a second one is told", () => {
+    const { value, report } = parse("---\na: 1\n---\nb: 2\n");
+    expect(value).toEqual({ a: 1 });
+    expect(report.warnings.map(formatDiagnostic)).toEqual([
+      'a.yaml:3:1: a second YAML document begins here, which Envoy does not read either; take the "---" away, or what follows it',
+    ]);
+    expect(parse("---\na: 1\n...\n---\n").report.warnings).toEqual([]);
+  });
+
+  it("is not built from what is no text in UTF-8", () => {
+    const utf16 = Buffer.from("a: 1\n", "utf16le").toString();
+    for (const text of [utf16, "\x1f\x8b\b\0"])
+      expect(parse(text).report.errors.map(formatDiagnostic)[0]).toMatch(
+        /^a.yaml:1:\d: a zero byte, which no text has; the file must be YAML or JSON in UTF-8$/,
+      );
   });
 });
 
 describe("JSON", () => {
   it("is read strictly, and says where it is not JSON", () => {
     const wrong: readonly [string, string][] = [
-      ['{"a": 1,}', '1:9: not JSON: "}" where a key in double quotes should be'],
+      [
+        '{"a": 1, }',
+        '1:10: not JSON: "}" where a key in double quotes should be; take the comma before it away',
+      ],
+      ["[1,]", '1:4: not JSON: "]" where a value should be; take the comma before it away'],
+      ['{"a": }', '1:7: not JSON: "}" where a value should be'],
+      ["{ // a", '1:3: not JSON: "/" where a key in double quotes should be; JSON has no comments'],
+      [
+        "{'a'",
+        `1:2: not JSON: "'" where a key in double quotes should be; JSON has double quotes only`,
+      ],
       ['{"a" 1}', '1:6: not JSON: "1" where ":" should be'],
       ['{"a": tru}', '1:7: not JSON: "t" where a value should be'],
       ['{"a": 1} x', '1:10: not JSON: "x" where the end should be'],
@@ -88,8 +126,7 @@ describe("JSON", () => {
       ["[1 2]", '1:4: not JSON: "2" where "," or "]" should be'],
     ];
     for (const [text, message] of wrong) {
-      const { line, column, message: said } = parse(text, "json").report.errors[0]!;
-      expect(`${line}:${column}: ${said}`).toBe(message);
+      expect(formatDiagnostic(parse(text, "json").report.errors[0]!)).toBe(`a.yaml:${message}`);
     }
   });
 

@@ -1,4 +1,5 @@
 import {
+  type Alias,
   type Document,
   isAlias,
   isMap,
@@ -264,6 +265,15 @@ export type Format = "yaml" | "json";
 /** Parses a config file. Undefined: errors have been reported. */
 export function parseDocument(text: string, format: Format, report: Report): MapNode | undefined {
   const start: Place = { offset: 0, path: "" };
+  const zero = text.indexOf("\0");
+  if (zero >= 0) {
+    report.error(
+      { offset: zero, path: "" },
+      "a zero byte, which no text has",
+      "the file must be YAML or JSON in UTF-8",
+    );
+    return undefined;
+  }
   const root =
     format === "json" || isJson(text)
       ? parseJson(text, report)
@@ -294,20 +304,22 @@ const MAX_DEPTH = 100;
 /** Parses YAML with the `yaml` package, which reads all of the language. */
 export function parseYaml(text: string, report: Report): Node | undefined {
   const start: Place = { offset: 0, path: "" };
-  let document: Document.Parsed | undefined;
+  let documents: readonly Document.Parsed[];
   try {
-    document = yamlOf(text);
+    documents = yamlDocuments(text);
   } catch (error) {
     const deep = error instanceof RangeError;
     report.error(start, deep ? "nested too deeply" : `not YAML: ${(error as Error).message}`);
     return undefined;
   }
+  const [document, ...others] = documents;
   // Only the first error: the others mostly follow from it.
   const broken = document?.errors[0];
   if (broken !== undefined) {
+    const isDeep = broken.message.startsWith("Maximum call stack");
     report.error(
       { offset: broken.pos[0], path: "" },
-      `not YAML: ${sentence(broken.message)}`,
+      isDeep ? "nested too deeply" : `not YAML: ${sentence(broken.message)}`,
       text.includes("{%") ? "this looks like a template to be filled in first" : undefined,
     );
     return undefined;
@@ -316,6 +328,15 @@ export function parseYaml(text: string, report: Report): Node | undefined {
     report.error(start, "the file is empty");
     return undefined;
   }
+  const further = others.find(
+    ({ contents }) => contents !== null && contents.range[1] > contents.range[0],
+  );
+  if (further !== undefined)
+    report.warn(
+      { offset: further.range[0], path: "" },
+      "a second YAML document begins here, which Envoy does not read either",
+      'take the "---" away, or what follows it',
+    );
   try {
     return new YamlReader(report).read(document.contents, start, 0);
   } catch (error) {
@@ -333,12 +354,12 @@ function sentence(message: string): string {
 }
 
 /**
- * Parses the first document of a file. The failsafe schema leaves scalars as they are written; `plainScalar` reads them as Envoy
- * does.
+ * Parses the documents of a file, of which the first is the config. The failsafe schema leaves scalars as they are written;
+ * `plainScalar` reads them as Envoy does.
  */
-export function yamlOf(text: string): Document.Parsed {
+export function yamlDocuments(text: string): readonly Document.Parsed[] {
   const options = { schema: "failsafe", uniqueKeys: false, prettyErrors: false } as const;
-  return parseAllDocuments(text, options)[0] as Document.Parsed;
+  return parseAllDocuments(text, options) as Document.Parsed[];
 }
 
 /** Turns the nodes of the `yaml` package into a tree of ours; expands aliases. */
@@ -346,6 +367,8 @@ class YamlReader {
   readonly #report: Report;
   /** Nodes by anchor: an alias means the last anchor of that name before it. */
   readonly #anchors = new Map<string, YamlNode>();
+  /** Nodes with anchors that are being read. */
+  readonly #open = new Set<YamlNode>();
   #aliased = 0;
   #inAlias = false;
 
@@ -364,17 +387,30 @@ class YamlReader {
     }
     if (isAlias(node)) {
       const target = this.#anchors.get(node.source);
-      if (target !== undefined) return this.#alias(target, parent, depth);
-      this.#report.error(place, `no anchor "${node.source}" before this alias`);
+      if (target !== undefined && !this.#open.has(target))
+        return this.#alias(target, parent, depth);
+      const why =
+        target === undefined
+          ? `no anchor "${node.source}" before this alias`
+          : `the alias "${node.source}" stands in what it means`;
+      this.#report.error(place, why);
       return invalidAt(place);
     }
-    if (node?.anchor !== undefined) this.#anchors.set(node.anchor, node);
+    if (node?.anchor === undefined) return this.#content(node, place, depth);
+    this.#anchors.set(node.anchor, node);
+    this.#open.add(node);
+    const read = this.#content(node, place, depth);
+    this.#open.delete(node);
+    return read;
+  }
+
+  #content(node: Exclude<YamlNode, Alias> | null, place: Place, depth: number): Node {
     if (isSeq(node)) {
       const items = node.items as (YamlNode | null)[];
       return new ListNode(
         place,
         items.map((item, i) =>
-          this.read(item, childPlace(place, item?.range?.[0] ?? offset, i), depth + 1),
+          this.read(item, childPlace(place, item?.range?.[0] ?? place.offset, i), depth + 1),
         ),
       );
     }

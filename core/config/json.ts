@@ -18,17 +18,20 @@ export function parseJson(text: string, report: Report, large = LARGE_CHARS): No
     return new JsonReader(text, report, text.length >= large).document();
   } catch (error) {
     if (!(error instanceof JsonError)) throw error;
-    report.error({ offset: error.offset, path: "" }, `not JSON: ${error.message}`);
+    report.error({ offset: error.offset, path: "" }, `not JSON: ${error.message}`, error.help);
     return undefined;
   }
 }
 
 class JsonError extends Error {
   readonly offset: number;
+  /** How to mend it. */
+  readonly help: string | undefined;
 
-  constructor(offset: number, message: string) {
+  constructor(offset: number, message: string, help?: string) {
     super(message);
     this.offset = offset;
+    this.help = help;
   }
 }
 
@@ -233,7 +236,14 @@ class JsonReader {
     return new JsonError(
       this.#at,
       `${found === undefined ? "the end" : JSON.stringify(found)} where ${wanted} should be`,
+      this.#help(found),
     );
+  }
+  #help(found: string | undefined): string | undefined {
+    const isAfterComma = this.#text.slice(0, this.#at).trimEnd().endsWith(",");
+    if ((found === "}" || found === "]") && isAfterComma) return "take the comma before it away";
+    if (found === "/" || found === "#") return "JSON has no comments";
+    return found === "'" ? "JSON has double quotes only" : undefined;
   }
 }
 

@@ -131,6 +131,25 @@ describe("errors", () => {
     ]);
   });
 
+  it("say in place of a field that waits for a control plane, or of a merge key, what to write", () => {
+    expect(errors("dynamic_resources: {cds_config: {ads: {}}}\n")[0]).toMatch(
+      /not safe to ignore; write its listeners and clusters under static_resources$/,
+    );
+    const merged = "static_resources:\n  clusters:\n  - {<<: {type: STATIC}, name: a}\n";
+    expect(errors(merged)).toEqual([
+      'front.yaml:3:6: static_resources.clusters[0]["<<"]: unknown field "<<"; merge keys are not read, as in Envoy; write the fields out',
+    ]);
+  });
+
+  it("of a mistake in every entry of a large file tell the first thousand and how many follow", () => {
+    const entries = Array.from({ length: 1500 }, (_, k) => `  - {name: c${k}, tipe: STATIC}\n`);
+    const told = errors(`static_resources:\n  clusters:\n${entries.join("")}`);
+    expect(told.length).toBe(1001);
+    expect(told.at(-1)).toBe(
+      "front.yaml:1003:19: from here on 500 more, which are not told one by one",
+    );
+  });
+
   it("say that a template wants filling in, once", () => {
     expect(errors("node: {{ node }}\nadmin: {nothing: 1}\n")).toEqual([
       'front.yaml:1:8: node: a key must be a word; "{{ … }}" is a template to be filled in first',

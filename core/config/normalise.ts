@@ -190,7 +190,9 @@ export class Normaliser {
       return true;
     }
     const help =
-      this.rewriter.hint(type, key) ?? didYouMean(key, Object.keys(message.fields)) ?? undefined;
+      key === "<<"
+        ? "merge keys are not read, as in Envoy; write the fields out"
+        : (this.rewriter.hint(type, key) ?? didYouMean(key, Object.keys(message.fields)));
     if (this.#allowUnknown) this.#report.warn(place, `unknown field "${key}" is left out`, help);
     else this.#report.error(place, `unknown field "${key}"`, help);
     return false;

@@ -278,6 +278,11 @@ describe("a v3 file", () => {
     ]);
   });
 
+  it("hears nothing of v2 for a field that every object of JavaScript has", () => {
+    expect(errors(v3("constructor: 1"))).toEqual([
+      'v2.yaml:10:5: static_resources.clusters[0].constructor: unknown field "constructor"',
+    ]);
+  });
   it("may not hold untyped config", () => {
     const untyped = `${v3("type: STATIC")}tracing: {http: {name: envoy.zipkin, config: {collector_cluster: a, collector_endpoint: /b}}}\n`;
     expect(errors(untyped)).toEqual([

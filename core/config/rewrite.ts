@@ -130,8 +130,8 @@ export class Rewriter {
 
   /** For a v2 field in a v3 file: what to write instead. Undefined: nothing is known of it. */
   hint(type: string, key: string): string | undefined {
-    const now = V2_FIELDS[type]?.[key];
-    return now === undefined ? undefined : `that is Envoy's v2; write ${now}`;
+    const fields = V2_FIELDS[type] ?? {};
+    return Object.hasOwn(fields, key) ? `that is Envoy's v2; write ${fields[key]}` : undefined;
   }
 
   rewrite(type: string, node: MapNode): void {

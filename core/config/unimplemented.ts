@@ -149,6 +149,14 @@ const WITHOUT_EFFECT = new Set([
   "xds.type.matcher.v3.RegexMatcher.google_re2",
 ]);
 
+/** What to write in place of what comes from a control plane. */
+const FROM_FILES: { readonly [field: string]: string } = {
+  "envoy.config.bootstrap.v3.Bootstrap.dynamic_resources":
+    "write its listeners and clusters under static_resources",
+  "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.rds":
+    "write the routes under route_config",
+};
+
 /** Reports a field that Envoy has and no schema lists, unless its value says nothing. */
 export function reportUnimplemented(
   report: Report,
@@ -171,7 +179,11 @@ export function reportUnimplemented(
     listed?.includes(name) === true ||
     MUST_NOT_IGNORE_SPACES.some((space) => message.startsWith(space))
   )
-    report.unservable(place, "known to Envoy, not implemented here, and not safe to ignore");
+    report.unservable(
+      place,
+      "known to Envoy, not implemented here, and not safe to ignore",
+      FROM_FILES[full],
+    );
   else report.unimplemented(place, "known to Envoy, not implemented here");
 }
 

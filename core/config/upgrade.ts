@@ -19,7 +19,7 @@ import {
   plain,
   plainScalar,
   type ScalarNode,
-  yamlOf,
+  yamlDocuments,
 } from "./document.ts";
 import { type ConfigText, formatOf } from "./load.ts";
 import { Normaliser } from "./normalise.ts";
@@ -73,7 +73,7 @@ class Writer {
   readonly #written = new Set<YamlNode>();
 
   constructor(text: string) {
-    this.#source = yamlOf(text);
+    this.#source = yamlDocuments(text)[0]!;
     this.#index(this.#source.contents);
   }
 
