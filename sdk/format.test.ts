@@ -329,6 +329,12 @@ describe("commands, as Envoy 1.40 printed them", () => {
       "x-request-id": "65afd24c-2810-4231-a460-10df069e40c8",
     });
     expect(print("%REQUEST_HEADERS_BYTES%", source({ request: bare }))).toBe("184");
+    const connect = new RequestHeaders();
+    connect.method = "CONNECT";
+    connect.authority = "a:1";
+    expect(print("%REQUEST_HEADERS_BYTES%", source({ request: connect }))).toBe(
+      `${":methodCONNECT:scheme:authoritya:1".length + connect.scheme.length}`,
+    );
     const unread = source({ request: new RequestHeaders() });
     expect(print("%REQUEST_HEADERS_BYTES%", unread)).toBe("0");
   });

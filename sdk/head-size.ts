@@ -14,7 +14,8 @@ export function requestSize({ request }: FormatSource): number {
   // A head that could not be read has no headers.
   if (request === undefined || request.method === "") return 0;
   const { method, path, scheme } = request;
-  const pseudo = method.length + path.length + scheme.length + ":method:path:scheme".length;
+  const pathSize = path === "" ? 0 : ":path".length + path.length;
+  const pseudo = method.length + pathSize + scheme.length + ":method:scheme".length;
   return sizeOf(request) + pseudo;
 }
 

@@ -1,6 +1,9 @@
+import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import os from "node:os";
+import path from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { RawClient } from "./client.ts";
-import { bootstrap, cluster, http, type Json, listener, tcpProxy } from "./config.ts";
+import { eventually, RawClient } from "./client.ts";
+import { accessLog, bootstrap, cluster, http, type Json, listener, tcpProxy } from "./config.ts";
 import { Proxy } from "./proxy.ts";
 import { tcpUpstream, type Upstream } from "./upstream.ts";
 
@@ -9,6 +12,8 @@ let echo: Upstream;
 let inner: Proxy;
 /** Puts its clients' bytes into CONNECT requests to the other. */
 let outer: Proxy;
+const folder = mkdtempSync(path.join(os.tmpdir(), "tsproxy-tunnel-"));
+const log = path.join(folder, "access.log");
 
 const OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 const speaks = (protocol: string) => ({
@@ -35,10 +40,14 @@ beforeAll(async () => {
     },
   });
   const options = {
+    access_log: [
+      accessLog(log, "%UPSTREAM_WIRE_BYTES_SENT% %UPSTREAM_WIRE_BYTES_RECEIVED% %REQ(X-HOP)%\n"),
+    ],
     upgrade_configs: [{ upgrade_type: "CONNECT" }],
     http2_protocol_options: { allow_connect: true },
   };
   inner = await Proxy.start({
+    args: ["--file-flush-interval-msec", "100"],
     config: bootstrap(
       [listener("connect", http([route("one"), route("two")], options))],
       [cluster("echo", [echo.port])],
@@ -68,6 +77,7 @@ afterAll(async () => {
   await outer?.stop();
   await inner?.stop();
   await echo?.close();
+  rmSync(folder, { recursive: true, force: true });
 });
 
 test.each(["one", "two"])("carries a connection through CONNECT: %s", async (name) => {
@@ -78,6 +88,11 @@ test.each(["one", "two"])("carries a connection through CONNECT: %s", async (nam
   client.end();
   await client.until(({ ended }) => ended);
   expect(client.text.length).toBe(300_007);
+  await eventually(
+    () => (existsSync(log) ? readFileSync(log, "utf8") : ""),
+    (lines) => lines.includes(`300007 300007 ${name}\n`),
+    "the bytes in the log",
+  );
 });
 
 test("ends the client's connection when the other proxy has no route", async () => {

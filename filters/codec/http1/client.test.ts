@@ -601,7 +601,11 @@ describe("a tunnel", () => {
     send(`${SWITCH}down`);
     encoder.encodeBody(latin1Encode("up"), 0, 2, false);
     expect(connection.take()).toBe("up");
-    expect(events.take()).toEqual(["retire", "head 101 [upgrade: websocket]", "body down"]);
+    expect(events.take()).toEqual([
+      "retire",
+      "head 101 [connection: upgrade, upgrade: websocket]",
+      "body down",
+    ]);
   });
 
   it("is asked for with GET when the client came with an extended CONNECT (RFC 8441)", () => {

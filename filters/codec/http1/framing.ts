@@ -273,6 +273,17 @@ export class Framing {
     this.upgrade = value;
     if (taken === asked) spans[i + 5] = spans[i + 5]! & ~FLAG.REMOVED;
     else headers.set(UPGRADE, taken);
+    this.#showConnection(headers);
+  }
+
+  /** Filters and logs see the Connection of an upgrade, as in Envoy; codecs write one of their own. */
+  #showConnection({ spans }: HeaderMap): void {
+    for (let k = 0, left = this.#connections; left > 0; k++) {
+      const i = k * SPAN + 5;
+      if ((spans[i]! & FLAG.KNOWN) !== NAME_ID.CONNECTION) continue;
+      spans[i] = spans[i]! & ~FLAG.REMOVED;
+      left--;
+    }
   }
 
   /** Removes the headers that Connection names (RFC 9110 §7.6.1). `strict`: naming a NEVER_NAMED header is an error. */

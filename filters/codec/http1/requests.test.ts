@@ -355,14 +355,17 @@ const book: Readonly<Record<string, readonly Case[]>> = {
       "all that follows an upgrade is the tunnel's, whatever length it claims",
       `POST / HTTP/1.1\r\n${HOST}Connection: upgrade\r\nUpgrade: websocket\r\nContent-Length: 2\r\n\r\nhigh`,
       [
-        "head POST / HTTP/1.1 upgrade=websocket [host: a.test, upgrade: websocket, content-length: 2]",
+        "head POST / HTTP/1.1 upgrade=websocket [host: a.test, connection: upgrade, upgrade: websocket, content-length: 2]",
         "body high",
       ],
     ],
     [
       "nor are its bytes chunks",
       `POST / HTTP/1.1\r\n${HOST}Connection: upgrade\r\nUpgrade: websocket\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi`,
-      ["head POST / HTTP/1.1 upgrade=websocket [host: a.test, upgrade: websocket]", "body 2\r\nhi"],
+      [
+        "head POST / HTTP/1.1 upgrade=websocket [host: a.test, connection: upgrade, upgrade: websocket]",
+        "body 2\r\nhi",
+      ],
     ],
     [
       "Expect is told and kept",
@@ -607,7 +610,9 @@ const book: Readonly<Record<string, readonly Case[]>> = {
     [
       "are asked for by two headers",
       `GET / HTTP/1.1\r\n${HOST}Connection: keep-alive, Upgrade\r\nUpgrade: WebSocket\r\n\r\n`,
-      ["head GET / HTTP/1.1 upgrade=websocket [host: a.test, upgrade: WebSocket]"],
+      [
+        "head GET / HTTP/1.1 upgrade=websocket [host: a.test, connection: keep-alive, Upgrade, upgrade: WebSocket]",
+      ],
     ],
     [
       "by one header are not",
@@ -629,7 +634,9 @@ const book: Readonly<Record<string, readonly Case[]>> = {
     [
       "beside one that is ignored are asked for alone",
       `GET / HTTP/1.1\r\n${HOST}Connection: upgrade\r\nUpgrade: TLS/1.0, websocket\r\n\r\n`,
-      ["head GET / HTTP/1.1 upgrade=websocket [host: a.test, upgrade: websocket]"],
+      [
+        "head GET / HTTP/1.1 upgrade=websocket [host: a.test, connection: upgrade, upgrade: websocket]",
+      ],
       IGNORES_TLS,
     ],
   ],

@@ -120,7 +120,7 @@ describe("an answer", () => {
     const [request] = take();
     expect(request!.flags).toBe(FLAG.END_HEADERS);
     send(head(1, FLAG.END_HEADERS));
-    expect(events.take()).toEqual(["head 101 [upgrade: websocket]"]);
+    expect(events.take()).toEqual(["head 101 [upgrade: websocket, connection: upgrade]"]);
   });
 });
 

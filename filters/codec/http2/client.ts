@@ -222,6 +222,7 @@ class ClientStream extends Stream implements RequestEncoder {
       // RFC 8441 §4: a 200 accepts the upgrade; the router expects the 101 of HTTP/1.
       headers.status = 101;
       headers.append("upgrade", this.#upgrade);
+      headers.append("connection", "upgrade");
     }
     if (endStream) this.deliveredEnd = true;
     decoder.onResponseHeaders(endStream);

@@ -39,10 +39,12 @@ export interface HeadLimits {
 const VERSION_LINE = latin1Encode(" HTTP/1.1\r\n");
 const HOST_LINE = latin1Encode("host: ");
 const UPGRADE_LINE = latin1Encode("upgrade: ");
+const CONNECTION_LINE = latin1Encode("connection: upgrade\r\n");
 const COOKIE_LINE = latin1Encode("cookie: ");
 const GET = latin1Encode("GET");
 const HOST_HASH = headerName("host").hash;
 const UPGRADE_HASH = headerName("upgrade").hash;
+const CONNECTION_HASH = headerName("connection").hash;
 
 /** 1 for bytes of an authority: reg-name, IP literal, port (RFC 3986 §3.2), without user information (RFC 9113 §8.3.1). */
 const authorityByte = new Uint8Array(256);
@@ -289,7 +291,20 @@ export class HeadBuilder {
     this.#put(VERSION_LINE);
     if (this.#pseudoEnd[PSEUDO.AUTHORITY]! >= 0)
       this.#putLine(HOST_LINE, PSEUDO.AUTHORITY, HOST_HASH, NAME_ID.HOST);
-    if (upgrade) this.#putLine(UPGRADE_LINE, PSEUDO.PROTOCOL, UPGRADE_HASH, NAME_ID.UPGRADE);
+    if (upgrade) {
+      this.#putLine(UPGRADE_LINE, PSEUDO.PROTOCOL, UPGRADE_HASH, NAME_ID.UPGRADE);
+      this.#putConnection();
+    }
+  }
+
+  /** As in Envoy, filters and logs see what an upgrade of HTTP/1.1 has beside its protocol. */
+  #putConnection(): void {
+    const nameAt = this.#here - this.#linesAt;
+    const valueAt = nameAt + "connection: ".length;
+    this.#put(CONNECTION_LINE);
+    const valueEnd = this.#here - this.#linesAt - 2;
+    const { CONNECTION } = NAME_ID;
+    this.#headers.addSpan(nameAt, valueAt - 2, valueAt, valueEnd, CONNECTION_HASH, CONNECTION);
   }
 
   get #here(): number {

@@ -241,7 +241,7 @@ describe("a request", () => {
     const { events, send, take } = open({ h2: { allow_connect: true } });
     send(request(1, FLAG.END_HEADERS, block));
     expect(events.take()).toEqual([
-      "head GET /chat HTTP/2 upgrade=websocket [host: a, upgrade: websocket]",
+      "head GET /chat HTTP/2 upgrade=websocket [host: a, upgrade: websocket, connection: upgrade]",
     ]);
     events.last.encoder.encodeHeaders(responseHeaders(101, "upgrade", "websocket"), false);
     expect(chars(take()[0]!.payload)).toEqual([0x88]);

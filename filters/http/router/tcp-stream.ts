@@ -31,6 +31,8 @@ export class TcpStream implements ConnectionHandler, RequestEncoder, PoolHandle 
   #connected = false;
   /** The upstream has sent FIN. */
   #ended = false;
+  wireReceived = 0;
+  wireSent = 0;
 
   private constructor(callbacks: PoolCallbacks) {
     this.#callbacks = callbacks;
@@ -73,7 +75,9 @@ export class TcpStream implements ConnectionHandler, RequestEncoder, PoolHandle 
   }
 
   onData(chunk: Chunk): void {
-    if (!this.#over) this.#callbacks.decoder.onResponseBody(chunk, false);
+    if (this.#over) return;
+    this.wireReceived += chunk.length;
+    this.#callbacks.decoder.onResponseBody(chunk, false);
   }
 
   onEof(): void {
@@ -115,6 +119,7 @@ export class TcpStream implements ConnectionHandler, RequestEncoder, PoolHandle 
   }
 
   encodeBody(memory: Uint8Array, at: number, end: number, endStream: boolean): void {
+    this.wireSent += end - at;
     if (end > at) this.#connection.write(memory, at, end);
     if (endStream) this.#end();
   }
