@@ -121,6 +121,16 @@ describe("errors", () => {
     ]);
   });
 
+  it("tell how Envoy's YAML writes an octal number", () => {
+    const mode = (text: string) =>
+      errors(
+        `static_resources: {listeners: [{address: {pipe: {path: /a, mode: ${text}}}, filter_chains: [{}]}]}\n`,
+      ).map((error) => error.replace(/^.*\.pipe\./, ""));
+    expect(mode("0600")).toEqual([]);
+    expect(mode("0o600")).toEqual(['mode: "0o600" is not a number; write 0600']);
+    expect(mode("0b1")).toEqual(['mode: "0b1" is not a number']);
+  });
+
   it("refuse an empty file, a list at the top and broken YAML", () => {
     expect(errors("")).toEqual(["front.yaml:1:1: the file is empty"]);
     expect(errors("# nothing\n")).toEqual(["front.yaml:1:1: the file is empty"]);

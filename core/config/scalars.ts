@@ -92,6 +92,8 @@ function readInteger(
 
 function exactNumber(text: string): number | bigint | undefined {
   if (/^-?\d+$/.test(text)) return BigInt(text);
+  // Binary and octal of JavaScript's, and of YAML 1.2, are no numbers to Envoy.
+  if (/^0[bo]/i.test(text)) return undefined;
   const number = Number(text);
   return text.trim() === text && text !== "" && Number.isFinite(number) ? number : undefined;
 }
@@ -109,6 +111,8 @@ const UNITS: { readonly [unit: string]: number } = { k: 2 ** 10, m: 2 ** 20, g: 
 
 function notANumber(node: ScalarNode): Reading {
   const problem = `${shown(node)} is not a number`;
+  const octal = /^0o([0-7]+)$/i.exec(String(node.value));
+  if (octal !== null) return { problem, help: `write 0${octal[1]}` };
   const size = /^(\d+(?:\.\d+)?)\s*([kmg])i?b?$/i.exec(String(node.value));
   if (size === null) return { problem };
   const bytes = Math.round(Number(size[1]) * UNITS[size[2]!.toLowerCase()]!);
