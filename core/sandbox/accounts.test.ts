@@ -92,7 +92,7 @@ describe("a loop of one use", () => {
   });
 
   it("opens its breaker and leaves the other use alone", async () => {
-    const sandbox = await build();
+    const sandbox = await build({ now: () => 1000 });
     await openFor(sandbox);
     await worker.until(() => sandbox.ready);
     const { faults } = sandbox.counts;

@@ -45,6 +45,19 @@ export class Accounts {
       const own = this.#ofNobody.fault(now);
       return { own, all: Math.max(own, all) };
     }
+    return { own: this.#breakerOf(account).fault(now, this.#areMany(now)), all };
+  }
+
+  /**
+   * The setup of a use has failed that went well before: it is left alone at once, and that is nobody else's fault. Answers for how
+   * many milliseconds.
+   */
+  rest(use: number, now: number): number {
+    this.isClean = false;
+    return this.#breakerOf({ use, part: 0 }).fault(now, true);
+  }
+
+  #breakerOf(account: Account): Breaker {
     const key = keyOf(account);
     let breaker = this.#byKey.get(key);
     if (breaker === undefined) {
@@ -56,7 +69,7 @@ export class Accounts {
         }
       this.#byKey.set(key, breaker);
     }
-    return { own: breaker.fault(now, this.#areMany(now)), all };
+    return breaker;
   }
 
   /** Places fail one after the other: each further fault costs the good ones a new isolate, so there is no time for three. */

@@ -1,22 +1,62 @@
 import { BOX, type HookMask } from "../inside/sandbox/layout.ts";
 import type { SandboxUse } from "../inside/sandbox/main.ts";
 import type { Refusal } from "../protocol.ts";
+import { errorText } from "./fault-reports.ts";
 import { SandboxIsolate } from "./isolate.ts";
 import type { SandboxOptions } from "./options.ts";
 import { SandboxStats } from "./stats.ts";
 
-/** A built isolate with the package loaded and its uses set up; or the refusals of its setups. */
+/** A built isolate with the package loaded and its uses set up. */
 export interface Made {
   readonly isolate: SandboxIsolate;
   readonly stats: SandboxStats;
-  readonly refusals: Refusal[];
 }
 
-/** `runtime`: JSON of all runtime values, or "". Throws what the package throws while it loads. */
-export async function makeIsolate(
+/** Why a use cannot be set up. Use 0: nobody knows which one it is. */
+export interface SetupFailure {
+  readonly use: number;
+  readonly refusal: Refusal;
+  /** The setup has not come back. Absent: it refuses. */
+  readonly error?: unknown;
+}
+
+export interface Surroundings {
+  readonly timeoutMs: number;
+  /** JSON of all runtime values, or "". */
+  readonly runtime: string;
+  readonly now: () => number;
+}
+
+/** Sets these uses up in a new isolate. Answers it, or which of them have failed. */
+export async function build(
   options: SandboxOptions,
   uses: readonly SandboxUse[],
-  { timeoutMs, runtime, now }: { timeoutMs: number; runtime: string; now: () => number },
+  surroundings: Surroundings,
+): Promise<Made | readonly SetupFailure[]> {
+  let made: Made | undefined;
+  try {
+    made = await load(options, surroundings);
+    const failures = await setUp(options, made.isolate, uses);
+    if (failures.length === 0) return made;
+    discard(options, made);
+    return failures;
+  } catch (error) {
+    const use = made?.isolate.words[BOX.USE] ?? 0;
+    made?.isolate.dispose();
+    return [{ use, refusal: refusalOf(options.package, error), error }];
+  }
+}
+
+/** Ends an isolate that has never been entered. */
+export function discard({ supply }: SandboxOptions, { isolate }: Made): void {
+  isolate.dispose();
+  supply.giveMemory(isolate.memory);
+}
+
+/** Throws what the package throws while it loads. */
+async function load(
+  options: SandboxOptions,
+  { timeoutMs, runtime, now }: Surroundings,
 ): Promise<Made> {
   const { supply, module, watchdog, worker, node, marks } = options;
   const empty = await supply.takeIsolate(options.limits?.quotaMb);
@@ -34,26 +74,34 @@ export async function makeIsolate(
   try {
     await options.onMade?.(isolate);
     isolate.times[BOX.NOW / 2] = now();
-    return { isolate, stats, refusals: await setUp(options, isolate, uses) };
+    return { isolate, stats };
   } catch (error) {
     isolate.dispose();
     throw error;
   }
 }
 
-/** Runs `setup` for these uses, on another thread. */
+/** Runs `setup` for these uses, on another thread. If one refuses, none is taken. */
 export async function setUp(
   options: SandboxOptions,
   isolate: SandboxIsolate,
   uses: readonly SandboxUse[],
-): Promise<Refusal[]> {
+): Promise<readonly SetupFailure[]> {
   const text = await isolate.call("prepare", JSON.stringify(uses));
   const { refusals, reads, policies } = JSON.parse(text) as {
-    readonly refusals: readonly Omit<Refusal, "package">[];
+    readonly refusals: readonly (Omit<Refusal, "package"> & { readonly use: number })[];
     readonly reads: readonly (readonly [use: number, mask: HookMask])[];
     readonly policies: readonly (readonly [use: number, policy: unknown])[];
   };
   for (const [use, mask] of reads) options.onReads?.(use, mask);
   for (const [use, policy] of policies) options.onPolicy?.(use, JSON.stringify(policy));
-  return refusals.map((refusal) => ({ package: options.package, ...refusal }));
+  return refusals.map(({ use, ...refusal }) => ({
+    use,
+    refusal: { package: options.package, ...refusal },
+  }));
+}
+
+export function refusalOf(packageName: string, error: unknown): Refusal {
+  const { message, stack } = errorText(error);
+  return { package: packageName, message, path: "", place: "", stack };
 }

@@ -16,11 +16,11 @@ import { BEAT, type Refusal } from "../protocol.ts";
 import { type Account, Accounts, NOBODY } from "./accounts.ts";
 import { Answers } from "./answers.ts";
 import { SandboxLost } from "./aside.ts";
-import { type Made, makeIsolate, setUp } from "./build.ts";
+import type { Made } from "./build.ts";
 import { Calls, replyRecord } from "./calls.ts";
 import { CpuBudget } from "./cpu-budget.ts";
 import { CpuShare } from "./cpu-share.ts";
-import { errorText, FaultReports } from "./fault-reports.ts";
+import { FaultReports } from "./fault-reports.ts";
 import { hooksOf } from "./hooks.ts";
 import { Inbox, RECORD_SIZE_MIN } from "./inbox.ts";
 import type { SandboxIsolate } from "./isolate.ts";
@@ -29,11 +29,11 @@ import { DEFAULT_LIMITS, type SandboxLimits, type SandboxOptions } from "./optio
 import type { SandboxStats } from "./stats.ts";
 import { Tokens } from "./tokens.ts";
 import { SandboxUsage } from "./usage.ts";
+import { Uses } from "./uses.ts";
 
 const LAZY_MS = 20; // what nobody waits for (ends of streams) goes along with other records, or after this long
 const LAZY_MAX = 128;
 const MERGE_MS = 20;
-const PREPARE_TIMES = 16; // isolates that a setup may see end because of what uses do that run
 const WARM_UP_RECORDS = 1024; // a fresh isolate interprets and compiles what it will run fast later
 
 /**
@@ -55,6 +55,7 @@ export class Sandbox {
   readonly #tokens = new Tokens();
   readonly #answers: Answers;
   readonly #accounts: Accounts;
+  readonly #uses: Uses;
   readonly #reports: FaultReports;
   readonly #inbox = new Inbox();
   #calls: Calls | undefined = undefined;
@@ -65,16 +66,10 @@ export class Sandbox {
   readonly #beats: Int32Array;
   readonly #mark: number;
   #isolate: SandboxIsolate | undefined = undefined;
-  #runtime = "";
   #stats: SandboxStats | undefined = undefined;
-  #uses: SandboxUse[] = [];
-  /** Those that the isolate was built without, because they have failed too often. */
-  #left: readonly SandboxUse[] = [];
   #disposed = false;
   /** Counts isolates, so that a late callback of an earlier one is recognized. */
   #build = 0;
-  #rebuilding: Promise<void> | undefined = undefined;
-  #preparing: Promise<unknown> | undefined = undefined;
   /** Number of calls into the isolate that run on other threads now. */
   #away = 0;
   /** Tokens of the streams whose records are in the block and wait for an answer from this entry. */
@@ -88,7 +83,6 @@ export class Sandbox {
   #wakeAt = Number.POSITIVE_INFINITY;
   /** The latest entry was for due timers alone; the next one is for records, if there are any. */
   #isForTimers = false;
-  #rebuildTimer: NodeJS.Timeout | undefined = undefined;
   #overQuota = 0;
   #resting = false;
   #memoryAtStart = 0;
@@ -114,7 +108,7 @@ export class Sandbox {
     this.#reports = new FaultReports(
       options.package,
       (fault) => options.onFault(fault),
-      (id) => this.#uses.find((use) => use.id === id),
+      (id) => this.#uses.find(id),
     );
     this.#memory = options.memory;
     this.#answers = new Answers(
@@ -129,6 +123,7 @@ export class Sandbox {
       options.memory.length >> 2,
     );
     this.#now = options.now ?? (() => performance.now());
+    this.#uses = this.#makeUses();
     this.#cpu = new CpuBudget(this.#limits.cpuMs);
     this.#share = new CpuShare(options.cpuShare ?? 1, this.#now());
     this.#usage = new SandboxUsage(options.stats, options.package);
@@ -175,26 +170,30 @@ export class Sandbox {
 
   // ---- building
 
+  #makeUses(): Uses {
+    const sandbox = this;
+    return new Uses(this.#options, this.#limits.timeoutMs, this.#accounts, {
+      get isolate() {
+        return sandbox.#isolate;
+      },
+      now: this.#now,
+      install: (made, again) => this.#install(made, again),
+      aside: (what, call, failed) => this.#aside(what, call, failed),
+      rests: (use, error) => this.#rests(use, error),
+      fault: (what, error) => this.#fault(what, error),
+      askAgain: () => {
+        this.#teardown(0);
+        this.#options.onWork();
+      },
+    });
+  }
+
   /**
    * Builds the isolate if there is none yet, and runs `setup` for these uses. If one refuses, none is taken. Must not be called
    * while another `prepare` of this sandbox runs.
    */
-  async prepare(uses: readonly SandboxUse[]): Promise<Refusal[]> {
-    if (this.#options.quarantined === true) return [];
-    for (let k = 0; k < PREPARE_TIMES; k++) {
-      await this.#rebuilding;
-      if (this.#isolate === undefined) {
-        const first = this.#prepareFirst(uses);
-        this.#preparing = first;
-        const refusals = await first;
-        this.#preparing = undefined;
-        return refusals;
-      }
-      const refusals = await this.#setUp(this.#isolate, uses);
-      if (refusals?.length === 0) this.#uses.push(...uses);
-      if (refusals !== undefined) return refusals;
-    }
-    return [this.#refusal("its isolate was stopped each time, by uses that run; save it again")];
+  async prepare(uses: readonly SandboxUse[]): Promise<readonly Refusal[]> {
+    return this.#options.quarantined === true ? [] : this.#uses.prepare(uses);
   }
 
   /**
@@ -202,39 +201,12 @@ export class Sandbox {
    * failure policy answers for them while that is tried again, as after any other fault.
    */
   async restore(uses: readonly SandboxUse[]): Promise<void> {
-    if (this.#options.quarantined === true) return;
-    this.#uses.push(...uses);
-    await this.#beginRebuild();
+    if (this.#options.quarantined !== true) await this.#uses.restore(uses);
   }
 
-  async #prepareFirst(uses: readonly SandboxUse[]): Promise<Refusal[]> {
-    let made: Made;
-    try {
-      made = await this.#make([...this.#uses, ...uses]);
-    } catch (error) {
-      return [this.#refusal(error)];
-    }
-    if (made.refusals.length > 0) {
-      // While it is down, a rebuild is under way that sets the earlier uses up.
-      made.isolate.dispose();
-      return made.refusals;
-    }
-    this.#uses.push(...uses);
-    this.#install(made);
-    return [];
-  }
-
-  #make(uses: readonly SandboxUse[]): Promise<Made> {
-    const { timeoutMs } = this.#limits;
-    return makeIsolate(this.#options, uses, { timeoutMs, runtime: this.#runtime, now: this.#now });
-  }
-
-  #install({ isolate, stats }: Made): void {
-    if (this.#disposed || this.#isolate !== undefined) {
-      isolate.dispose();
-      return;
-    }
+  #install({ isolate, stats }: Made, again: boolean): void {
     this.#build++;
+    if (again) this.counts.rebuilt++;
     this.#isolate = isolate;
     this.#usage.begin(isolate);
     this.#calls = new Calls({
@@ -320,28 +292,24 @@ export class Sandbox {
     if (pending > 0 && gate[GATE.COUNT] !== 0) this.#due = true;
   }
 
-  /** Runs on another thread; meanwhile records wait. Undefined: the isolate was lost meanwhile, for what other code has done. */
-  async #setUp(
-    isolate: SandboxIsolate,
-    uses: readonly SandboxUse[],
-  ): Promise<Refusal[] | undefined> {
+  /** See UsesPorts. */
+  async #aside<T>(
+    what: string,
+    call: () => Promise<T>,
+    failed: (error: unknown) => T,
+  ): Promise<T | undefined> {
     const build = this.#build;
     this.#leave();
     try {
-      const refusals = await setUp(this.#options, isolate, uses);
+      const answer = await call();
       if (build !== this.#build) return undefined;
       this.#comeBack();
-      return refusals;
+      return answer;
     } catch (error) {
       if (build !== this.#build) return undefined;
-      this.#fault("setup", error);
-      return [this.#refusal(error)];
+      this.#fault(what, error);
+      return failed(error);
     }
-  }
-
-  #refusal(error: unknown): Refusal {
-    const { message, stack } = errorText(error);
-    return { package: this.package, message, path: "", place: "", stack };
   }
 
   /** JSON of the package's definition: kind, name, schemas (`describe` of inside/sandbox/main.ts). */
@@ -356,32 +324,17 @@ export class Sandbox {
     // The source does not name `onHandover`.
     if (isolate === undefined || !/\bonHandover\b/.test(this.#options.module.code))
       return new Map();
-    const build = this.#build;
-    this.#leave();
-    try {
-      return new Map(JSON.parse(await isolate.call("handover")) as [number, unknown][]);
-    } catch (error) {
-      if (build === this.#build) this.#fault("hand-over", error);
-      return new Map();
-    } finally {
-      if (build === this.#build) this.#comeBack();
-    }
+    const left = await this.#aside<[number, unknown][]>(
+      "hand-over",
+      async () => JSON.parse(await isolate.call("handover")),
+      () => [],
+    );
+    return new Map(left);
   }
 
   /** Sets the runtime values of this isolate and of those built after it. `text`: their JSON. */
   async setRuntime(text: string): Promise<void> {
-    this.#runtime = text;
-    const isolate = this.#isolate;
-    if (isolate === undefined) return;
-    const build = this.#build;
-    this.#leave();
-    try {
-      await isolate.call("setRuntime", text);
-    } catch (error) {
-      if (build === this.#build) this.#fault("runtime", error);
-    } finally {
-      if (build === this.#build) this.#comeBack();
-    }
+    await this.#uses.setRuntime(text);
   }
 
   /** Delivers an answer to a `fetch` or another request of the isolate, with the next crossing. `text`: JSON in ASCII. */
@@ -399,21 +352,9 @@ export class Sandbox {
 
   /** Ends a use: it has left the config and its last stream has ended. */
   async release(use: number): Promise<void> {
-    this.#uses = this.#uses.filter((kept) => kept.id !== use);
-    this.#left = this.#left.filter((kept) => kept.id !== use);
     this.#reports.forget(use);
     this.#accounts.forget(use);
-    const isolate = this.#isolate;
-    if (isolate === undefined) return;
-    const build = this.#build;
-    this.#leave();
-    try {
-      await isolate.call("release", use);
-    } catch (error) {
-      if (build === this.#build) this.#fault("release", error);
-    } finally {
-      if (build === this.#build) this.#comeBack();
-    }
+    await this.#uses.release(use);
   }
 
   #leave(): void {
@@ -493,12 +434,12 @@ export class Sandbox {
 
   /** There is an isolate, or one is being built: records wait for it. */
   get #serves(): boolean {
-    return this.#isolate !== undefined || (this.#uses.length > 0 && !this.#disposed);
+    return this.#isolate !== undefined || (!this.#uses.isEmpty && !this.#disposed);
   }
 
   /** With its breaker half-open one stream is let in; the failure policy answers the others until that one's outcome is known. */
   #lets(token: number, account: Account, now: number): boolean {
-    if (this.#left.some(({ id }) => id === account.use)) return false;
+    if (this.#uses.isLeft(account.use)) return false;
     return this.#accounts.lets(account, now, token, (trial) => this.#tokens.isLive(trial));
   }
 
@@ -732,8 +673,7 @@ export class Sandbox {
     this.#accounts.forgive(now, (trial) => this.#tokens.isLive(trial));
     this.#openGate(now);
     const isolate = this.#isolate;
-    if (this.#left.length > 0 && isolate !== undefined && this.#away === 0)
-      void this.#takeBack(isolate, now);
+    void this.#uses.takeBack();
     if (isolate === undefined || this.#away > 0 || this.counts.entries === this.#entriesSeen)
       return;
     this.#entriesSeen = this.counts.entries;
@@ -793,6 +733,13 @@ export class Sandbox {
     this.#lose(what, error, this.#accounts.fault(charged, this.#now()), begun, charged);
   }
 
+  #rests(use: number, error: unknown): void {
+    if (error instanceof SandboxLost) this.#options.onLost?.();
+    this.counts.faults++;
+    const restMs = this.#accounts.rest(use, this.#now());
+    this.#reports.charged("rebuild", error, { use, part: 0 }, restMs);
+  }
+
   /** The isolate is lost, and a new one is built. */
   #lose(
     what: string,
@@ -806,7 +753,7 @@ export class Sandbox {
     this.#teardown(begun);
     this.counts.faults++;
     this.#reports.charged(what, error, account, Math.max(backOff.own, backOff.all));
-    this.#rebuildIn(backOff.all);
+    this.#uses.rebuildIn(backOff.all);
     this.#options.onWork();
   }
 
@@ -837,56 +784,6 @@ export class Sandbox {
     }
   }
 
-  #rebuildIn(ms: number): void {
-    clearTimeout(this.#rebuildTimer);
-    if (this.#disposed) return;
-    this.#rebuildTimer = setTimeout(() => void this.#beginRebuild(), ms);
-    this.#rebuildTimer.unref();
-  }
-
-  #beginRebuild(): Promise<void> {
-    this.#rebuilding = this.#rebuild().finally(() => {
-      this.#rebuilding = undefined;
-    });
-    return this.#rebuilding;
-  }
-
-  /** Builds the isolate again; compiling and setup run on other threads. */
-  async #rebuild(): Promise<void> {
-    await this.#preparing;
-    if (this.#disposed) return;
-    // A `prepare` may have built it meanwhile.
-    if (this.#isolate === undefined) {
-      try {
-        const now = this.#now();
-        const uses = this.#uses.filter((use) => !this.#mustRest(use, now));
-        this.#left = this.#uses.filter((use) => this.#mustRest(use, now));
-        const made = await this.#make(uses);
-        if (made.refusals.length > 0) {
-          made.isolate.dispose();
-          throw new Error(`setup refuses what it took before: ${made.refusals[0]!.message}`);
-        }
-        this.#install(made);
-        this.counts.rebuilt++;
-      } catch (error) {
-        if (!this.#disposed) this.#fault("rebuild", error);
-      }
-    }
-  }
-
-  /** Code of this use's own has failed too often, so that the isolate is built without it. */
-  #mustRest({ id }: SandboxUse, now: number): boolean {
-    return this.#accounts.state({ use: id, part: 0 }, now) === "open";
-  }
-
-  /** Sets uses up again that have rested long enough. */
-  async #takeBack(isolate: SandboxIsolate, now: number): Promise<void> {
-    const uses = this.#left.filter((use) => !this.#mustRest(use, now));
-    if (uses.length === 0) return;
-    const refusals = await this.#setUp(isolate, uses);
-    if (refusals?.length === 0) this.#left = this.#left.filter((use) => !uses.includes(use));
-  }
-
   /** No stream and no use is left: tells the package of the last streams' ends, disposes of its uses, and ends the sandbox. */
   async finish(): Promise<void> {
     const { counts } = this;
@@ -894,7 +791,7 @@ export class Sandbox {
       entries = counts.entries;
       this.enter();
     }
-    await Promise.all(this.#uses.map(({ id }) => this.release(id)));
+    await Promise.all(this.#uses.ids.map((id) => this.release(id)));
     this.dispose();
   }
 
@@ -908,7 +805,7 @@ export class Sandbox {
     if (this.#disposed) return;
     this.#disposed = true;
     this.#teardown(0);
-    clearTimeout(this.#rebuildTimer);
+    this.#uses.dispose();
     clearTimeout(this.#lazyTimer);
     clearTimeout(this.#mergeTimer);
   }

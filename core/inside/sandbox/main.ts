@@ -152,10 +152,11 @@ function traitsOf(factory: unknown): number {
 
 /**
  * Runs `setup` for each use. `text`: JSON of SandboxUse[]. Answers JSON of { refusals, reads: [use, mask][], policies: [use,
- * ToldPolicy][] }. If one use refuses, none is taken.
+ * ToldPolicy][] }, refusals with the id of their use. If one use refuses, none is taken.
  */
 export function prepare(text: string): string {
-  const refusals: { place: string; path: string; message: string; stack: string }[] = [];
+  const refusals: { use: number; place: string; path: string; message: string; stack: string }[] =
+    [];
   const made: { use: SandboxUse; cx: SandboxContext; factory: unknown }[] = [];
   around.running.beginEntry();
   for (const use of JSON.parse(text) as SandboxUse[]) {
@@ -171,6 +172,7 @@ export function prepare(text: string): string {
       const { message, stack } = describeError(error);
       const known = error instanceof ConfigError;
       refusals.push({
+        use: use.id,
         place: use.place,
         path: known ? error.path : "",
         message,
