@@ -50,8 +50,11 @@ export function policyConditions(policy: RetryPolicy): number {
 function parse(text: string, words: Readonly<Record<string, number>>): Conditions {
   let bits = 0;
   let valid = true;
-  for (const word of text.split(",")) {
-    const bit = bitOf(words, word.trim());
+  for (const part of text.split(",")) {
+    const word = part.trim();
+    // As in Envoy, nothing between two commas is no word, so an empty header names no unknown condition.
+    if (word === "") continue;
+    const bit = bitOf(words, word);
     if (bit === 0) valid = false;
     bits |= bit;
   }

@@ -65,7 +65,6 @@ import { WireSum } from "./wire-sum.ts";
 
 const UPGRADE = headerName("upgrade");
 const INTERNAL = headerName("x-envoy-internal");
-const EXPECTED_TIMEOUT = headerName("x-envoy-expected-rq-timeout-ms");
 const IMMEDIATE_HEALTH_CHECK_FAIL = headerName("x-envoy-immediate-health-check-fail");
 const SERVICE_TIME = headerName("x-envoy-upstream-service-time");
 const ATTEMPT_COUNT = headerName("x-envoy-attempt-count");
@@ -267,7 +266,6 @@ export class RoutedRequest implements HttpFilter, AttemptOwner {
     if (this.#charges.internal || isSteeredByFilter(headers)) {
       steering = takeSteering(headers, config.respect_expected_rq_timeout);
       this.#charges.altName = steering.altStatName;
-      headers.remove(EXPECTED_TIMEOUT);
     }
     if (headers.has(UPGRADE)) this.#upgrade = (headers.get(UPGRADE) ?? "").toLowerCase();
     this.#timeouts.begin(cluster, action, steering, headers);
