@@ -72,7 +72,8 @@ export class ClusterHealth {
   readonly #members = new Map<string, Member>();
   readonly #freeSlots: number[] = [];
   #nextSlot = 0;
-  #started = false;
+  /** Checks and detection have begun, and not ended. */
+  started = false;
 
   constructor(parts: {
     readonly cx: SetupContext;
@@ -121,7 +122,7 @@ export class ClusterHealth {
 
   /** Starts checks and detection. `before`: state of the previous generation, if it had the same cluster. */
   start(before: ReadonlyMap<string, HostRecord> | undefined): void {
-    this.#started = true;
+    this.started = true;
     for (const [id, record] of before ?? []) {
       const member = this.#members.get(id);
       if (member === undefined) continue;
@@ -138,8 +139,8 @@ export class ClusterHealth {
   }
 
   stop(): void {
-    if (!this.#started) return;
-    this.#started = false;
+    if (!this.started) return;
+    this.started = false;
     this.#detector?.stop();
     for (const member of this.#members.values()) {
       member.check?.close();
@@ -154,7 +155,7 @@ export class ClusterHealth {
   /** Adds hosts to the list that discovery no longer names but that are still healthy by active checks. */
   retain(hosts: readonly HostSpec[], idOf: (spec: HostSpec) => string): readonly HostSpec[] {
     const ignores = this.#config.ignore_health_on_host_removal === true;
-    if (this.#checks === undefined || ignores || !this.#started) return hosts;
+    if (this.#checks === undefined || ignores || !this.started) return hosts;
     const named = new Set(hosts.map(idOf));
     const kept: HostSpec[] = [];
     for (const [id, member] of this.#members) {
@@ -182,7 +183,7 @@ export class ClusterHealth {
       }
       const member = new Member(spec, this.#firstFlags(spec));
       this.#members.set(id, member);
-      if (this.#started) this.#begin(member);
+      if (this.started) this.#begin(member);
     }
     this.#detector?.onHosts();
   }
@@ -225,7 +226,7 @@ export class ClusterHealth {
 
   onRow(id: string, row: Row): void {
     const member = this.#members.get(id);
-    if (member !== undefined && this.#started) this.#detector?.onRow(member, row);
+    if (member !== undefined && this.started) this.#detector?.onRow(member, row);
   }
 
   onImmediateFail(id: string): void {
@@ -235,7 +236,7 @@ export class ClusterHealth {
   // ---- state for workers and admin
 
   get warm(): boolean {
-    if (!this.#started) return false;
+    if (!this.started) return false;
     for (const member of this.#members.values())
       if (member.check !== undefined && !member.checked) return false;
     return true;

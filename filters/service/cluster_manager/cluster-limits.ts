@@ -19,9 +19,11 @@ export class ClusterLimits {
     this.#config = config;
     this.#cx = cx;
     this.#starvation = new Starvation(config.name, cx, pools);
-    if (config.circuit_breakers?.thresholds.some((entry) => entry.max_connections !== undefined)) {
-      this.#starvation.listen();
-    }
+    const isLimited = config.circuit_breakers?.thresholds.some(
+      (entry) => entry.max_connections !== undefined,
+    );
+    // Only workers have pools.
+    if (isLimited && cx.role === "worker") this.#starvation.listen();
   }
 
   breaker(priority: Priority): CircuitBreaker {

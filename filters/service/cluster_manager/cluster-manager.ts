@@ -249,7 +249,8 @@ export class ClusterManager implements Service {
         if (list.warm) resolve();
       });
     });
-    if (config.wait_for_warm_on_init !== false)
+    // Outlier detection is there as soon as the control thread is prepared, and every thread waits for that.
+    if ((config.health_checks ?? []).length > 0 && config.wait_for_warm_on_init !== false)
       this.#cx.waitFor(warm, `the first health checks of cluster "${cluster.name}"`);
   }
 

@@ -315,15 +315,14 @@ const PLAIN_POLICIES: readonly ClusterConfig["lb_policy"][] = [
 ];
 
 /**
- * True for a cluster that a thread may set up as late as at its first use: nothing is discovered, checked, timed from the start of
- * the config, or read from files.
+ * True for a cluster that a worker may set up as late as at its first use: nothing is discovered, checked, timed from the start of
+ * the config, or read from files. Which hosts are ejected, and where their attempts are counted, the control thread has told by then.
  */
 export function isPlain(config: ClusterConfig): boolean {
   return (
     config.type === "STATIC" &&
     config.cluster_type === undefined &&
     (config.health_checks ?? []).length === 0 &&
-    config.outlier_detection === undefined &&
     PLAIN_POLICIES.includes(config.lb_policy) &&
     config.load_balancing_policy === undefined &&
     config.lb_subset_config === undefined &&

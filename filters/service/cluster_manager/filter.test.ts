@@ -13,6 +13,8 @@ import {
 import { TestContext } from "@tsproxy/sdk/testing";
 import { beforeEach, describe, expect, it } from "vitest";
 import { ClusterConfig } from "./config.ts";
+import { fingerprintOf } from "./handover.ts";
+import { healthTopic } from "./health-desk.ts";
 import { FLAG } from "./health-flags.ts";
 import {
   ask,
@@ -432,9 +434,27 @@ describe("a worker whose config the canary has set up", () => {
     expect(manager.clusters!.has!("c")).toBe(false);
   });
 
+  it("knows of a cluster with outlier detection, when that is set up, which hosts are ejected", () => {
+    const two = [spec("10.0.0.1"), spec("10.0.0.2")];
+    const config = listedCluster("a", two, { outlier_detection: {} });
+    const manager = start(config);
+    expect(made).toEqual([]);
+    cx.publish(healthTopic("a"), {
+      config: fingerprintOf(config),
+      warm: true,
+      flags: { "10.0.0.1:80": FLAG.FAILED_OUTLIER_CHECK },
+      slots: { "10.0.0.1:80": 0, "10.0.0.2:80": 1 },
+    });
+    const a = cluster(manager, "a");
+    expect(made).toEqual(["a"]);
+    for (let k = 0; k < 4; k++) ask(a);
+    expect(new Set(cx.opened.map(({ address }) => address.ip))).toEqual(new Set(["10.0.0.2"]));
+    expect(cx.waits).toEqual([]);
+  });
+
   it("sets others up at once: those that are checked, shown, or timed from the start", () => {
     start(
-      listedCluster("checked", hosts, { outlier_detection: {} }),
+      listedCluster("checked", hosts, { health_checks: [{}] }),
       listedCluster("hashed", hosts, { lb_policy: "RING_HASH" }),
       listedCluster("slow", hosts, { round_robin_lb_config: { slow_start_config: {} } }),
       listedCluster("plain", hosts),

@@ -220,6 +220,23 @@ describe("a new generation", () => {
     expect(before.stats.value("cluster_manager.active_clusters")).toBe(0);
   });
 
+  it("says nothing of hosts whose health the previous one still watches", () => {
+    const before = cx;
+    before.role = "control";
+    const watched = listedCluster("w", [spec("10.0.0.1")], {
+      outlier_detection: { interval: 10_000, base_ejection_time: 30_000, event_log_path: "" },
+    });
+    start(watched);
+    const slots = { "10.0.0.1:80": 0 };
+    expect(before.published.get("cluster/w/health")).toMatchObject({ warm: true, slots });
+    const next = prepare(before);
+    next.published.clear();
+    next.setup(clusterManager, [watched] as never);
+    expect(next.published.has("cluster/w/health")).toBe(false);
+    commit(before, next);
+    expect(next.published.get("cluster/w/health")).toMatchObject({ warm: true, slots });
+  });
+
   it("counts clusters that were added, modified and removed, and no member twice", () => {
     const before = cx;
     before.role = "control";

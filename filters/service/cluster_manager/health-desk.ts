@@ -108,6 +108,8 @@ export class HealthDesk {
     const desk = this.#desks.get(cluster);
     if (desk === undefined) return;
     desk.health.update(hosts);
+    // Until this generation starts, what the previous one has told of the same hosts holds.
+    if (!desk.health.started) return;
     if (desk.timer.armed) this.#mergeCancelled.inc();
     this.tell(cluster);
   }

@@ -309,6 +309,17 @@ describe("outlier detection", () => {
     ]);
   });
 
+  it("shows no ejections in use before the first", () => {
+    start(2);
+    // The names are listed; a gauge that is set counts as used.
+    cx.stats.gauges.clear();
+    cx.clock.advance(25_000);
+    expect([...cx.stats.gauges]).toEqual([]);
+    codes(0, 500, 500, 500);
+    expect([...cx.stats.gauges]).toEqual(["cluster.c.outlier_detection.ejections_active"]);
+    expect(stat("active")).toBe(1);
+  });
+
   it("only counts what it is not to enforce", () => {
     start(2);
     codes(0, 502, 503);

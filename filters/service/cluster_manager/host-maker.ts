@@ -42,8 +42,9 @@ export class HostMaker {
     const { cx, config, pools } = parts;
     this.#parts = parts;
     this.#around = { pools, now: () => cx.now(), cellsOf: (spec) => this.#cellsOf(spec) };
+    // Only workers have attempts to count.
     this.#outliers =
-      config.outlier_detection === undefined || cx.role === "canary"
+      config.outlier_detection === undefined || cx.role !== "worker"
         ? undefined
         : openOutlierTable(cx, config);
   }

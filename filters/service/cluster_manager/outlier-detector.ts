@@ -1,4 +1,4 @@
-import type { Counter, FileSink, Gauge, HostSpec, SetupContext, Stats, Timer } from "@tsproxy/sdk";
+import type { FileSink, Gauge, HostSpec, SetupContext, StatSet, Stats, Timer } from "@tsproxy/sdk";
 import { formatAddress } from "@tsproxy/sdk";
 import type { OutlierDetection } from "./health-config.ts";
 import { FLAG } from "./health-flags.ts";
@@ -31,6 +31,24 @@ const ENFORCING = {
   FAILURE_PERCENTAGE: "enforcing_failure_percentage",
   FAILURE_PERCENTAGE_LOCAL_ORIGIN: "enforcing_failure_percentage_local_origin",
 } as const satisfies Readonly<Record<Ejection, keyof OutlierDetection>>;
+
+/** The names of all stats that every cluster with outlier detection lists; the last three counters are Envoy's older ones. */
+const OUTLIER_STATS: StatSet = {
+  counters: [
+    ...Object.values(NAMES).flatMap((name) => [
+      `ejections_detected_${name}`,
+      `ejections_enforced_${name}`,
+    ]),
+    "ejections_detected_degradation",
+    "ejections_enforced_total",
+    "ejections_overflow",
+    "ejections_total",
+    "ejections_consecutive_5xx",
+    "ejections_success_rate",
+  ],
+  gauges: ["ejections_active"],
+  histograms: [],
+};
 
 const ROW_WORDS: Readonly<Record<Row, number>> = {
   CONSECUTIVE_5XX: WORD.CONSECUTIVE_5XX,
@@ -100,15 +118,9 @@ export class OutlierDetector {
   readonly #onChanged: () => void;
   readonly #log: FileSink | undefined;
   readonly #timer: Timer;
-  readonly #active: Gauge;
-  readonly #detected: Readonly<Record<Ejection, Counter>>;
-  readonly #enforced: Readonly<Record<Ejection, Counter>>;
-  readonly #enforcedTotal: Counter;
-  readonly #overflow: Counter;
-  /** Deprecated counters of Envoy. */
-  readonly #total: Counter;
-  readonly #old5xx: Counter;
-  readonly #oldSuccessRate: Counter;
+  readonly #stats: Stats;
+  /** Made when there is something to show, as a gauge that was set counts as used. */
+  #active: Gauge | undefined = undefined;
 
   constructor(parts: {
     readonly cx: SetupContext;
@@ -129,46 +141,31 @@ export class OutlierDetector {
     this.#log =
       parts.config.event_log_path === "" ? undefined : parts.cx.file(parts.config.event_log_path);
     this.#timer = parts.cx.timer(() => this.#onInterval());
-    const stats = parts.stats.scope("outlier_detection.");
-    const each = (verb: string) =>
-      Object.fromEntries(
-        Object.entries(NAMES).map(([type, name]) => [
-          type,
-          stats.counter(`ejections_${verb}_${name}`),
-        ]),
-      ) as Record<Ejection, Counter>;
-    this.#active = stats.gauge("ejections_active");
-    this.#detected = each("detected");
-    this.#enforced = each("enforced");
-    this.#enforcedTotal = stats.counter("ejections_enforced_total");
-    this.#overflow = stats.counter("ejections_overflow");
-    this.#total = stats.counter("ejections_total");
-    this.#old5xx = stats.counter("ejections_consecutive_5xx");
-    this.#oldSuccessRate = stats.counter("ejections_success_rate");
-    stats.counter("ejections_detected_degradation");
+    this.#stats = parts.stats.scope("outlier_detection.");
+    this.#stats.list?.(OUTLIER_STATS);
   }
 
   start(): void {
-    this.#active.set(this.#ejected());
+    this.#showActive();
     this.#arm();
   }
 
   stop(): void {
     this.#timer.cancel();
-    this.#active.set(0);
+    this.#active?.set(0);
   }
 
   /** Called when hosts were added or removed. */
   onHosts(): void {
-    this.#active.set(this.#ejected());
+    this.#showActive();
   }
 
   /** Called when a worker has counted the configured number of consecutive failures. */
   onRow(host: JudgedHost, row: Row): void {
     if (isEjected(host)) return;
-    this.#detected[row].inc();
+    this.#count(`ejections_detected_${NAMES[row]}`);
     this.#eject(host, row);
-    if (row === "CONSECUTIVE_5XX") this.#old5xx.inc();
+    if (row === "CONSECUTIVE_5XX") this.#count("ejections_consecutive_5xx");
     if (host.slot !== undefined) this.#table.clear(host.slot, ROW_WORDS[row]);
   }
 
@@ -187,6 +184,17 @@ export class OutlierDetector {
     return this.#cx.runtime.integer(`outlier_detection.${key}`, otherwise);
   }
 
+  /** Counts an event; most clusters have none, so a counter is made with the first. */
+  #count(name: string): void {
+    this.#stats.counter(name).inc();
+  }
+
+  #showActive(): void {
+    const ejected = this.#ejected();
+    if (ejected > 0) this.#active ??= this.#stats.gauge("ejections_active");
+    this.#active?.set(ejected);
+  }
+
   /** Number of hosts that are ejected. */
   #ejected(): number {
     let n = 0;
@@ -203,6 +211,26 @@ export class OutlierDetector {
   }
 
   #onInterval(): void {
+    if (!this.#isQuiet()) this.#review();
+    this.#arm();
+  }
+
+  /** True if the interval that ends has changed nothing: of a thousand clusters most have no traffic. */
+  #isQuiet(): boolean {
+    if (this.external.average !== -1 || this.local.average !== -1) return false;
+    for (const host of this.#hosts()) {
+      const { outlier, slot } = host;
+      if (isEjected(host) || outlier.backOff > 0) return false;
+      if (outlier.successRate !== -1 || outlier.localSuccessRate !== -1) return false;
+      if (slot === undefined) continue;
+      if (this.#table.read(slot, WORD.TOTAL) !== outlier.counted[0]) return false;
+      if (this.#table.read(slot, WORD.LOCAL_TOTAL) !== outlier.counted[2]) return false;
+    }
+    return true;
+  }
+
+  /** Ends ejections whose time is over, and begins those that the figures of the interval call for. */
+  #review(): void {
     const now = this.#cx.now();
     const hosts = [...this.#hosts()];
     for (const host of hosts) {
@@ -219,7 +247,6 @@ export class OutlierDetector {
       if (isEjected(host) || lastUnejectionMs === undefined) continue;
       if (now - lastUnejectionMs >= interval && host.outlier.backOff > 0) host.outlier.backOff--;
     }
-    this.#arm();
   }
 
   /** Ejects by success rate, compared with the other hosts, and by failure percentage, for the last interval. */
@@ -261,8 +288,8 @@ export class OutlierDetector {
       );
       for (const { host, rate } of compared) {
         if (rate >= rates.threshold) continue;
-        this.#oldSuccessRate.inc();
-        this.#detected[origin.success].inc();
+        this.#count("ejections_success_rate");
+        this.#count(`ejections_detected_${NAMES[origin.success]}`);
         this.#eject(host, origin.success);
       }
     }
@@ -273,7 +300,7 @@ export class OutlierDetector {
       );
       for (const { host, rate } of counted) {
         if (100 - rate < most) continue;
-        this.#detected[origin.failure].inc();
+        this.#count(`ejections_detected_${NAMES[origin.failure]}`);
         this.#eject(host, origin.failure);
       }
     }
@@ -303,10 +330,10 @@ export class OutlierDetector {
     const allowed =
       (100 * (ejected + 1)) / all <= most || (config.always_eject_one_host && ejected === 0);
     if (!allowed) {
-      this.#overflow.inc();
+      this.#count("ejections_overflow");
       return;
     }
-    if (type === "CONSECUTIVE_5XX" || type === "SUCCESS_RATE") this.#total.inc();
+    if (type === "CONSECUTIVE_5XX" || type === "SUCCESS_RATE") this.#count("ejections_total");
     const percent = config[ENFORCING[type]];
     const enforced = this.#cx.runtime.featureEnabled(
       `outlier_detection.${ENFORCING[type]}`,
@@ -315,8 +342,8 @@ export class OutlierDetector {
     if (enforced) {
       const { outlier } = host;
       host.flags |= FLAG.FAILED_OUTLIER_CHECK;
-      this.#enforcedTotal.inc();
-      this.#enforced[type].inc();
+      this.#count("ejections_enforced_total");
+      this.#count(`ejections_enforced_${NAMES[type]}`);
       outlier.ejections++;
       outlier.lastEjectionMs = this.#cx.now();
       const jitter = this.#integer("max_ejection_time_jitter_ms", config.max_ejection_time_jitter);
@@ -324,7 +351,7 @@ export class OutlierDetector {
       const base = this.#integer("base_ejection_time_ms", config.base_ejection_time);
       const longest = this.#ejectionMs(Number.MAX_SAFE_INTEGER / Math.max(1, base));
       if (outlier.backOff * base < longest + base) outlier.backOff++;
-      this.#active.set(ejected + 1);
+      this.#showActive();
       this.#onChanged();
     }
     this.#write(host, host.outlier.lastUnejectionMs, { type, action: "EJECT", enforced });
@@ -336,7 +363,7 @@ export class OutlierDetector {
     // Failures from before the ejection must not eject the host again at once.
     if (host.slot !== undefined)
       for (const word of Object.values(ROW_WORDS)) this.#table.clear(host.slot, word);
-    this.#active.set(this.#ejected());
+    this.#showActive();
     this.#onChanged();
     this.#write(host, host.outlier.lastEjectionMs, { action: "UNEJECT" });
   }

@@ -28,7 +28,7 @@ export class Starvation {
     this.#timer = cx.timer(() => this.#look());
   }
 
-  /** Subscribes to other workers' requests; only for clusters with `max_connections`. */
+  /** Subscribes to other workers' requests; only for clusters with `max_connections`, on workers. */
   listen(): void {
     if (this.#subscribed) return;
     this.#subscribed = true;
