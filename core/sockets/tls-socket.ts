@@ -14,6 +14,7 @@ export interface TlsRequest {
   readonly logsKeys?: boolean;
 }
 
+const ENDED = "Client network socket disconnected";
 /** Decrypted bytes that may wait in a paused socket; a TLS record holds up to 16 KiB. */
 const PAUSED_BYTES = 64 * 1024;
 
@@ -54,6 +55,8 @@ export function startTls(
     tell({ tls: described });
   });
   socket.on("error", (error: NodeJS.ErrnoException) => {
+    // Node calls it ECONNRESET if a server ends the connection within the handshake; the socket has no error then.
+    if (error.message.startsWith(ENDED)) error.code = "";
     tell({ code: error.code ?? "", message: error.message.trim() });
   });
   return socket;

@@ -727,6 +727,38 @@ test("an upstream that never speaks TLS is given up when the connect timeout is 
   expect(text).toMatch(/connection timeout$/);
 });
 
+test("a server that ends the connection within the handshake is no failure of the transport, one that resets it is", async () => {
+  const ending = await tcpUpstream((socket) => socket.once("data", () => socket.end()));
+  const resetting = await tcpUpstream((socket) =>
+    socket.once("data", () => socket.resetAndDestroy()),
+  );
+  ends.push(ending.close, resetting.close);
+  const told = { header: { key: "x-why", value: "[%UPSTREAM_TRANSPORT_FAILURE_REASON%]" } };
+  const to = (name: string) => route(`/${name}`, name);
+  const routes = ["ending", "resetting"].map((name) => ({
+    ...to(name),
+    response_headers_to_add: [told],
+  }));
+  const proxy = await start({
+    config: bootstrap(
+      [listener("main", http(routes))],
+      [
+        cluster("ending", [ending.port], { transport_socket: upstreamTls({}) }),
+        cluster("resetting", [resetting.port], { transport_socket: upstreamTls({}) }),
+      ],
+    ),
+  });
+  const why = async (where: string) => {
+    const { status, headers } = await get(proxy.port("main"), where);
+    return [status, headers["x-why"]];
+  };
+  expect(await why("/ending")).toEqual([503, "[]"]);
+  expect(await why("/resetting")).toEqual([
+    503,
+    "[TLS_error:|33554536:system_library:OPENSSL_internal:Connection_reset_by_peer:TLS_error_end]",
+  ]);
+});
+
 test("a key of another certificate, a missing file and an unknown cipher refuse the config at their place", async () => {
   const refuse = async (transport: Json) => {
     const failure = await Proxy.start({

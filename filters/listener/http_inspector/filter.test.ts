@@ -44,11 +44,18 @@ test("gives up on what is none", () => {
     "HELO example\n",
     " GET / HTTP/1.1\r\n",
     "GET\r\n",
+    "GET / http/1.1\r\n",
     long,
     `${long} / HTTP/1.1\r\n`,
   ])
     expect(inspect(text), text).toMatchObject({ verdict: 0, found: [] });
   expect(inspect("SSH-2.0-x\n").cx.stats.value("http_inspector.http_not_found")).toBe(1);
+});
+
+test("closes a connection whose first line has no end within 64 KiB", () => {
+  const { verdict, cx } = inspect(`GET /${"a".repeat(70_000)}`);
+  expect(verdict).toBe("close");
+  expect(cx.stats.value("http_inspector.read_error")).toBe(1);
 });
 
 test("waits for a line that is not there yet", () => {

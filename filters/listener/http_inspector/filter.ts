@@ -9,11 +9,13 @@ import {
 } from "@tsproxy/sdk";
 
 const PREFACE = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/** Bytes. A first line that is longer is not taken for a request line. */
+/** Bytes. A connection whose first line is longer is closed. */
 const MAX_LINE = 64 * 1024 - 1;
 /** A path, the asterisk, or a whole URL. */
 const TARGET = /^(?:\/|\*$|[a-z][a-z0-9+.-]*:\/\/)/i;
 const MAX_METHOD = 64;
+/** What may follow the target; nothing may too (HTTP/0.9). */
+const VERSION = /^HTTP\/\d\.\d$/;
 const METHOD = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/;
 
 /** Finds out which HTTP a client speaks in the clear; consumes no byte. */
@@ -34,11 +36,12 @@ class HttpInspector implements ListenerFilter {
     const found = this.#protocolOf(bytes);
     if (found === "more") return "more";
     this.#stats[found].inc();
+    if (found === "long") return "close";
     if (found !== "not") this.#socket.applicationProtocols = [NAMES[found]];
     return 0;
   }
 
-  #protocolOf({ memory, at, end, length }: Chunk): keyof typeof NAMES | "not" | "more" {
+  #protocolOf({ memory, at, end, length }: Chunk): keyof typeof NAMES | "not" | "long" | "more" {
     const start = latin1Decode(memory, at, Math.min(end, at + PREFACE.length));
     if (start === "") return "more";
     if (start === PREFACE) return "http2";
@@ -48,9 +51,11 @@ class HttpInspector implements ListenerFilter {
     this.#searched = q - at;
     const method = latin1Decode(memory, at, Math.min(q, at + MAX_METHOD + 2)).split(/ |\r$/, 1)[0]!;
     if (!METHOD.test(method) || method.length > MAX_METHOD) return "not";
-    if (q === end) return length < MAX_LINE ? "more" : "not";
+    if (q === end) return length < MAX_LINE ? "more" : "long";
     const line = latin1Decode(memory, at, q).replace(/\r$/, "");
-    if (method !== "CONNECT" && !TARGET.test(line.split(" ", 2)[1] ?? "")) return "not";
+    const words = line.split(" ");
+    if (method !== "CONNECT" && !TARGET.test(words[1] ?? "")) return "not";
+    if (words.length > 2 && !VERSION.test(words.at(-1)!)) return "not";
     // Whatever is not 1.1 is 1.0 to Envoy, a line without a version too.
     return line.endsWith(" HTTP/1.1") ? "http11" : "http10";
   }
@@ -62,8 +67,8 @@ type Stats = ReturnType<typeof statsOf>;
 
 function statsOf(cx: SetupContext) {
   const scope = cx.stats.scope("http_inspector.");
-  scope.counter("read_error");
   return {
+    long: scope.counter("read_error"),
     http10: scope.counter("http10_found"),
     http11: scope.counter("http11_found"),
     http2: scope.counter("http2_found"),

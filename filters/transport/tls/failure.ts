@@ -56,6 +56,8 @@ const ALERTS: Readonly<Record<string, number>> = {
   NO_APPLICATION_PROTOCOL: 120,
 };
 const LIBRARY_SSL = 16 << 24;
+/** BoringSSL's words for ECONNRESET, an error of the system (library 2, reason 104). */
+const RESET = `TLS_error:|${(2 << 24) + 104}:system library:OPENSSL_internal:Connection reset by peer:TLS_error_end`;
 
 /** Number of the alert sent if a client's key was used against its certificate's keyUsage. */
 export const ILLEGAL_PARAMETER = 47;
@@ -91,9 +93,12 @@ export function refusalAlert(stat: string, verifyError: string): number {
  * `details`: why a certificate was refused, or ""; `code`: BoringSSL's number of the reason, if known.
  */
 export function failureReason(openSslName: string, details: string, code?: number): string {
-  const reason = NAMES[openSslName] ?? openSslName;
+  if (openSslName === "ECONNRESET") return RESET;
+  // What OpenSSL calls SSL/TLS_ALERT or SSLV3_ALERT, by its version.
+  const named = openSslName.replace(/^SSL\/TLS_ALERT_/, "SSLV3_ALERT_");
+  const reason = NAMES[named] ?? named;
   const number = code ?? REASONS[reason] ?? alertNumber(reason);
-  // Errors of the socket, such as ECONNRESET, are not errors of TLS.
+  // Other errors of the socket are not errors of TLS.
   if (number === undefined && !/^[A-Z0-9_]+$/.test(reason)) return "";
   if (/^E[A-Z]+$/.test(reason)) return "";
   const packed = LIBRARY_SSL + (number ?? 0);

@@ -537,7 +537,14 @@ describe("a cluster's", () => {
       "TLS_error:|268435703:SSL routines:OPENSSL_internal:WRONG_VERSION_NUMBER:TLS_error_end",
     );
     expect(cx.stats.value("cluster.up.ssl.connection_error")).toBe(1);
-    expect(transport.onTlsError!("ECONNRESET", "")).toBe("");
+    expect(transport.onTlsError!("", "")).toBe("");
+    expect(transport.onTlsError!("EPIPE", "")).toBe("");
+    expect(transport.onTlsError!("ECONNRESET", "")).toBe(
+      "TLS_error:|33554536:system library:OPENSSL_internal:Connection reset by peer:TLS_error_end",
+    );
+    expect(transport.onTlsError!("ERR_SSL_SSL/TLS_ALERT_HANDSHAKE_FAILURE", "")).toContain(
+      "|268436496:SSL routines:OPENSSL_internal:SSLV3_ALERT_HANDSHAKE_FAILURE:",
+    );
     expect(failureReason("TLSV1_ALERT_PROTOCOL_VERSION", "")).toContain("|268436526:");
   });
 });
