@@ -1,5 +1,7 @@
 import type { PackageInfo } from "../protocol.ts";
 import { bootstrapSchema } from "./bootstrap.ts";
+import { descriptor } from "./descriptor.ts";
+import { KnownFields } from "./known-fields.ts";
 import { Registry } from "./registry.ts";
 import type { Schema } from "./schema.ts";
 
@@ -41,12 +43,13 @@ class SchemaWriter {
   bootstrap(): Json {
     const root = bootstrapSchema(this.#registry.packages);
     const schema = this.#convert(root, "bootstrap");
+    const fields = new KnownFields(descriptor(), this.#registry, this.#defs).bootstrap();
     return {
       $schema: "http://json-schema.org/draft-07/schema#",
       title: "tsproxy configuration",
       description: "Envoy's bootstrap, as far as the packages that are there carry it out",
       ...schema,
-      additionalProperties: true,
+      allOf: [fields],
       $defs: this.#defs,
     };
   }
@@ -58,6 +61,7 @@ class SchemaWriter {
     if (schema.extension !== undefined) return this.#extension(schema, owner);
     if (schema.duration === true) return described(DURATION, schema);
     if (schema.dataSource === true) return described(DATA_SOURCE, schema);
+    if (schema.script !== undefined) return described({ type: "string" }, schema);
     if (schema.lua === true) return described({ anyOf: [DATA_SOURCE, { type: "string" }] }, schema);
     if (schema.typed !== undefined) return this.#typed(schema.typed, owner);
     if (schema.$ref !== undefined) return { $ref: `#/$defs/${pointer(`${owner} ${schema.$ref}`)}` };
@@ -116,7 +120,7 @@ class SchemaWriter {
   }
 
   #entry(kind: string): Json {
-    const packages = this.#registry.packages.filter((p) => p.kind === kind);
+    const packages = this.#registry.at(kind);
     const types = packages.flatMap((p) => p.types.map((type) => this.#typedBy(type, p)));
     const short = packages.flatMap(({ package: name, name: own, origin }) => {
       const names = origin === "dropped-in" ? [own, name] : [name];

@@ -41,6 +41,13 @@ export class Registry {
     );
   }
 
+  /** The packages that may stand where that kind does. The filters of a UDP listener stand where listener filters do. */
+  at(kind: string): PackageInfo[] {
+    return this.packages.filter(
+      (p) => p.kind === kind || (kind === "listener" && p.kind === "udp"),
+    );
+  }
+
   /** Finds a package of any kind, to report a filter in the wrong place. */
   anyNamed(name: string): PackageInfo | undefined {
     return this.packages.find(
