@@ -60,10 +60,10 @@ function read(headers: HeaderMap, source: FormatSource, key: HeaderKey): string 
   if (typeof key !== "string") return headers.get(key);
   if (headers === source.request) {
     const request = source.request;
-    // Both are empty where the client's bytes were no request.
+    // All are empty where the client's bytes were no request, and the scheme where the proxy has refused it at once.
     if (key === ":method") return request.method || undefined;
     if (key === ":path") return request.path || undefined;
-    if (key === ":scheme") return request.scheme;
+    if (key === ":scheme") return request.method === "" ? undefined : request.scheme || undefined;
     if (key === ":authority") return request.authority;
     return undefined;
   }

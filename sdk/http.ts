@@ -362,6 +362,8 @@ export interface HttpStream {
   readonly connectionState: Map<string, unknown>;
   /** For terminal filters. */
   readonly responder: Responder;
+  /** True: the request's scheme becomes that of the connection it is sent on. Absent: it stays. */
+  readonly schemeMatchesUpstream?: boolean;
   /** State of the request's internal redirects; undefined before the first one. */
   internalRedirects?: InternalRedirects | undefined;
   /** A timer that is cancelled with the stream. */

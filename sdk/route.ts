@@ -15,6 +15,8 @@ export interface Route {
   /** `metadata.filter_metadata` of the route and of its virtual host, by namespace. */
   readonly routeMetadata?: Readonly<Record<string, unknown>> | undefined;
   readonly virtualHostMetadata?: Readonly<Record<string, unknown>> | undefined;
+  /** The virtual cluster that counts the request, undefined: none does. As in Envoy, the router asks, so logs of other answers name none. */
+  virtualCluster?(headers: RequestHeaders): VirtualCluster | undefined;
   /** Header rules of all levels, in Envoy's order, applied to the request before it goes upstream. */
   editRequest(headers: RequestHeaders, info: StreamInfo, source?: FormatSource): void;
   /** `source`: for format commands that need more than the other arguments (metadata); an HttpStream is one. */

@@ -58,6 +58,7 @@ function forwarded(
 ): string {
   const { connection, ask } = open(options);
   decoded(wire, (headers) => {
+    headers.scheme = "http"; // as the connection manager does
     edit(headers);
     ask(headers);
   });

@@ -15,7 +15,7 @@ import {
 } from "@tsproxy/sdk";
 import { type Http1Stats, PARSE } from "./error.ts";
 import { minorVersion, responseMinorVersion } from "./head.ts";
-import { isAuthority, readTarget } from "./target.ts";
+import { isHost, readTarget } from "./target.ts";
 
 const LAST_ID = NAME_ID.EXPECT;
 
@@ -102,6 +102,8 @@ export class Framing {
     secure: boolean,
   ): number {
     const { memory, base } = headers;
+    // Only an absolute target says it; the connection manager adds it to others once it has accepted the head.
+    headers.scheme = "";
     this.minor = minorVersion(headers);
     if (this.minor === 0 && !options.acceptHttp10) return PARSE.LOW_VERSION;
     this.isHead = isMethod(headers, HEAD);
@@ -237,7 +239,7 @@ export class Framing {
 
   #isHostGood({ memory, base, spans }: HeaderMap): boolean {
     const i = this.#hostAt;
-    return isAuthority(memory, base + spans[i + 2]!, base + spans[i + 3]!, false);
+    return isHost(memory, base + spans[i + 2]!, base + spans[i + 3]!);
   }
 
   #dropLength(headers: HeaderMap, allowed: boolean): boolean {

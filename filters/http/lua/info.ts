@@ -105,9 +105,7 @@ export function infoKinds(log: Log, configName: string): InfoKinds {
     info: kind(log, "HttpFilters.Lua.StreamInfoWrapper", InfoData, {
       protocol: ({ stream }) => stream.info.protocol,
       routeName: ({ stream }) => toUtf8(stream.route?.name ?? stream.info.routeName),
-      // In Envoy the router sets the name, after request scripts have run.
-      virtualClusterName: ({ lender, stream }) =>
-        lender.isResponse ? toUtf8(stream.info.virtualCluster?.name ?? "") : "",
+      virtualClusterName: ({ stream }) => toUtf8(stream.info.virtualCluster?.name ?? ""),
       downstreamLocalAddress: ({ stream }) => formatAddress(stream.info.downstreamLocalAddress),
       downstreamDirectLocalAddress: ({ stream: { info } }) =>
         formatAddress(info.downstreamDirectLocalAddress ?? info.downstreamLocalAddress),

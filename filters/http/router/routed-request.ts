@@ -193,6 +193,7 @@ export class RoutedRequest implements HttpFilter, AttemptOwner {
     endStream: boolean,
   ): void {
     this.#cluster = cluster;
+    this.#stream.info.virtualCluster = this.#route!.virtualCluster?.(headers);
     this.#charges.open(cluster, action, this.#stream);
     this.#charges.internal = headers.has(INTERNAL);
     if (this.#turnsAway(cluster)) return;
@@ -207,7 +208,6 @@ export class RoutedRequest implements HttpFilter, AttemptOwner {
     }
     if (cluster.choosesByStream === true) this.#requestContext();
     if (this.#stream.hasFilterState !== false) this.#overrideHost();
-    this.#stream.info.cluster = cluster;
     const mirrors = endStream ? this.#mirrors : undefined;
     const timeoutMs = this.#timeouts.totalMs;
     if (mirrors !== undefined) this.#mirrors = undefined;
@@ -431,6 +431,8 @@ export class RoutedRequest implements HttpFilter, AttemptOwner {
     const action = this.#action!;
     if (action.autoHostRewrite && host.hostname !== "")
       action.rewriteHost?.(headers, host.hostname, !this.#router.config.suppress_envoy_headers);
+    if (this.#stream.schemeMatchesUpstream === true)
+      headers.scheme = info.upstreamTls === undefined ? "http" : "https";
     const kept = this.#kept;
     const ended = this.#requestEnded;
     const headOnly = ended && (kept === undefined || kept.empty);

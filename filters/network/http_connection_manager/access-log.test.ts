@@ -136,3 +136,71 @@ it("begins its lines anew when an internal redirect sends the request through on
   const answers = (kind: string) => p.cx.stats.value(`http.test.downstream_rq_${kind}`);
   expect([answers("3xx"), answers("2xx")]).toEqual([0, 1]);
 });
+
+it("names the virtual cluster of requests that are forwarded, and of no others", () => {
+  const virtual_clusters = [
+    { name: "vc", headers: [{ name: ":path", string_match: { prefix: "/" } }] },
+  ];
+  const direct = { match: { prefix: "/direct" }, direct_response: { status: 200 } };
+  const routes = [direct, { ...routeTo("nowhere"), match: { path: "/none" } }, routeTo("up")];
+  const { p, lines } = logging("%RESPONSE_CODE% %VIRTUAL_CLUSTER_NAME%", {
+    route_config: {
+      validate_clusters: false,
+      virtual_hosts: [{ name: "all", domains: ["*"], virtual_clusters, routes }],
+    },
+  });
+  p.connect().get("/direct");
+  p.connect().get("/none");
+  p.connect().get("/");
+  p.up.last.respond(200, { "content-length": "0" }, "");
+  expect(lines).toEqual(["200 -", "503 -", "200 vc"]);
+});
+
+it("knows a scheme of a refused request only where its target says one", () => {
+  const { p, lines } = logging("%RESPONSE_CODE% %REQ(:SCHEME)%");
+  p.connect().get("/a#b");
+  p.connect().get("http://a.test/a#b");
+  p.connect().send("GET / HTTP/1.1\r\nno colon\r\n\r\n");
+  expect(lines).toEqual(["400 -", "400 http", "400 -"]);
+});
+
+it("names the cluster of a redirect's route, also where a predicate refuses it", () => {
+  const { p, lines } = logging("%ROUTE_NAME% %UPSTREAM_CLUSTER%", {
+    route_config: {
+      validate_clusters: false,
+      ...oneHost(
+        { ...routeTo("other"), name: "target", match: { prefix: "/target" } },
+        {
+          ...routeTo("up", {
+            internal_redirect_policy: {
+              predicates: [
+                {
+                  name: "listed",
+                  typed_config: {
+                    "@type":
+                      "type.googleapis.com/envoy.extensions.internal_redirect.allow_listed_routes.v3.AllowListedRoutesConfig",
+                    allowed_route_names: ["elsewhere"],
+                  },
+                },
+              ],
+            },
+          }),
+          name: "from",
+        },
+      ),
+    },
+  });
+  p.cluster("other");
+  p.connect().get("/");
+  p.up.last.respond(302, { location: "http://a.test/target", "content-length": "0" }, "");
+  expect(lines).toEqual(["target other"]);
+});
+
+it("knows the scheme of the upstream's connection, if match_upstream makes it the request's", () => {
+  const { p, lines } = logging("%REQ(:SCHEME)%", {
+    scheme_header_transformation: { match_upstream: true },
+  });
+  p.connect().get("/", "x-forwarded-proto: https");
+  p.up.last.respond(200, { "content-length": "0" }, "");
+  expect(lines).toEqual(["http"]);
+});

@@ -56,7 +56,10 @@ export const Config = Type.Object({
   early_header_mutation_extensions: Type.Array(EarlyHeaderMutation, { default: [] }),
   append_x_forwarded_port: Type.Boolean({ default: false }),
   scheme_header_transformation: Type.Optional(
-    Type.Object({ scheme_to_overwrite: Type.Optional(Type.String()) }),
+    Type.Object({
+      scheme_to_overwrite: Type.Optional(Type.String()),
+      match_upstream: Type.Boolean({ default: false }),
+    }),
   ),
   via: Type.String({ default: "" }),
   add_user_agent: Type.Boolean({ default: false }),

@@ -69,6 +69,7 @@ const INTERNAL_ONLY = [
   "x-envoy-upstream-rq-timeout-ms",
   "x-envoy-upstream-rq-per-try-timeout-ms",
   "x-envoy-upstream-rq-timeout-alt-response",
+  "x-envoy-upstream-stream-duration-ms",
   "x-envoy-force-trace",
   "x-envoy-ip-tags",
   "x-envoy-original-url",

@@ -96,10 +96,11 @@ export class ResolvedRoute implements Route {
     const rules = this.#levels.response;
     if (rules.length === 0) return;
     // The head is not the stream's response yet, so a stream as the source would lack it.
-    const { metadata, serverName, filterState } = source ?? {};
+    const { metadata, serverName, filterState, downstream, virtualClusterName } = source ?? {};
     const { routeMetadata, virtualHostMetadata } = this;
-    const known = { metadata, serverName, filterState, routeMetadata, virtualHostMetadata };
-    edit(rules, headers, { info, request, response: headers, ...known });
+    const ofRoute = { routeMetadata, virtualHostMetadata, virtualClusterName };
+    const ofStream = { metadata, serverName, filterState, downstream };
+    edit(rules, headers, { info, request, response: headers, ...ofStream, ...ofRoute });
   }
 
   get rateLimits(): readonly (readonly DescriptorMaker[])[] | undefined {

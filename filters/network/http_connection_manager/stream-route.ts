@@ -1,5 +1,5 @@
 // Hot path: one object a request, reused with its HcmStream.
-import type { Route } from "@tsproxy/sdk";
+import type { Clusters, Route } from "@tsproxy/sdk";
 import type { ResolvedRoute } from "./route.ts";
 import type { RouteSubject } from "./route-match.ts";
 import type { RouteTable } from "./route-table.ts";
@@ -14,12 +14,14 @@ export class StreamRoute {
   readonly #subject: RouteSubject;
   readonly #info: Info;
   readonly #timers: StreamTimers;
+  readonly #clusters: Clusters;
   #longestMs = 0;
   #isKnown = false;
   #route: ResolvedRoute | undefined = undefined;
 
   /** A choice is noted in `info`, and its route's limits are set in `timers`. */
-  constructor(subject: RouteSubject, info: Info, timers: StreamTimers) {
+  constructor(subject: RouteSubject, info: Info, timers: StreamTimers, clusters: Clusters) {
+    this.#clusters = clusters;
     this.#subject = subject;
     this.#info = info;
     this.#timers = timers;
@@ -55,9 +57,9 @@ export class StreamRoute {
     info.routeName = route?.name ?? "";
     const host = route === undefined ? this.table?.virtualHostOf(subject.request)?.name : undefined;
     info.virtualHostName = route?.virtualHostName ?? host ?? "";
-    info.virtualCluster = route?.virtualCluster(subject.request);
     const action = route?.action;
     info.clusterName = action?.type === "route" ? (action.cluster ?? "") : "";
+    info.cluster = info.clusterName === "" ? undefined : this.#clusters.get(info.clusterName);
     if (action?.type !== "route") return route;
     this.#timers.limitIdle(action);
     const duration = action.policies?.streamDuration;

@@ -94,11 +94,17 @@ export class StreamView implements HttpStream, Responder {
   get downstreamConnection(): DownstreamConnection | undefined {
     return this.#ended ? undefined : this.#stream.downstream;
   }
+  get virtualClusterName(): string | undefined {
+    return this.#ended ? undefined : this.#stream.virtualClusterName;
+  }
   get routeMetadata(): Readonly<Record<string, unknown>> | undefined {
     return this.#ended ? undefined : this.#stream.routeMetadata;
   }
   get virtualHostMetadata(): Readonly<Record<string, unknown>> | undefined {
     return this.#ended ? undefined : this.#stream.virtualHostMetadata;
+  }
+  get schemeMatchesUpstream(): boolean {
+    return !this.#ended && this.#stream.schemeMatchesUpstream;
   }
   get internalRedirects(): InternalRedirects | undefined {
     return this.#ended ? undefined : this.#stream.internalRedirects;

@@ -130,7 +130,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, TimersOwner, LogEnt
     this.#request = new Walk(this, false);
     this.#answer = new Walk(this, true);
     this.#timers = new StreamTimers(this, cx);
-    this.#route = new StreamRoute(this, this.info, this.#timers);
+    this.#route = new StreamRoute(this, this.info, this.#timers, cx.clusters);
   }
 
   begin(connection: HcmConnection, runtime: Runtime, encoder: ResponseEncoder): void {
@@ -234,9 +234,6 @@ export class HcmStream implements RequestDecoder, WalkOwner, TimersOwner, LogEnt
     if (logEveryMs > 0) this.#timers.logEvery(logEveryMs);
     if (!logsStart) return;
     this.#route.resolve();
-    // The router sets the cluster, but only later.
-    const { info } = this;
-    if (info.clusterName !== "") info.cluster = this.#cx.clusters.get(info.clusterName);
     this.#logNow("DownstreamStart");
   }
 
@@ -382,6 +379,9 @@ export class HcmStream implements RequestDecoder, WalkOwner, TimersOwner, LogEnt
   }
   get downstream(): DownstreamConnection {
     return this.#connection.connection;
+  }
+  get schemeMatchesUpstream(): boolean {
+    return this.#runtime.config.scheme_header_transformation?.match_upstream === true;
   }
   get virtualClusterName(): string | undefined {
     // As in Envoy, the virtual cluster of all other requests has no name in logs.
