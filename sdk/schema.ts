@@ -141,7 +141,18 @@ export interface ScriptSource {
   readonly line: number;
   /** How many columns each of its lines is indented by, in a block scalar. */
   readonly indent: number;
+  /** Absent: its lines are lines of the file. Otherwise, where escapes or folded lines are, runs of characters that stand together. */
+  readonly runs?: readonly ScriptRun[];
 }
+
+/** Row and column in the code, from 0, of the first of `size` characters, and its line and column in the file, from 1. */
+export type ScriptRun = readonly [
+  row: number,
+  column: number,
+  size: number,
+  line: number,
+  fileColumn: number,
+];
 
 /**
  * Schema of a script's text; `setup` gets a ScriptSource. `file`: the config has a path instead. `body`: the text is the body of

@@ -13,7 +13,7 @@ import {
 } from "./cells.ts";
 import { ConfigError, type Log, type SetupContext } from "./extension.ts";
 import type { FetchInit, FetchResponse } from "./fetch.ts";
-import type { ScriptSource } from "./schema.ts";
+import type { ScriptRun, ScriptSource } from "./schema.ts";
 import type { Stats } from "./stats.ts";
 
 /** A script as a config gives it: as a whole, or as the bodies of single functions. */
@@ -48,7 +48,7 @@ export class ScriptProgram {
     const run = (source: ScriptSource, name?: string) => {
       const body = name === undefined ? undefined : { name, parameters: parameters[name]! };
       const open = openOf(source, names, body);
-      if (source.line === 1) this.#leads.set(source, open.length);
+      if (!open.endsWith("\n")) this.#leads.set(source, open.length);
       try {
         return evaluate(source, open, names, wanted, body !== undefined);
       } catch (error) {
@@ -75,15 +75,11 @@ export class ScriptProgram {
     let place = "";
     for (const frame of error.stack.split("\n")) {
       for (const source of this.sources) {
-        const { file, indent } = source;
-        const at = frame.lastIndexOf(`${file}:`);
-        const found = at < 0 ? null : /^(\d+):(\d+)/.exec(frame.slice(at + file.length + 1));
-        if (found === null) continue;
-        // Columns of a block scalar count from its indent, those of the file from its margin.
-        const lead = found[1] === "1" ? (this.#leads.get(source) ?? 0) : 0;
-        const here = `${file}:${found[1]}:${Number(found[2]) + indent - lead}`;
-        frames.push(`    at ${here}`);
-        place ||= here;
+        const here = scriptPlace(source, frame, this.#leads.get(source));
+        if (here === undefined) continue;
+        const said = `${source.file}:${here.line}:${here.column}`;
+        frames.push(`    at ${said}`);
+        place ||= said;
         break;
       }
     }
@@ -129,14 +125,59 @@ export function scriptNames(
 
 type Body = { readonly name: string; readonly parameters: string };
 
+/** What the engine calls a script: its file, or, where lines of it are not lines of the file, a name of its own. */
+function urlOf({ file, line, indent, runs }: ScriptSource): string {
+  return runs === undefined ? file : `${file}@${line}:${indent + 1}`;
+}
+
+/**
+ * The place in the user's file that a frame of a stack names. `lead`: chars before the script on line 1. Undefined: it names none of
+ * this script.
+ */
+export function scriptPlace(
+  source: ScriptSource,
+  frame: string,
+  lead = 0,
+): { readonly line: number; readonly column: number } | undefined {
+  const url = `${urlOf(source)}:`;
+  const at = frame.lastIndexOf(url);
+  const [, line, column] = /^(\d+):(\d+)/.exec(at < 0 ? "" : frame.slice(at + url.length)) ?? [];
+  if (line === undefined) return undefined;
+  const row = Number(line) - (source.runs === undefined ? source.line : 2);
+  if (row < 0 || row >= source.code.split("\n").length) return undefined;
+  return placeIn(source, row, Number(column) - 1 - (row === 0 ? lead : 0));
+}
+
+/** Line and column in the user's file, from 1, of a place in the code, from 0. */
+export function placeIn(
+  { line, indent, runs }: ScriptSource,
+  row: number,
+  column: number,
+): { readonly line: number; readonly column: number } {
+  if (runs === undefined) return { line: line + row, column: column + indent + 1 };
+  const run = runs[runIndex(runs, row, column)];
+  if (run === undefined) return { line, column: indent + 1 };
+  const isIn = run[0] === row && run[1] <= column;
+  return { line: run[3], column: run[4] + (isIn ? column - run[1] : 0) };
+}
+
+/** The last run that begins in that row, at or before that column; without one the first after it. */
+export function runIndex(runs: readonly ScriptRun[], row: number, column: number): number {
+  const after = runs.findIndex((run) => run[0] > row || (run[0] === row && run[1] > column));
+  const before = after < 0 ? runs.length - 1 : after - 1;
+  return runs[before]?.[0] === row || after < 0 ? before : after;
+}
+
 /**
  * What opens the functions that are put around a script. Line breaks in it make the engine's line numbers those of the file: the
- * functions open on the line before the script, or where that begins on line 1 on the same one.
+ * functions open on the line before the script, or where that begins on line 1 on the same one. A script that has a name of its own
+ * begins on line 2.
  */
 function openOf(source: ScriptSource, names: object, body: Body | undefined): string {
   const isAsync = /\bawait\b/.test(source.code) ? "async " : "";
   const inner = body === undefined ? "" : `${isAsync}function ${body.name}(${body.parameters}) {`;
   const open = `(function (${Object.keys(names).join(", ")}) { "use strict"; ${inner}`;
+  if (source.runs !== undefined) return `${open}\n`;
   return source.line < 2 ? open : `${"\n".repeat(source.line - 2)}${open}\n`;
 }
 
@@ -152,7 +193,7 @@ function evaluate(
   const text = [
     `${open}${source.code}${isBody ? "\n}" : ""}`,
     `return { ${wanted.map(defined).join(", ")} };`,
-    `})\n//# sourceURL=${source.file}`,
+    `})\n//# sourceURL=${urlOf(source)}`,
   ].join("\n");
   // biome-ignore lint/security/noGlobalEval: a script of the config is code; it runs in an isolate of its own.
   const make = globalThis.eval(text) as (...values: unknown[]) => Record<string, unknown>;

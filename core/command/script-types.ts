@@ -1,6 +1,6 @@
 import { existsSync, readFileSync } from "node:fs";
 import path from "node:path";
-import type { ExtensionRef, ScriptSource } from "@tsproxy/sdk";
+import { type ExtensionRef, placeIn, runIndex, type ScriptSource } from "@tsproxy/sdk";
 import type { TypeProblem } from "./typescript.ts";
 
 /** A script of a config, and the package that runs it. */
@@ -91,13 +91,12 @@ export class ScriptFile {
 
   /** The place of a type problem in the user's file. */
   place({ line, column }: TypeProblem): { file: string; line: number; column: number } {
-    const { file, line: first, indent } = this.script.source;
     const row = Math.max(0, line - 2);
     let at = column - 1;
     for (const { line: added, column: after, size } of this.#added)
       if (added === row && at > after) at = Math.max(after, at - size);
-    // Right for block scalars; of a quoted script, only the first line is indented like this.
-    return { file, line: first + row, column: at + 1 + indent };
+    const { source } = this.script;
+    return { file: source.file, ...placeIn(source, row, at) };
   }
 }
 
@@ -120,18 +119,35 @@ const HOOK_PARAMETERS: Readonly<Record<string, string>> = {
 };
 
 /** The script's lines as the user has written them: in `code`, types have been replaced by spaces. */
-function writtenLines({ code, file, line, indent }: ScriptSource): string[] {
-  const lines = code.split("\n");
+function writtenLines(source: ScriptSource): string[] {
+  const lines = source.code.split("\n");
   let text: string[];
   try {
-    text = readFileSync(path.resolve(file), "utf8").split("\n");
+    text = readFileSync(path.resolve(source.file), "utf8").split("\n");
   } catch {
     return lines;
   }
-  return lines.map((known, k) => {
-    const written = (text[line - 1 + k] ?? "").slice(indent, indent + known.length);
-    const isSame = [...known].every((char, n) => char === " " || char === written[n]);
-    // Folded and escaped YAML scalars differ from the file's text: take `code` for these.
-    return isSame ? written.padEnd(known.length) : known;
-  });
+  return lines.map((known, row) =>
+    known.replace(/ /g, (_, column: number) => written(source, row, column, text)),
+  );
+}
+
+/** The character that stands in the file for a space of the code. */
+function written(
+  source: ScriptSource,
+  row: number,
+  column: number,
+  text: readonly string[],
+): string {
+  const { runs } = source;
+  if (runs !== undefined) {
+    const [inRow, from, size] = runs[runIndex(runs, row, column)] ?? [-1, 0, 0];
+    if (inRow !== row || column < from || column >= from + size) return " ";
+  }
+  const place = placeIn(source, row, column);
+  const line = text[place.line - 1] ?? "";
+  const at = place.column - 1;
+  const isEscape = runs !== undefined && line[at] === "\\";
+  const found = line[isEscape ? at + 1 : at] ?? " ";
+  return /\s/.test(found) ? " " : found;
 }

@@ -5,7 +5,6 @@ import { readDataSource } from "./data-source.ts";
 import type { Report } from "./diagnostic.ts";
 import type { Node } from "./document.ts";
 import type { NamedFiles } from "./named-files.ts";
-import { contentOf } from "./script.ts";
 
 /** Limit on the modules of one script. */
 const MODULES_MAX = 256;
@@ -46,9 +45,9 @@ function placeOf(node: Node, report: Report): ScriptPlace | undefined {
     const inline = node.get("inline_string");
     return inline && placeOf(inline, report);
   }
-  const { file, line, column } = report.diagnostic(node.place, "");
+  const { file, line } = report.diagnostic(node.place, "");
   if (report.text[node.place.offset] !== "|") return undefined;
-  return { file, line: contentOf(report.text, node.place.offset, line, column).line };
+  return { file, line: line + 1 };
 }
 
 function gather(

@@ -2,6 +2,7 @@ import { writeFileSync } from "node:fs";
 import { mkdtemp } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
+import { placeIn } from "@tsproxy/sdk";
 import { describe, expect, it } from "vitest";
 import { Report } from "./diagnostic.ts";
 import { MapNode, parseDocument } from "./document.ts";
@@ -28,8 +29,8 @@ describe("a script's text", () => {
   });
 
   it("may stand on one line", () => {
-    expect(read('a: "f();"').script).toMatchObject({ code: "f();", line: 1, indent: 4 });
-    expect(read("a: f();").script).toMatchObject({ code: "f();", line: 1, indent: 3 });
+    expect(read('a: "f();"').script).toMatchObject({ code: "f();", runs: [[0, 0, 4, 1, 5]] });
+    expect(read("a: f();").script).toMatchObject({ code: "f();", runs: [[0, 0, 4, 1, 4]] });
   });
 
   it("may be the statements of a function", () => {
@@ -51,6 +52,52 @@ describe("a script's text", () => {
     expect(script).toMatchObject({ code: "let a        ;\n", line: 1, indent: 0 });
     expect(script?.file).toBe(path.join(folder, "s.ts"));
     expect(read("a: none.ts", "file", config).told).toEqual(['1:4: cannot read "none.ts": ENOENT']);
+  });
+});
+
+/** One text in every form that YAML and JSON have for it. */
+const FORMS = [
+  ["literal", "# c\na: |\n\n  const n: number = 1;\n    f(`é`, MARK);\n"],
+  ["literal, stripped", "a: |-\n  const n = '日本';\n\n  \tf('日', MARK);"],
+  ["literal, indented by a number", "a: |2\n     const n = 1;\n  f(MARK);\n"],
+  ["literal with an anchor", "a: &s |\n  const n = 1;\n  f(MARK);\n"],
+  ["literal that an alias means", "b: &s |\n  const n = 1;\n  f(MARK);\na: *s\n"],
+  ["literal with a tag", "a: !!str |\n  const n = 1;\n  f(MARK);\n"],
+  ["folded", "a: >\n  const n = 1;\n  g();\n\n  f(\n     1, MARK);\n"],
+  ["folded, stripped, with an anchor", "a: &s >-\n  const n: number = 1;\n  f(MARK);\n"],
+  ["plain", "a: const n = 1; f(MARK)\n"],
+  ["plain of many lines", "a:\n  const n = 1;\n    g();\n\n\n  f(1,\n  MARK);\n"],
+  ["single quotes", "a: 'const n = ''x''; f(''\\n'', MARK);'\n"],
+  ["single quotes of many lines", "a: 'const n = ''x'';\n\n   f(\n   1, MARK);'\n"],
+  ["double quotes", 'a: "const n = \\"x\\";\\n\\tf(\\u0061, MARK);"\n'],
+  [
+    "double quotes of many lines",
+    'a: "const n = \\"\\U0001f600\\"; \\\n   \\  f(1,\n\n  MARK);"\n',
+  ],
+  ["flow", '{ b: 1, a: "const n = 1;\\n f(MARK);" }\n'],
+  ["JSON", '{"b": 1,\n "a": "const n = \\"x\\ty\\";\\n  f(\\"\\ud83d\\ude00\\", MARK);"}'],
+] as const;
+
+describe.each(FORMS)("a script as a %s scalar", (_form, text) => {
+  /** Line and column of the mark. */
+  const at = (in_: string) => {
+    const before = in_.slice(0, in_.indexOf("MARK")).split("\n");
+    return { line: before.length, column: before.at(-1)!.length + 1 };
+  };
+
+  it("keeps the place of its characters", () => {
+    const { script, told } = read(text);
+    expect(told).toEqual([]);
+    const { line, column } = at(script!.code);
+    expect(placeIn(script!, line - 1, column - 1)).toEqual(at(text));
+  });
+
+  it("has its errors told at their places", () => {
+    const wrong = text.replace("MARK", "MARK MARK");
+    const { line, column } = at(wrong);
+    expect(read(wrong).told).toEqual([
+      expect.stringMatching(new RegExp(`^${line}:${column + "MARK ".length}: Expected ','`)),
+    ]);
   });
 });
 

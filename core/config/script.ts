@@ -1,8 +1,9 @@
 import * as nodeModule from "node:module";
 import path from "node:path";
-import type { ScriptSource } from "@tsproxy/sdk";
+import { runIndex, type ScriptRun, type ScriptSource } from "@tsproxy/sdk";
 import type { Report } from "./diagnostic.ts";
 import type { Node } from "./document.ts";
+import { runsOf } from "./script-runs.ts";
 
 type Form = "module" | "body" | "file";
 
@@ -21,10 +22,21 @@ export function readScript(node: Node, form: Form, report: Report): ScriptSource
   }
   const { file, line, column } = report.diagnostic(node.place, "");
   if (form === "file") return fromFile(node.value, path.dirname(file), node, report);
-  const { from, ...at } = contentOf(report.text, node.place.offset, line, column);
-  return compile(node.value, { file, ...at }, form, (message, row, col) => {
-    const offset = offsetOf(report.text, from, row) + at.indent + col;
-    report.error({ offset, path: node.place.path }, message);
+  const { offset } = node.place;
+  const found = runsOf(node.value, report.text, offset);
+  const runs = found.map(({ row, column, size, offset }): ScriptRun => {
+    const at = report.diagnostic({ offset, path: "" }, "");
+    return [row, column, size, at.line, at.column];
+  });
+  const first = runs[0];
+  const isLiteral = report.text[offset] === "|" && first !== undefined;
+  const place = isLiteral
+    ? { file, line: first[3] - first[0], indent: first[4] - 1 - first[1] }
+    : { file, line, indent: column - 1, runs };
+  return compile(node.value, place, form, (message, row, col) => {
+    const run = found[runIndex(runs, row, col)];
+    const at = run === undefined ? offset : run.offset + Math.max(0, col - run.column);
+    report.error({ offset: at, path: node.place.path }, message);
   });
 }
 
@@ -59,12 +71,13 @@ function compile(
 ): ScriptSource | undefined {
   const open = form === "body" ? OPEN : "";
   const close = form === "body" ? CLOSE : "";
+  const whole = `${open}${text}${close}`;
   try {
-    const code = withoutTypes(`${open}${text}${close}`).slice(open.length);
+    const code = withoutTypes(whole).slice(open.length);
     const body = code.slice(0, code.length - close.length);
     return { ...place, code: form === "body" ? body : withoutExports(body) };
   } catch (error) {
-    const { message, row, column } = problemOf(error);
+    const { message, row, column } = problemOf(error, whole);
     onError(message, row, Math.max(0, row === 0 ? column - open.length : column));
     return undefined;
   }
@@ -93,42 +106,24 @@ function withoutTypes(text: string): string {
   }
 }
 
+/** What is wrong with that code, and where, from 0. */
+function problemOf(error: unknown, code: string): { message: string; row: number; column: number } {
+  const { message } = error as Error;
+  const text = message.split("\n").find((line) => line.trim() !== "") ?? "cannot be parsed";
+  let placed = error;
+  try {
+    // Node's caret counts columns of a terminal, where tabs and many letters beyond ASCII are wider than one.
+    withoutTypes(code.replace(/\t/g, " ").replace(/[^ -~\n\r]/g, "_"));
+  } catch (narrow) {
+    placed = narrow;
+  }
+  return { message: text.trim().replace(/^x\s+/, ""), ...placeOf(placed as Error) };
+}
+
 /** Reads the place from Node's error, which has a line `file:3` and a caret below the text. */
-function problemOf(error: unknown): { message: string; row: number; column: number } {
-  const { message, stack = "" } = error as Error;
+function placeOf({ message, stack = "" }: Error): { row: number; column: number } {
   const said = `${stack}\n${message}`;
   const row = /^(?:[^\n]*?):(\d+)\n/.exec(said)?.[1];
   const caret = /^( *)\^/m.exec(said)?.[1];
-  const text = message.split("\n").find((line) => line.trim() !== "") ?? "cannot be parsed";
-  return {
-    message: text.trim().replace(/^x\s+/, ""),
-    row: row === undefined ? 0 : Number(row) - 1,
-    column: caret?.length ?? 0,
-  };
-}
-
-/** Where the characters of a scalar begin: in a block scalar on the next line, behind its indentation. */
-export function contentOf(
-  text: string,
-  offset: number,
-  line: number,
-  column: number,
-): Pick<Place, "line" | "indent"> & { readonly from: number } {
-  const first = text[offset];
-  if (first !== "|" && first !== ">") {
-    const indent = column - 1 + (first === '"' || first === "'" ? 1 : 0);
-    return { line, indent, from: offset - column + 1 };
-  }
-  let at = text.indexOf("\n", offset) + 1;
-  const begin = at;
-  while (at > 0 && /^[ \t]*\r?\n/.test(text.slice(at, at + 200))) at = text.indexOf("\n", at) + 1;
-  const indent = /^ */.exec(text.slice(at || begin, (at || begin) + 200))![0].length;
-  return { line: line + 1, indent, from: begin };
-}
-
-/** The offset of the line that is `row` lines below the one that begins at `from`. */
-function offsetOf(text: string, from: number, row: number): number {
-  let at = from;
-  for (let k = 0; k < row; k++) at = text.indexOf("\n", at) + 1;
-  return at;
+  return { row: row === undefined ? 0 : Number(row) - 1, column: caret?.length ?? 0 };
 }

@@ -1,4 +1,4 @@
-import type { ScriptSource } from "@tsproxy/sdk";
+import { scriptPlace as placeOfFrame, type ScriptSource } from "@tsproxy/sdk";
 import type { RuntimeConfig } from "../protocol.ts";
 
 export interface ScriptPlace {
@@ -19,16 +19,18 @@ export function scriptPlace(
   config: RuntimeConfig | undefined,
 ): ScriptPlace | undefined {
   if (config === undefined) return undefined;
-  const [, name = "", row, col] = /\bat (?:[^\n]* \()?([^\n]+):(\d+):(\d+)/.exec(stack) ?? [];
+  const frame = /\bat [^\n]+:\d+:\d+/.exec(stack)?.[0];
+  if (frame === undefined) return undefined;
   let scripts = known.get(config);
   if (scripts === undefined) known.set(config, (scripts = scriptsIn(config)));
-  const line = Number(row);
-  const isIn = ({ file, line: first, code }: ScriptSource) =>
-    file === name && line >= first && line < first + code.split("\n").length;
-  const source = scripts.find(isIn);
-  if (source === undefined) return undefined;
-  // On line 1 of a file, the column counts what opens the function that is put around the script.
-  return { file: name, line, column: line === 1 ? 1 : Number(col) + source.indent };
+  for (const source of scripts) {
+    const place = placeOfFrame(source, frame);
+    if (place === undefined) continue;
+    // On line 1 of a file, the column counts what opens the function that is put around the script.
+    const isCounted = source.runs !== undefined || place.line > 1;
+    return { file: source.file, line: place.line, column: isCounted ? place.column : 1 };
+  }
+  return undefined;
 }
 
 function scriptsIn(config: RuntimeConfig): ScriptSource[] {
