@@ -35,8 +35,8 @@ class FakeThread implements Thread {
     const answer = this.answer(message);
     if (answer !== undefined) queueMicrotask(() => this.events.onMessage(answer));
   }
-  kill(): void {
-    this.events.onExit("killed");
+  kill(reason: string): void {
+    this.events.onExit(reason);
   }
   types(): string[] {
     return this.got.map((message) => message.type);
@@ -186,7 +186,7 @@ test("a thread that dies while it prepares refuses", async () => {
   threads[0]!.answer = () => undefined;
   const refusals = fleet.prepare(change(1));
   await Promise.resolve();
-  threads[0]!.kill();
+  threads[0]!.kill("killed");
   expect(await refusals).toMatchObject([{ message: "worker 0 died while it prepared" }]);
 });
 
@@ -232,7 +232,7 @@ test("what one thread publishes reaches the others, and those that come later", 
   threads[0]!.events.onMessage({ type: "publish", topic: "t", text: "1" });
   const published = (thread: FakeThread) => thread.got.filter((m) => m.type === "publish");
   expect(threads.slice(0, 3).map((t) => published(t).length)).toEqual([0, 1, 1]);
-  threads[1]!.kill();
+  threads[1]!.kill("killed");
   await vi.waitFor(() => expect(threads).toHaveLength(4), 120_000);
   expect(published(threads[3]!)).toEqual([{ type: "publish", topic: "t", text: "1" }]);
 });
@@ -284,25 +284,52 @@ test("gives a thread that sets something up a longer box", async () => {
 });
 
 test.each(["before", "during"])(
-  "a thread that loses what it has prepared %s the commit is ended, and the next one joins with that generation",
+  "a thread that loses what it has prepared %s the commit sets it up again, and stays",
   async (when) => {
-    vi.useFakeTimers();
-    try {
-      const { fleet, threads } = fleetOf(1);
-      await serve(fleet, 1);
-      expect(await fleet.prepare(change(2))).toEqual([]);
-      const thread = threads[0]!;
-      const lost = { type: "refused", generation: 2, refusals: [] } as const;
-      if (when === "before") thread.events.onMessage(lost);
-      else thread.answer = () => lost;
-      await fleet.commit(2);
-      await vi.advanceTimersByTimeAsync(5_000);
-      expect(threads[2]!.got[0]).toMatchObject({ type: "prepare", generation: 2 });
-    } finally {
-      vi.useRealTimers();
-    }
+    const { fleet, threads } = fleetOf(1);
+    await serve(fleet, 1);
+    expect(await fleet.prepare(change(2))).toEqual([]);
+    const thread = threads[0]!;
+    const lost = { type: "refused", generation: 2, refusals: [] } as const;
+    if (when === "before") thread.events.onMessage(lost);
+    else
+      thread.answer = () => {
+        thread.answer = usually;
+        return lost;
+      };
+    await fleet.commit(2);
+    expect(thread.types().slice(-2)).toEqual(["prepare", "commit"]);
+    expect(thread.got.at(-1)).toMatchObject({ generation: 2 });
+    expect(threads).toHaveLength(2);
   },
 );
+
+test("a thread that loses a generation again and again is ended, and the reason is told", async () => {
+  const lost: string[] = [];
+  const { fleet, threads } = fleetOf(1, {
+    onLost: (thread, reason) => lost.push(`${thread.name}: ${reason}`),
+  });
+  await serve(fleet, 1);
+  expect(await fleet.prepare(change(2))).toEqual([]);
+  const refusal = { package: "", message: "it hung", path: "", place: "", stack: "" };
+  threads[0]!.answer = () => ({ type: "refused", generation: 2, refusals: [refusal] });
+  await fleet.commit(2);
+  expect(lost).toEqual(["worker 0: it could not take up generation 2: it hung"]);
+});
+
+test("a thread that went back to the code of before by itself gets the config that serves with the next code", async () => {
+  const { fleet, threads } = fleetOf(1);
+  await serve(fleet, 1);
+  const reverted = { type: "fault", package: "http/a", reason: "hung", stack: "" } as const;
+  threads[0]!.events.onMessage({ ...reverted, reverted: ["http/a"] });
+  const code = { ...change(2), config: undefined };
+  expect(await fleet.prepare(code)).toEqual([]);
+  const configs = () => threads.map(({ got }) => (got.at(-1) as { config?: unknown }).config);
+  expect(configs()).toEqual([expect.anything(), undefined]);
+  await fleet.commit(2);
+  expect(await fleet.prepare({ ...code, generation: 3 })).toEqual([]);
+  expect(configs()).toEqual([undefined, undefined]);
+});
 
 test("a thread that was started again between a preparation and its commit gets the new generation as well", async () => {
   vi.useFakeTimers();
@@ -314,8 +341,8 @@ test("a thread that was started again between a preparation and its commit gets 
     await vi.advanceTimersByTimeAsync(5_000);
     expect(threads[2]!.got[0]).toMatchObject({ type: "prepare", generation: 1 });
     await fleet.commit(2);
-    await vi.advanceTimersByTimeAsync(5_000);
-    expect(threads[3]!.got[0]).toMatchObject({ type: "prepare", generation: 2 });
+    expect(threads[2]!.types()).toEqual(["prepare", "commit", "prepare", "commit"]);
+    expect(threads[2]!.got[2]).toMatchObject({ type: "prepare", generation: 2 });
   } finally {
     vi.useRealTimers();
   }

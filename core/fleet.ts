@@ -48,8 +48,8 @@ export interface Thread {
   post(message: ToWorker): void;
   /** A snapshot of the heap of its Node isolate, as JSON that DevTools opens. */
   heapSnapshot?(): Promise<Readable>;
-  /** Ends the thread at once. */
-  kill(): void;
+  /** Ends the thread at once. `reason`: as in `onExit`. */
+  kill(reason: string): void;
 }
 
 export interface ThreadEvents {
@@ -86,6 +86,8 @@ const LISTEN_MS = 5_000;
 const PROFILE_MS = 60_000;
 /** How long to wait for the log lines of a thread that may hang. */
 const LINES_MS = 1_000;
+/** How often a thread is given a generation that it loses with its isolate, before it is ended. */
+const SET_UP_TIMES = 3;
 /** Milliseconds that a thread may be silent: the watchdog ends an isolate after 1 s, and a setup is bounded by PREPARE_MS. */
 const BOX_MS = 1_000;
 const SETUP_BOX_MS = PREPARE_MS;
@@ -165,7 +167,7 @@ export class Fleet implements RehearsalStage {
   async prepare(change: Change, rehearsed = true): Promise<readonly Refusal[]> {
     this.#pending = change;
     const staged = await Promise.all(
-      this.#members.map((member) => member.prepare(change, rehearsed)),
+      this.#members.map((member) => member.prepare(change, this.#config, rehearsed)),
     );
     // Don't wait for the others then: they may wait for something that the refusing thread would have told them.
     const refusals = staged.flatMap((stage) => stage.refusals);
@@ -200,7 +202,7 @@ export class Fleet implements RehearsalStage {
     for (const name of change.removed) this.#modules.delete(name);
     this.#config = change.config ?? this.#config;
     // A copy: a thread that cannot serve the generation leaves the list.
-    await Promise.all([...this.#members].map((member) => member.commit(generation)));
+    await Promise.all([...this.#members].map((member) => member.commit(change, this.#config)));
   }
 
   async abort(generation: number): Promise<void> {
@@ -503,6 +505,8 @@ class Member {
   #running = false;
   /** The generation that it has set up last, and could serve. */
   #prepared: number | undefined = undefined;
+  /** It has gone back to the generation before by itself, and so to the config of that one. */
+  #isBehind = false;
 
   constructor(role: "worker" | "control", start: StartThread, index: number, events: ThreadEvents) {
     this.role = role;
@@ -510,6 +514,7 @@ class Member {
       onMessage: (message) => {
         if (message.type === "prepared") this.#prepared = message.generation;
         else if (message.type === "refused") this.#prepared = undefined;
+        else if (message.type === "fault" && message.reverted !== undefined) this.#isBehind = true;
         for (const waiter of [...this.#waiting]) waiter(message as Answer);
         events.onMessage(message);
       },
@@ -554,22 +559,29 @@ class Member {
   /** Sets a new thread up with what the others run. Changes wait for it; if it fails, the thread is ended. */
   join(change: Change, listeners: readonly Bound[]): void {
     const join = async () => {
-      const { prepared } = await this.#prepare(change, true);
-      if ((await prepared).length > 0) return this.thread.kill();
-      await this.commit(change.generation);
-      for (const listener of listeners) await this.listen(listener).catch(() => this.thread.kill());
+      await this.#takeUp(change, change.config);
+      for (const listener of listeners)
+        await this.listen(listener).catch(({ message }: ListenFailure) =>
+          this.thread.kill(`it could not listen at "${listener.name}" again: ${message}`),
+        );
     };
     this.#joined = join();
   }
 
-  async prepare(change: Change, rehearsed: boolean): Promise<Staged> {
+  /** `live`: the config that serves. */
+  async prepare(
+    change: Change,
+    live: RuntimeConfig | undefined,
+    rehearsed: boolean,
+  ): Promise<Staged> {
     await this.#joined;
-    return this.#prepare(change, rehearsed);
+    return this.#prepare(change, live, rehearsed);
   }
 
-  #prepare(change: Change, rehearsed: boolean): Promise<Staged> {
-    const config = change.config && WrittenConfig.of(change.config).for(this.role);
-    return this.#stage({ type: "prepare", ...change, config, rehearsed }, change.config);
+  #prepare(change: Change, live: RuntimeConfig | undefined, rehearsed = true): Promise<Staged> {
+    const whole = change.config ?? (this.#isBehind ? live : undefined);
+    const config = whole && WrittenConfig.of(whole).for(this.role);
+    return this.#stage({ type: "prepare", ...change, config, rehearsed }, whole);
   }
 
   extend(generation: number, config: RuntimeConfig, nth: number): Promise<Staged> {
@@ -620,12 +632,35 @@ class Member {
     ];
   }
 
+  /** `live`: the config that serves. Settles when the thread serves the change, or has been ended because it cannot. */
+  async commit(change: Change, live: RuntimeConfig | undefined): Promise<void> {
+    await this.#joined;
+    await this.#takeUp(change, live);
+  }
+
   /**
-   * A thread that was started again since the others prepared, or has lost what it had prepared (`refused`), is ended: the next one
-   * joins with this generation.
+   * Puts a change into service. A thread that was started again since the others prepared it, or has lost it with its isolate, sets
+   * it up now.
    */
-  async commit(generation: number): Promise<void> {
-    if (this.#prepared !== generation) return this.thread.kill();
+  async #takeUp(change: Change, live: RuntimeConfig | undefined): Promise<void> {
+    const { generation } = change;
+    let reason = "its isolate was lost again and again";
+    for (let times = 0; times < SET_UP_TIMES && !this.#gone; times++) {
+      if (this.#prepared !== generation) {
+        const staged = await this.#prepare(change, live);
+        const [refusal] = await staged.prepared;
+        if (refusal !== undefined) {
+          reason = refusal.message;
+          continue;
+        }
+      }
+      if (await this.#commit(generation)) return;
+    }
+    if (!this.#gone) this.thread.kill(`it could not take up generation ${generation}: ${reason}`);
+  }
+
+  /** False: the thread has lost the generation that it had set up. */
+  async #commit(generation: number): Promise<boolean> {
     const answer = this.#answer(
       COMMIT_MS,
       (message) =>
@@ -633,8 +668,10 @@ class Member {
         message.generation === generation,
     );
     this.post({ type: "commit", generation });
-    if ((await answer)?.type === "refused") return this.thread.kill();
+    if ((await answer)?.type === "refused") return false;
+    this.#isBehind = false;
     this.#running = true;
+    return true;
   }
 
   /** Binds a listener. Answers the address it got; rejects with a ListenFailure. */
@@ -695,7 +732,7 @@ class Member {
     const gone = this.#answer(1_000, () => false);
     this.post({ type: "stop" });
     await gone;
-    if (!this.#gone) this.thread.kill();
+    if (!this.#gone) this.thread.kill("it did not stop when it was asked to");
   }
 
   /** Waits for an answer. Undefined: none came in time, or the thread has ended. */

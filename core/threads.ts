@@ -75,7 +75,10 @@ export function threadStarter(
       memory,
       post: (message) => worker.postMessage(message),
       heapSnapshot: () => worker.getHeapSnapshot(),
-      kill: () => void worker.terminate(),
+      kill: (why) => {
+        reason = why;
+        void worker.terminate();
+      },
     };
   };
 }

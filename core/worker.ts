@@ -506,8 +506,9 @@ class Worker {
       if (config === undefined) void this.#sockets.listening.unlisten(name);
       else this.#sockets.listening.configure(name, config);
     }
-    this.#crossing.poke();
+    // Told first, since code that hangs keeps the thread from telling it.
     this.#post({ type: "committed", generation });
+    this.#crossing.poke();
     if (generation > 1) this.#garbage.onCommit();
     else this.#awaitRest();
   }
@@ -584,8 +585,11 @@ class Worker {
     // Each call into an isolate that has ended fails, and comes here: the first alone counts.
     if (builtin !== this.#builtin || builtin === this.#lost || this.#stopping) return;
     this.#lost = builtin;
-    const blamed = this.#before !== undefined && performance.now() - this.#committedAt < BLAME_MS;
-    const changed = blamed ? changedPackages(this.#before!, this.#live) : [];
+    const isYoung = performance.now() - this.#committedAt < BLAME_MS;
+    // Only code is blamed: core could not take a config back on the other threads.
+    const changed =
+      isYoung && this.#before !== undefined ? changedPackages(this.#before, this.#live) : [];
+    const blamed = changed.length > 0;
     const reason = error instanceof Error ? error.message : String(error);
     this.#post({
       type: "fault",
@@ -594,7 +598,7 @@ class Worker {
         ? `the isolate of the shipped filters was lost (${reason}); the generation before serves again`
         : `the isolate of the shipped filters was lost (${reason}) and is built anew`,
       stack: error instanceof Error ? (error.stack ?? "") : "",
-      reverted: changed,
+      ...(blamed && { reverted: changed }),
     });
     if (blamed) {
       this.#trust();

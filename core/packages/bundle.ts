@@ -218,6 +218,12 @@ export class SourcePositions {
     );
   }
 
+  /** The texts of the source files, by absolute path. */
+  contents(): ReadonlyMap<string, string> {
+    this.#parsed();
+    return new Map([...this.#contents].map(([source, text]) => [path.resolve("/", source), text]));
+  }
+
   /** Lines and columns count from 1; `text` is the whole source file. Undefined: the source map does not know the position. */
   find(
     line: number,

@@ -18,7 +18,8 @@ import { Reload, type Serving, StartError } from "./reload.ts";
 class FakeServing implements Serving, RehearsalStage {
   readonly modules = new Map<string, ModuleSource>();
   readonly commits: Change[] = [];
-  readonly refuse: (change: Change) => Refusal[];
+  refuse: (change: Change) => Refusal[];
+  onCommit: (change: Change) => void = () => {};
   #pending: Change | undefined;
   #waiting: (() => void)[] = [];
 
@@ -35,6 +36,7 @@ class FakeServing implements Serving, RehearsalStage {
     for (const module of change.modules) this.modules.set(module.package, module);
     for (const name of change.removed) this.modules.delete(name);
     this.commits.push(change);
+    this.onCommit(change);
     this.changed();
   }
   async abort() {
@@ -730,6 +732,20 @@ test("reloads a shipped package under the same name", async () => {
   expect(world.serving.modules.get("network/end")?.group).toBe("builtin");
 });
 
+test("takes code back that brought a thread down before the others served it, although one cannot set it up at once", async () => {
+  const world = await started();
+  const isHanging = (change: Change) => change.modules.some((m) => textOf(m).includes('"hangs"'));
+  world.serving.onCommit = (change) => {
+    if (isHanging(change)) world.reload.takeBack(["network/end"], "hung");
+  };
+  world.serving.refuse = ({ generation }) =>
+    generation === 3 ? [{ package: "", message: "lost", path: "", place: "", stack: "" }] : [];
+  const end = path.join(world.shipped, "network/end/filter.ts");
+  fs.writeFileSync(end, filter("envoy.filters.network.end", "hangs", true));
+  await world.says("network/end stays at generation 4");
+  expect(world.serving.code("network/end")).toContain('"end"');
+});
+
 test("takes code back that brought a thread down, and leaves it until its files change", async () => {
   const world = await started();
   const end = path.join(world.shipped, "network/end/filter.ts");
@@ -738,7 +754,9 @@ test("takes code back that brought a thread down, and leaves it until its files 
   world.reload.takeBack(["network/end"], "hung");
   await world.serves("end", "network/end");
   await world.says("network/end stays at generation 3");
-  expect(world.refusals[0]).toMatch(/network\/end\/filter\.ts: hung\n/);
+  expect(world.refusals[0]).toMatch(
+    /network\/end\/filter\.ts:6:3: hung; this is the first line that its last save changed\n/,
+  );
   fs.writeFileSync(world.file("shout.ts"), filter("shout", "v2"));
   await world.serves("v2");
   expect(world.serving.code("network/end")).toContain('"end"');

@@ -13,6 +13,7 @@ import { type Built, type PackageNames, PackageUnit } from "../packages/package-
 import { discoverDroppedIn, discoverShipped } from "../packages/packages.ts";
 import { formatProblem, type Problem, problem, shortPath } from "../problem.ts";
 import type { ListenerConfig, PackageInfo, RuntimeConfig } from "../protocol.ts";
+import { firstChange } from "./first-change.ts";
 import {
   type ConfigText,
   isRejected,
@@ -105,6 +106,8 @@ type Failure = "stale" | Omit<Rejected, "warnings" | "files">;
 
 /** A half-written config file looks like one whose listeners were removed, so it must have been unchanged for this long. */
 const CONFIG_SETTLES_MS = 50;
+/** How often the code of before is given to the threads, if one cannot set it up. */
+const TAKE_BACK_TIMES = 3;
 /** After so long without a save, what only reloads need is given back. */
 const QUIET_MS = 10_000;
 
@@ -136,7 +139,10 @@ export class Reload {
   /** The last look found a config that has not been unchanged long enough to be judged. */
   #isSettling = false;
   readonly #reported = new Map<string, string>();
-  readonly #toTakeBack = new Map<PackageUnit, string>();
+  /** Builds that have brought a thread down, and how. */
+  readonly #toTakeBack = new Map<PackageUnit, { readonly built: Built; readonly reason: string }>();
+  /** The edits that the threads put into service now. */
+  #committing: readonly Edit[] = [];
   #generation = 0;
   #since: number | undefined;
   #quiet: NodeJS.Timeout | undefined;
@@ -224,9 +230,12 @@ export class Reload {
   /** These packages' code has brought a thread down: the code before serves again, on all threads, until their files change. */
   takeBack(names: readonly string[], reason: string): void {
     for (const unit of this.#units.values()) {
-      const isBlamed = unit.live?.infos.some((info) => names.includes(info.package));
-      if (!isBlamed || unit.before === undefined) continue;
-      this.#toTakeBack.set(unit, reason);
+      // One thread may be down before all of them serve the new code.
+      const isNew = this.#committing.some((edit) => edit.type === "code" && edit.unit === unit);
+      const built = isNew ? unit.next : unit.live;
+      if (built === undefined || !built.infos.some((info) => names.includes(info.package)))
+        continue;
+      this.#toTakeBack.set(unit, { built, reason });
       this.#looks.event(unit.source.folder);
     }
   }
@@ -290,16 +299,26 @@ export class Reload {
   }
 
   async #takeBackAll(): Promise<void> {
-    for (const [unit, reason] of this.#toTakeBack) {
+    for (const [unit, { built, reason }] of this.#toTakeBack) {
       this.#toTakeBack.delete(unit);
       // Another thread may have reported the same code while it was taken back.
-      if (unit.before === undefined) continue;
+      if (unit.before === undefined || unit.live !== built) continue;
+      const told = `${reason}; this is the first line that its last save changed`;
+      const charge = firstChange(told, unit.before.bundle.sources, built.bundle.sources);
+      const failure = await this.#takeBack(unit);
+      if (failure === "stale") continue;
+      unit.before = undefined;
+      unit.problems = [charge, ...(failure?.problems ?? [])];
+    }
+  }
+
+  /** A thread that still hangs in the code may lose its isolate while it sets the code of before up: then it is tried again. */
+  async #takeBack(unit: PackageUnit): Promise<Failure | undefined> {
+    for (let times = 1; ; times++) {
       unit.next = unit.before;
       const failure = await this.#attempt([{ type: "code", unit }], true);
       unit.next = undefined;
-      if (failure === "stale") continue;
-      unit.before = undefined;
-      unit.problems = [problem(`${shortPath(unit.source.entry)}: ${reason}`)];
+      if (failure === undefined || failure === "stale" || times === TAKE_BACK_TIMES) return failure;
     }
   }
 
@@ -485,7 +504,9 @@ export class Reload {
       return drop({ problems: rehearsed.explain(refusals), packages: blamed, stopped });
     }
     if (running && this.#changedMeanwhile(edits)) return drop("stale");
+    this.#committing = edits;
     await Promise.all([...stages].map((stage) => stage.commit(generation)));
+    this.#committing = [];
     this.#accept(edits, generation);
     this.#live = rehearsed;
     if (!unchanged) this.loadedAt = new Date();

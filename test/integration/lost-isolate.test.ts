@@ -123,3 +123,37 @@ test("listeners that are told to stop while the isolate is lost stop once there 
     await proxy.stop();
   }
 });
+
+test("a config that was saved just before an isolate is lost stays: only code is blamed", async () => {
+  const configOf = (path: string) =>
+    bootstrap([
+      listener("main", http([direct(path, "yes")], {}, [{ name: "fragile", config: {} }])),
+    ]);
+  const proxy = await Proxy.start({
+    concurrency: 1,
+    args: ["--trust", "fragile"],
+    files: { "filters/fragile.ts": FRAGILE },
+    config: configOf("/old"),
+  });
+  try {
+    const at = (path: string) =>
+      get(proxy.port("main"), path).then(
+        ({ status }) => status,
+        () => undefined,
+      );
+    const serves = () =>
+      eventually(
+        () => at("/new"),
+        (status) => status === 200,
+        "the new config",
+      );
+    proxy.reconfigure(configOf("/new"));
+    await serves();
+    await at("/spin");
+    await proxy.line(/the isolate of the shipped filters was lost .* is built anew/);
+    await serves();
+    expect(await at("/old")).toBe(404);
+  } finally {
+    await proxy.stop();
+  }
+});

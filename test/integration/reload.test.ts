@@ -157,7 +157,7 @@ test("a router that loops for ever is taken back on every worker, each tells of 
       .replace(/VERSION = "\d+"/, 'VERSION = "99"')
       .replace("headers.set(", "while (true) {}\n        headers.set(");
     writeFileSync(bench.routerFile, looping);
-    await bench.proxy.line(/http\/router\/filter\.ts: hung or broke the isolate/, from);
+    await bench.proxy.line(/http\/router\/filter\.ts:\d+:\d+: hung or broke the isolate/, from);
     await load.untilAllWorkers(WORKERS, (seen) => seen.router === before);
     const said = bench.proxy.lines.slice(from).map(({ msg }) => msg);
     // Not once more for each call into the isolate that has ended.
