@@ -67,6 +67,20 @@ test("what it prints arrives whole, however slow the reader is", async () => {
   expect(() => JSON.parse(Buffer.concat(pieces).toString())).not.toThrow();
 });
 
+test("after a mistake names the help of the command, and validate takes a file as run does", async () => {
+  const told = async (...words: string[]) => (await run(...words)).err;
+  expect(await told("validate", "--nothing")).toContain("(tsproxy validate --help tells more)");
+  expect(await told("filter", "new", "--nothing")).toContain(
+    "(tsproxy filter new --help tells more)",
+  );
+  expect(await run("validate")).toMatchObject({
+    code: 1,
+    err: "error: name the files to check\n(tsproxy validate --help tells more)\n",
+  });
+  const file = write("echo-by-c.yaml", ECHO);
+  expect(await run("validate", "-c", file)).toMatchObject({ code: 0, out: `${file}: OK\n` });
+});
+
 test("says what is missing or wrong about an option, with exit code 1", async () => {
   expect(await run("run")).toMatchObject({
     code: 1,

@@ -73,7 +73,6 @@ export async function cli(
       "A proxy that runs Envoy's configuration files, and filters written in TypeScript that reload while traffic flows.",
     )
     .version(VERSION, "-V, --version")
-    .showHelpAfterError("(tsproxy --help tells more)")
     .configureHelp({ optionDescription: describeOption })
     .exitOverride();
 
@@ -94,16 +93,26 @@ export async function cli(
   program
     .command("validate")
     .description("check config files; the exit code is 1 if any is refused")
-    .argument("<file...>", "Envoy bootstraps")
+    .argument("[file...]", "Envoy bootstraps")
+    .option("-c, --config-path <file>", "one of them, as `run` is told it")
     .option("--json", "print a list of { file, ok, errors, warnings }", false)
     .option("--strict", "refuse fields that Envoy knows and tsproxy does not implement", false)
     .addOption(filtersOption())
     .addOption(trustOption())
     .action(
       async (
-        files: string[],
-        flags: { json: boolean; strict: boolean; filters: string[]; trust: string[] },
+        named: string[],
+        flags: {
+          configPath?: string;
+          json: boolean;
+          strict: boolean;
+          filters: string[];
+          trust: string[];
+        },
+        command: Command,
       ) => {
+        const files = flags.configPath === undefined ? named : [flags.configPath, ...named];
+        if (files.length === 0) command.error("error: name the files to check");
         const { validate } = await import("./command/validate.ts");
         code = await validate({
           files: files.map((name) => ({ name, overlays: [] })),
@@ -379,6 +388,7 @@ export async function cli(
       },
     );
 
+  tellHelp(program, "tsproxy");
   // `run` is the default command, so commander would take an unknown command for an argument of `run`.
   const [first] = argv;
   const names = program.commands.map((command) => command.name());
@@ -396,6 +406,12 @@ export async function cli(
     return 1;
   }
   return code;
+}
+
+/** After a mistake each command names its own help. */
+function tellHelp(command: Command, words: string): void {
+  command.showHelpAfterError(`(${words} --help tells more)`);
+  for (const own of command.commands) tellHelp(own, `${words} ${own.name()}`);
 }
 
 async function run(flags: RunFlags, runtime: Runtime): Promise<number> {

@@ -120,6 +120,14 @@ test("what cannot be done is said in a sentence, or in JSON for a program", asyn
   }
 });
 
+test("test tells which filters there are where no test has the name that it was given", async () => {
+  const { code, err } = await run("filter", "test", "my_htp");
+  expect(code).toBe(1);
+  expect(err).toMatch(
+    /^no filter or test file in filters has "my_htp" in its path; there: .*my_http/m,
+  );
+});
+
 test("bench says what to do where there is nothing to measure", async () => {
   const none = await run("filter", "bench", "my_htp");
   expect(none).toEqual({ code: 1, out: "", err: 'no filter "my_htp"; did you mean "my_http"?\n' });

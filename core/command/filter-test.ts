@@ -6,8 +6,8 @@ import type { TestProjectInlineConfiguration } from "vitest/config";
 import { startVitest } from "vitest/node";
 import { isPacked, ROOT } from "../own-files.ts";
 import { SANDBOX_KINDS } from "../packages/package-unit.ts";
-import { discoverDroppedIn } from "../packages/packages.ts";
-import { noFilters } from "../problem.ts";
+import { discoverDroppedIn, type PackageSource } from "../packages/packages.ts";
+import { noFilters, refuse } from "../problem.ts";
 
 export interface FilterTestOptions {
   /** The directory with the packages. */
@@ -24,13 +24,11 @@ export interface FilterTestOptions {
  */
 export async function filterTest(options: FilterTestOptions): Promise<number> {
   const { dir, names, watch, json } = options;
-  if (!json && discoverDroppedIn(path.resolve(dir)).length === 0) {
-    process.stderr.write(`${noFilters([dir])}\n`);
-    return 1;
-  }
+  const sources = discoverDroppedIn(path.resolve(dir));
+  if (!json && sources.length === 0) return refuse(noFilters([dir]), json);
   const made = await mkdtemp(path.join(await realpath(os.tmpdir()), "tsproxy-test-"));
   try {
-    await writeConformance(path.resolve(dir), made);
+    await writeConformance(sources, made);
     const vitest = await startVitest("test", [...names], {
       config: false,
       root: process.cwd(),
@@ -41,6 +39,11 @@ export async function filterTest(options: FilterTestOptions): Promise<number> {
     });
     if (watch) await new Promise<void>((resolve) => vitest.onClose(resolve));
     else await vitest.close();
+    if (!json && !watch && vitest.state.getFiles().length === 0)
+      return refuse(
+        `no filter or test file in ${dir} has ${names.map((name) => `"${name}"`).join(" or ")} in its path; there: ${sources.map(({ id }) => nameOf(id)).join(", ")}`,
+        json,
+      );
   } finally {
     await rm(made, { recursive: true, force: true });
   }
@@ -70,14 +73,18 @@ function project(name: string, dir: string): TestProjectInlineConfiguration {
 }
 
 /** Writes a conformance test for each package. */
-async function writeConformance(dir: string, made: string): Promise<void> {
+async function writeConformance(sources: readonly PackageSource[], made: string): Promise<void> {
   const kinds = JSON.stringify([...SANDBOX_KINDS]);
-  for (const { id, entry, trusted } of discoverDroppedIn(dir)) {
-    const name = path.basename(id).replace(/\.[^.]*$/, "");
+  for (const { id, entry, trusted } of sources) {
+    const name = nameOf(id);
     const isApart = trusted ? "false" : `${kinds}.includes(definition.kind)`;
     const test = conformanceTest(name, entry, isApart);
     await writeFile(path.join(made, `${name}.conformance.test.js`), test);
   }
+}
+
+function nameOf(id: string): string {
+  return path.basename(id).replace(/\.[^.]*$/, "");
 }
 
 /** Code of a conformance test. `isApart`: a JavaScript expression, true if the package may live in a sandbox. */

@@ -38,6 +38,8 @@ interface LooseEnd {
   readonly newer?: boolean;
   /** True: it was a TypedStruct, which Envoy accepts with any type as long as the entry is not used. */
   readonly isStruct?: boolean;
+  /** It is the `config` of this entry, an extension's. */
+  readonly entry?: MapNode;
 }
 
 /**
@@ -128,7 +130,7 @@ export class Normaliser {
       next = entry.next;
       const name = this.descriptor.fieldName(type, entry.key);
       if (name === undefined) {
-        if (this.#isKept(type, entry)) entries.add(entry);
+        if (this.#isKept(type, node, entry)) entries.add(entry);
         continue;
       }
       const field = message.fields[name]!;
@@ -180,13 +182,13 @@ export class Normaliser {
   }
 
   /** Handles a field that the message lacks. True: it stays, since a package may take it. False: it has been reported. */
-  #isKept(type: string, { key, place, value }: Entry): boolean {
+  #isKept(type: string, node: MapNode, { key, place, value }: Entry): boolean {
     const message = this.descriptor.message(type)!;
     if (key === "package" && this.#resolved) return true;
     if (key === "config" && message.fields.typed_config?.t === ANY) {
       // The short form: an error, unless the package that `name` means takes it.
       const help = "write typed_config with its @type";
-      this.loose.set(value, { place, message: 'unknown field "config"', help });
+      this.loose.set(value, { place, message: 'unknown field "config"', help, entry: node });
       return true;
     }
     const help =

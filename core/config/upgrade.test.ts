@@ -55,6 +55,22 @@ static_resources:
 `);
 });
 
+test("leaves the short form of extensions as it is", () => {
+  const filter = (name: string) => `static_resources:
+  listeners:
+    - name: main
+      filter_chains:
+        - filters:
+            - { config: { stat_prefix: main }, name: ${name} }
+`;
+  for (const name of ["network/tcp_proxy", "hello"])
+    expect(upgrade({ file: "a.yaml", text: filter(name) })).toEqual({
+      text: filter(name),
+      from: "v3",
+      errors: [],
+    });
+});
+
 test("what it has written needs no further upgrade", () => {
   const { text } = upgrade({ file: "a.yaml", text: V2 });
   expect(upgrade({ file: "b.yaml", text: text! })).toEqual({ text, from: "v3", errors: [] });

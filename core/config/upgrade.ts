@@ -24,7 +24,7 @@ import {
 import { type ConfigText, formatOf } from "./load.ts";
 import { Normaliser } from "./normalise.ts";
 import { Registry } from "./registry.ts";
-import { eraOf, Rewriter } from "./rewrite.ts";
+import { eraOf, isEnvoyName, Rewriter } from "./rewrite.ts";
 
 export interface Upgraded {
   /** The file in v3, with its comments; undefined: it cannot be read. */
@@ -48,6 +48,9 @@ export function upgrade(input: ConfigText & { readonly file: string }): Upgraded
     allowUnknown: false,
   });
   normaliser.message("envoy.config.bootstrap.v3.Bootstrap", root);
+  // The short form of tsproxy needs no upgrade, and which package it means is not asked here.
+  for (const [value, { entry }] of normaliser.loose)
+    if (entry !== undefined && !isEnvoyName(entry.string("name"))) normaliser.loose.delete(value);
   normaliser.reportLoose();
   const text =
     format === "json"
