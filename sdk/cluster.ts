@@ -339,6 +339,8 @@ export interface PoolCallbacks {
 
 /** An exchange that waits for a connection. */
 export interface PoolHandle {
+  /** The host to which a connection is awaited; undefined: none is chosen yet. */
+  readonly host?: Host | undefined;
   cancel(): void;
 }
 

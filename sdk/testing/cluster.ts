@@ -181,12 +181,12 @@ export class TestExchange implements PoolHandle, RequestEncoder {
   paused = false;
   readonly connection = new TestConnection(500);
   readonly #callbacks: PoolCallbacks;
-  readonly #host: Host;
+  readonly host: Host;
   readonly #onEnded: () => void;
 
   constructor(callbacks: PoolCallbacks, host: Host, onEnded: () => void = () => {}) {
     this.#callbacks = callbacks;
-    this.#host = host;
+    this.host = host;
     this.#onEnded = onEnded;
   }
 
@@ -196,10 +196,10 @@ export class TestExchange implements PoolHandle, RequestEncoder {
     return this.headers.find(([n]) => n === name)?.[1];
   }
   connect(): void {
-    this.#callbacks.onPoolReady(this, this.#host, this.connection);
+    this.#callbacks.onPoolReady(this, this.host, this.connection);
   }
   fail(failure: Partial<PoolFailure>): void {
-    const host = this.#host;
+    const host = this.host;
     this.#callbacks.onPoolFailure({
       reason: "connection_failed",
       host,

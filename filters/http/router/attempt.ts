@@ -95,6 +95,11 @@ export class Attempt implements PoolCallbacks, ChainOwner {
     return !this.waiting && this.encoder === undefined;
   }
 
+  /** The host to which a connection is awaited; undefined: none is chosen yet, or the connection is there. */
+  get awaitedHost(): Host | undefined {
+    return this.#handle?.host;
+  }
+
   /**
    * Asks the cluster for a connection. `overTcp`: a TCP connection that carries bare bytes. True: the attempt waits. False: the
    * owner has been told of the outcome already, and may serve another request by now.

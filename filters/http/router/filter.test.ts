@@ -107,13 +107,15 @@ describe("an upstream that fails before it answers", () => {
     expect(after(() => p.up.last.break("connection_closed"))).toBe("503 connection termination");
     expect(after(() => p.up.last.break("remote"))).toBe("503 remote reset");
     expect(after(() => p.up.last.garbage())).toBe("502 protocol error");
+    expect(after(() => p.up.last.break("protocol_error"))).toBe("502 protocol error");
     expect(p.lines.map((line) => line.split(" ").slice(0, 3).join(" "))).toEqual([
       "503 UC upstream_reset_before_response_started{connection_termination}",
       "503 UR upstream_reset_before_response_started{remote_reset}",
       "502 UPE upstream_reset_before_response_started{protocol_error}",
+      "502 UPE upstream_reset_before_response_started{protocol_error}",
     ]);
-    expect(p.cx.stats.value("cluster.up.upstream_cx_protocol_error")).toBe(1);
-    expect(p.up.host.told).toEqual(["reset", "reset", "reset"]);
+    expect(p.cx.stats.value("cluster.up.upstream_cx_protocol_error")).toBe(2);
+    expect(p.up.host.told).toEqual(["reset", "reset", "reset", "reset"]);
   });
 
   it("gets the route's response rules on the answer", () => {

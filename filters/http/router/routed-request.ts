@@ -59,7 +59,7 @@ import {
   ofPool,
   type UpstreamFailure,
 } from "./upstream-failure.ts";
-import { noteUpstream } from "./upstream-info.ts";
+import { noteHost, noteUpstream } from "./upstream-info.ts";
 import { LoggedAttempt } from "./upstream-log.ts";
 import { WireSum } from "./wire-sum.ts";
 
@@ -223,6 +223,9 @@ export class RoutedRequest implements HttpFilter, AttemptOwner {
     const ended = this.#requestEnded;
     const attempt = this.#attempts.current;
     if (!attempt.begin(cluster, this.#context, this.#overTcp)) return;
+    // As in Envoy, a request that ends while it waits for a connection is logged with the host it waits for.
+    const host = attempt.awaitedHost;
+    if (host !== undefined) noteHost(this.#stream.info, host);
     if (!ended) responder.pauseRequest(true);
     attempt.beginFilters(this.#headers, headOnly);
   }
@@ -450,8 +453,7 @@ export class RoutedRequest implements HttpFilter, AttemptOwner {
     const { info } = this.#stream;
     const { host, reason, transportFailure } = failure;
     if (host !== undefined) {
-      info.upstreamHost = host.address;
-      info.host = host;
+      noteHost(info, host);
       this.#retries.onHostAttempted(host);
     }
     info.upstreamTransportFailure = transportFailure;
@@ -619,7 +621,8 @@ export class RoutedRequest implements HttpFilter, AttemptOwner {
     const isHttp1 = this.#stream.info.upstreamProtocol !== "HTTP/2";
     const inMessage = this.#responded && isHttp1 && !this.#tunnel && !this.#overTcp;
     const failure = ofCut(reason, inMessage);
-    if (failure === FAILURE.protocolError && reason !== "protocol_error")
+    // Over HTTP/1 it is the connection's error; HTTP/2 counts its own, and a stream alone may break the protocol there.
+    if (failure === FAILURE.protocolError && isHttp1)
       this.#charges.cluster.traffic.cxProtocolError.inc();
     this.#onFailed(attempt, failure, "");
   }

@@ -1,6 +1,12 @@
+import type { StreamInfo } from "@tsproxy/sdk";
 import { describe, expect, it } from "vitest";
 import codec from "../../codec/http1/filter.ts";
-import { proxies } from "../../network/http_connection_manager/test-proxy.ts";
+import {
+  oneHost,
+  proxies,
+  routeTo,
+  TestProxy,
+} from "../../network/http_connection_manager/test-proxy.ts";
 import router from "./filter.ts";
 
 const proxy = proxies({ codec, router });
@@ -35,6 +41,26 @@ describe("a route's limits on time", () => {
     p.cx.clock.advance(400);
     expect(c.take()).toContain("grpc-status: 14");
   });
+});
+
+it("that passes while a connection is awaited is logged with the host that it is to", () => {
+  const hosts: unknown[] = [];
+  const p = new TestProxy({ codec, router });
+  p.cx.define("access_log/hosts", {
+    kind: "access_log",
+    setup: () => ({
+      log: ({ info }: { info: StreamInfo }) => void hosts.push(info.upstreamHost),
+    }),
+  });
+  p.start({
+    access_log: [{ name: "l", package: "access_log/hosts", config: {} }],
+    route_config: oneHost(routeTo("up", { timeout: 100 })),
+  });
+  p.up.answer = "pending";
+  const c = p.connect().get("/");
+  p.cx.clock.advance(100);
+  expect(c.status()).toBe(504);
+  expect(hosts).toEqual([p.up.host.address]);
 });
 
 it("ends an exchange that takes longer than its cluster allows", () => {

@@ -1,6 +1,12 @@
 // Hot path: called for every attempt.
 import type { Connection, Host, StreamInfo } from "@tsproxy/sdk";
 
+/** Notes the host of an attempt that has no connection, or none yet. */
+export function noteHost(info: StreamInfo, host: Host): void {
+  info.upstreamHost = host.address;
+  info.host = host;
+}
+
 /** Notes an attempt's host and connection for logs. `startedAt`: when the request or attempt in `info` began, by `cx.now()`. */
 export function noteUpstream(
   info: StreamInfo,
@@ -8,8 +14,7 @@ export function noteUpstream(
   connection: Connection,
   startedAt: number,
 ): void {
-  info.upstreamHost = host.address;
-  info.host = host;
+  noteHost(info, host);
   // As in Envoy, the transport failure of an earlier attempt is forgotten.
   info.upstreamTransportFailure = "";
   info.upstreamRemoteAddress = connection.remoteAddress;

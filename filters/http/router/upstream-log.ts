@@ -16,7 +16,7 @@ import {
   type Timer,
 } from "@tsproxy/sdk";
 import type { Config } from "./config.ts";
-import { noteUpstream } from "./upstream-info.ts";
+import { noteHost, noteUpstream } from "./upstream-info.ts";
 
 /** `upstream_log` of the config: a line for every attempt, beside the connection manager's line for the request. */
 export class UpstreamLog {
@@ -127,10 +127,7 @@ export class LoggedAttempt implements LogEntry {
   onFailed(flag: string, host: Host | undefined, transportFailure: string): void {
     const { info } = this;
     this.flag(flag);
-    if (host !== undefined) {
-      info.upstreamHost = host.address;
-      info.host = host;
-    }
+    if (host !== undefined) noteHost(info, host);
     info.upstreamTransportFailure = transportFailure;
   }
 

@@ -168,7 +168,8 @@ export class ClusterManager implements Service {
           if (entry.cluster.name !== config.name) entry.cluster.onLocalChanged();
       },
       ownLocality: this.#ownLocality,
-      local: () => this.#local(),
+      // As in Envoy, the local cluster is not zone-aware itself: it is where the shares come from.
+      local: () => (config.name === this.#cx.node.localCluster ? undefined : this.#local()),
     });
     const entry: Entry = {
       cluster,

@@ -4,6 +4,7 @@ import {
   type CloseEvent,
   type Cluster,
   type ConfigError,
+  defineBalancer,
   defineCluster,
   defineTransport,
   type HostSpec,
@@ -42,6 +43,31 @@ import {
 import type { UpstreamCluster } from "./upstream-cluster.ts";
 
 beforeEach(() => useContext());
+
+it("the local cluster is not zone-aware itself, others are", () => {
+  const zone = { region: "", zone: "", sub_zone: "" };
+  const localities = {
+    type: "zone_aware",
+    routingEnabled: 100,
+    minClusterSize: 1,
+    failTrafficOnPanic: false,
+    byWeight: false,
+  } as const;
+  const choose = () => undefined;
+  const zoned = defineBalancer({
+    name: "zoned",
+    config: Type.Object({}),
+    setup: () => ({ localities, create: () => ({ choose }) }),
+  });
+  cx.define("balancer/round_robin", zoned);
+  const zones = ["a", "b"].map((name, k) =>
+    spec(`10.0.0.${k}`, { locality: { ...zone, zone: name } }),
+  );
+  cx.node = { ...cx.node, localCluster: "me", locality: { zone: "a" } };
+  start(listedCluster("me", zones), listedCluster("other", zones));
+  const seen = (name: string) => cx.stats.value(`cluster.${name}.lb_recalculate_zone_structures`);
+  expect([seen("me"), seen("other") > 0]).toEqual([0, true]);
+});
 
 describe("hosts", () => {
   it("are chosen in turn, each with connections of its own", () => {

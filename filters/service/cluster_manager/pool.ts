@@ -75,6 +75,10 @@ class PendingStream implements PoolHandle {
     this.callbacks = callbacks;
   }
 
+  get host(): UpstreamHost {
+    return this.#pool.host;
+  }
+
   cancel(): void {
     if (!this.done) this.#pool.onCancelled(this);
   }
