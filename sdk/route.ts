@@ -3,6 +3,7 @@ import type { FormatSource } from "./format.ts";
 import type { HeadMatch } from "./header-match.ts";
 import type { HeaderName, RequestHeaders, ResponseHeaders } from "./headers.ts";
 import type { StreamInfo } from "./http.ts";
+import type { ProxyHeader } from "./proxy-protocol.ts";
 import type { DescriptorMaker } from "./rate-limit.ts";
 import type { Stats } from "./stats.ts";
 
@@ -41,6 +42,14 @@ export interface VirtualCluster {
   readonly stats: Stats;
 }
 
+/** How a route ends CONNECT requests. */
+export interface Termination {
+  /** `allow_post`: it ends POST requests in the same way; their bodies are the bytes. */
+  readonly ofPost: boolean;
+  /** `proxy_protocol_config`: sent ahead of the bytes. */
+  readonly header?: ProxyHeader | undefined;
+}
+
 export interface RouteAction {
   readonly type: "route";
   /** The cluster, after weights; undefined if a cluster_header is missing. */
@@ -53,7 +62,7 @@ export interface RouteAction {
   /** Upgrades that the route turns on or off, lower case; others follow the connection manager. */
   readonly upgrades: ReadonlyMap<string, boolean>;
   /** `connect_config`: a CONNECT ends here, and its bytes go to the cluster as they are. */
-  readonly terminatesConnect?: boolean;
+  readonly termination?: Termination | undefined;
   /** Rewrites of path and host. `keepOriginals`: what was there goes into x-envoy-original-path and -host. */
   rewrite(headers: RequestHeaders, keepOriginals?: boolean): void;
   readonly autoHostRewrite: boolean;

@@ -32,13 +32,16 @@ const tunnel = (name: string, tunneling_config: Json) => {
 
 beforeAll(async () => {
   echo = await tcpUpstream((socket) => socket.pipe(socket));
-  const route = (hop: string) => ({
-    match: { connect_matcher: {}, headers: [{ name: "x-hop", string_match: { exact: hop } }] },
-    route: {
-      cluster: "echo",
-      upgrade_configs: [{ upgrade_type: "CONNECT", connect_config: {} }],
-    },
+  const ending = (connect_config: Json) => ({
+    cluster: "echo",
+    upgrade_configs: [{ upgrade_type: "CONNECT", connect_config }],
   });
+  const route = (hop: string, connect_config: Json = {}) => ({
+    match: { connect_matcher: {}, headers: [{ name: "x-hop", string_match: { exact: hop } }] },
+    route: ending(connect_config),
+  });
+  const posts = { match: { prefix: "/" }, route: ending({ allow_post: true }) };
+  const named = route("named", { proxy_protocol_config: { version: "V1" } });
   const options = {
     access_log: [
       accessLog(log, "%UPSTREAM_WIRE_BYTES_SENT% %UPSTREAM_WIRE_BYTES_RECEIVED% %REQ(X-HOP)%\n"),
@@ -49,7 +52,7 @@ beforeAll(async () => {
   inner = await Proxy.start({
     args: ["--file-flush-interval-msec", "100"],
     config: bootstrap(
-      [listener("connect", http([route("one"), route("two")], options))],
+      [listener("connect", http([route("one"), route("two"), named, posts], options))],
       [cluster("echo", [echo.port])],
     ),
   });
@@ -93,6 +96,27 @@ test.each(["one", "two"])("carries a connection through CONNECT: %s", async (nam
     (lines) => lines.includes(`300007 300007 ${name}\n`),
     "the bytes in the log",
   );
+});
+
+test("carries the body of a POST as bare bytes where the route allows it", async () => {
+  const client = await RawClient.connect(inner.port("connect"));
+  client.send("POST /any HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n4\r\nping\r\n");
+  await client.until(({ text }) => text.endsWith("4\r\nping\r\n"));
+  client.send("0\r\n\r\n");
+  await client.until(({ text }) => text.endsWith("0\r\n\r\n"));
+  expect(client.text).toMatch(/^HTTP\/1\.1 200 OK\r\n/);
+  client.destroy();
+});
+
+test("sends a PROXY header that names the client ahead of the bytes of a CONNECT", async () => {
+  const client = await RawClient.connect(inner.port("connect"));
+  client.send("CONNECT a:1 HTTP/1.1\r\nhost: a:1\r\nx-hop: named\r\n\r\nping");
+  await client.until(({ text }) => text.endsWith("ping"));
+  const port = inner.port("connect");
+  expect(client.text).toMatch(
+    new RegExp(`\r\n\r\nPROXY TCP4 127\\.0\\.0\\.1 127\\.0\\.0\\.1 \\d+ ${port}\r\nping$`),
+  );
+  client.destroy();
 });
 
 test("ends the client's connection when the other proxy has no route", async () => {

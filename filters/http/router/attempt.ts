@@ -101,10 +101,10 @@ export class Attempt implements PoolCallbacks, ChainOwner {
   }
 
   /**
-   * Asks the cluster for a connection. `overTcp`: a TCP connection that carries bare bytes. True: the attempt waits. False: the
+   * Asks the cluster for a connection. `tcpHeader`: a TCP connection that carries bare bytes after these. True: the attempt waits. False: the
    * owner has been told of the outcome already, and may serve another request by now.
    */
-  begin(cluster: Cluster, context: BalancerContext, overTcp = false): boolean {
+  begin(cluster: Cluster, context: BalancerContext, tcpHeader?: Uint8Array): boolean {
     this.host = undefined;
     this.waiting = true;
     this.hedged = this.slow = false;
@@ -114,9 +114,10 @@ export class Attempt implements PoolCallbacks, ChainOwner {
     const { tracks } = cluster;
     if (tracks !== undefined) this.tracked = this.#owner.trackAttempt(cluster, tracks);
     this.#chain = this.#owner.upstreamChain(this, cluster);
-    const handle = overTcp
-      ? TcpStream.open(cluster, this, context)
-      : cluster.newStream(this, context);
+    const handle =
+      tcpHeader === undefined
+        ? cluster.newStream(this, context)
+        : TcpStream.open(cluster, this, context, tcpHeader);
     if (handle === undefined) return false;
     this.#handle = handle;
     return true;

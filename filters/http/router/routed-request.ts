@@ -20,6 +20,7 @@ import {
   type Route,
   type RouteAction,
   type RoutePolicies,
+  type Termination,
   type Timer,
   type TrackedStats,
   WISH,
@@ -102,8 +103,8 @@ export class RoutedRequest implements HttpFilter, AttemptOwner {
   #cluster: Cluster | undefined = undefined;
   /** An interim response was passed on. */
   #hasInformed = false;
-  /** A CONNECT that this proxy terminates. */
-  #overTcp = false;
+  /** A CONNECT (or POST) that this proxy terminates, and how. */
+  #termination: Termination | undefined = undefined;
   #context: BalancerContext = NOTHING_TO_CHOOSE_BY;
   #upgrade = "";
   /** gRPC: the host is judged only when the trailers come. */
@@ -139,7 +140,8 @@ export class RoutedRequest implements HttpFilter, AttemptOwner {
     this.#action = undefined;
     this.#policies = undefined;
     this.#cluster = undefined;
-    this.#overTcp = this.#hasInformed = false;
+    this.#termination = undefined;
+    this.#hasInformed = false;
     this.#context = stream.info.protocol === "HTTP/2" ? FROM_HTTP2 : NOTHING_TO_CHOOSE_BY;
     this.#tunnel = this.#full = this.#responded = this.#deferred = false;
     this.#requestEnded = this.#sent = this.#keepsBody = false;
@@ -198,7 +200,9 @@ export class RoutedRequest implements HttpFilter, AttemptOwner {
     this.#charges.internal = headers.has(INTERNAL);
     if (this.#turnsAway(cluster)) return;
     this.#action = action;
-    this.#overTcp = action.terminatesConnect === true && headers.method === "CONNECT";
+    const { termination } = action;
+    const ends = headers.method === "CONNECT" || (termination?.ofPost && headers.method === "POST");
+    this.#termination = ends ? termination : undefined;
     this.#policies = action.policies;
     // Before the route edits the headers, which may contain the number of attempts.
     this.#retries.next();
@@ -222,12 +226,19 @@ export class RoutedRequest implements HttpFilter, AttemptOwner {
     const { responder } = this.#stream;
     const ended = this.#requestEnded;
     const attempt = this.#attempts.current;
-    if (!attempt.begin(cluster, this.#context, this.#overTcp)) return;
+    if (!attempt.begin(cluster, this.#context, this.#tcpHeader())) return;
     // As in Envoy, a request that ends while it waits for a connection is logged with the host it waits for.
     const host = attempt.awaitedHost;
     if (host !== undefined) noteHost(this.#stream.info, host);
     if (!ended) responder.pauseRequest(true);
     attempt.beginFilters(this.#headers, headOnly);
+  }
+
+  /** What a TCP connection to the upstream begins with; undefined: the exchange is one of HTTP. */
+  #tcpHeader(): Uint8Array | undefined {
+    if (this.#termination === undefined) return undefined;
+    const { downstreamConnection: client } = this.#stream;
+    return client === undefined ? EMPTY : (this.#termination.header?.of(client) ?? EMPTY);
   }
 
   /** Answers a request that the cluster's maintenance mode or `drop_overloads` turns away. True: this one is. */
@@ -422,7 +433,8 @@ export class RoutedRequest implements HttpFilter, AttemptOwner {
     noteUpstream(info, host, connection, startedAt);
     const before = info.upstreamWire;
     info.upstreamWire = before === undefined ? encoder : new WireSum(before, encoder);
-    info.upstreamProtocol = this.#overTcp ? undefined : (encoder.protocol ?? "HTTP/1.1");
+    info.upstreamProtocol =
+      this.#termination === undefined ? (encoder.protocol ?? "HTTP/1.1") : undefined;
     const now = this.#router.cx.now();
     info.upstreamTxBegin = now - startedAt;
     info.upstreamPoolReady = now - attempt.begunAt;
@@ -619,7 +631,8 @@ export class RoutedRequest implements HttpFilter, AttemptOwner {
 
   onCut(attempt: Attempt, reason: ResetReason): void {
     const isHttp1 = this.#stream.info.upstreamProtocol !== "HTTP/2";
-    const inMessage = this.#responded && isHttp1 && !this.#tunnel && !this.#overTcp;
+    const inMessage =
+      this.#responded && isHttp1 && !this.#tunnel && this.#termination === undefined;
     const failure = ofCut(reason, inMessage);
     // Over HTTP/1 it is the connection's error; HTTP/2 counts its own, and a stream alone may break the protocol there.
     if (failure === FAILURE.protocolError && isHttp1)

@@ -16,7 +16,7 @@ import {
 const NOTHING = new Uint8Array(0);
 
 /**
- * A CONNECT that this proxy terminates (`connect_config`): a TCP connection to the cluster instead of an HTTP exchange. The 200
+ * A CONNECT or POST that this proxy terminates (`connect_config`): a TCP connection to the cluster instead of an HTTP exchange. The 200
  * is made here; after it, bytes pass both ways, and either side may close its half.
  *
  *   connecting ──connected──> open ──FIN of the upstream──> its half is over ──> closed
@@ -24,6 +24,7 @@ const NOTHING = new Uint8Array(0);
  */
 export class TcpStream implements ConnectionHandler, RequestEncoder, PoolHandle {
   readonly #callbacks: PoolCallbacks;
+  readonly #header: Uint8Array;
   #connection!: Connection;
   #host!: Host;
   /** Closed, failed or reset: no callback follows. */
@@ -34,17 +35,19 @@ export class TcpStream implements ConnectionHandler, RequestEncoder, PoolHandle 
   wireReceived = 0;
   wireSent = 0;
 
-  private constructor(callbacks: PoolCallbacks) {
+  private constructor(callbacks: PoolCallbacks, header: Uint8Array) {
     this.#callbacks = callbacks;
+    this.#header = header;
   }
 
-  /** Connects, like `Cluster.newStream`. Undefined: no connection was begun, and `onPoolFailure` has been called. */
+  /** Connects, like `Cluster.newStream`. `header` is sent ahead of all bytes. Undefined: no connection was begun, and `onPoolFailure` has been called. */
   static open(
     cluster: Cluster,
     callbacks: PoolCallbacks,
     context: BalancerContext,
+    header: Uint8Array,
   ): PoolHandle | undefined {
-    const stream = new TcpStream(callbacks);
+    const stream = new TcpStream(callbacks, header);
     const opened = cluster.connect(stream, context);
     if (typeof opened === "string") {
       stream.#over = true;
@@ -111,6 +114,7 @@ export class TcpStream implements ConnectionHandler, RequestEncoder, PoolHandle 
 
   encodeHeaders(_headers: RequestHeaders, endStream: boolean): void {
     const { decoder } = this.#callbacks;
+    if (this.#header.length > 0) this.#connection.write(this.#header, 0, this.#header.length);
     decoder.responseHeaders.reset();
     decoder.responseHeaders.status = 200;
     decoder.onResponseHeaders(false);

@@ -4,10 +4,12 @@ import {
   type HeaderName,
   headerName,
   nameOf,
+  ProxyHeader,
   type RequestHeaders,
   type RouteAction,
   type RoutePolicies,
   type SetupContext,
+  type Termination,
   wireText,
 } from "@tsproxy/sdk";
 import { compilePathRewrite, type PathRewrite, rewritePath } from "./redirect.ts";
@@ -24,13 +26,25 @@ const FORWARDED_HOST = headerName("x-forwarded-host");
 
 const NO_UPGRADES: ReadonlyMap<string, boolean> = new Map();
 
+function terminationOf(upgrades: RouteActionConfig["upgrade_configs"]): Termination | undefined {
+  const at = upgrades.findIndex(
+    ({ upgrade_type, connect_config }) =>
+      connect_config !== undefined && upgrade_type.toLowerCase() === "connect",
+  );
+  const config = upgrades[at]?.connect_config;
+  if (config === undefined) return undefined;
+  const { allow_post, proxy_protocol_config: header } = config;
+  const place = `upgrade_configs[${at}].connect_config.proxy_protocol_config`;
+  return { ofPost: allow_post, header: header && new ProxyHeader(header, place) };
+}
+
 /** What the clusters of one RouteAction share. */
 class Forwarding {
   readonly clusterNotFoundStatus: number;
   readonly timeoutMs: number;
   readonly idleTimeoutMs: number | undefined;
   readonly upgrades: ReadonlyMap<string, boolean>;
-  readonly terminatesConnect: boolean;
+  readonly termination: Termination | undefined;
   readonly autoHostRewrite: boolean;
   readonly policies: RoutePolicies | undefined;
   readonly #path: PathRewrite | undefined;
@@ -47,10 +61,7 @@ class Forwarding {
     this.timeoutMs = config.timeout;
     this.idleTimeoutMs = config.idle_timeout;
     const { upgrade_configs: upgrades } = config;
-    this.terminatesConnect = upgrades.some(
-      ({ upgrade_type, connect_config }) =>
-        connect_config !== undefined && upgrade_type.toLowerCase() === "connect",
-    );
+    this.termination = terminationOf(upgrades);
     this.upgrades =
       upgrades.length === 0
         ? NO_UPGRADES
@@ -106,8 +117,8 @@ export class ForwardAction implements RouteAction {
   get idleTimeoutMs(): number | undefined {
     return this.#forwarding.idleTimeoutMs;
   }
-  get terminatesConnect(): boolean {
-    return this.#forwarding.terminatesConnect;
+  get termination(): Termination | undefined {
+    return this.#forwarding.termination;
   }
   get upgrades(): ReadonlyMap<string, boolean> {
     return this.#forwarding.upgrades;

@@ -9,6 +9,7 @@ import {
   LateList,
   MatcherOf,
   MetadataMatcher,
+  ProxyProtocolConfig,
   QueryParameterMatcher,
   RateLimit,
   RegexRewrite,
@@ -117,7 +118,12 @@ const RouteActionConfig = Type.Object({
     Type.Object({
       upgrade_type: Type.String({ minLength: 1 }),
       enabled: Type.Boolean({ default: true }),
-      connect_config: Type.Optional(Type.Object({})),
+      connect_config: Type.Optional(
+        Type.Object({
+          allow_post: Type.Boolean({ default: false }),
+          proxy_protocol_config: Type.Optional(ProxyProtocolConfig),
+        }),
+      ),
     }),
     { default: [] },
   ),

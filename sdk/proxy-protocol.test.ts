@@ -1,6 +1,5 @@
-import { passedTlvs } from "@tsproxy/sdk";
 import { expect, test } from "vitest";
-import { headerV1, headerV2, joinedTlvs } from "./filter.ts";
+import { headerV1, headerV2, joinedTlvs, passedTlvs } from "./proxy-protocol.ts";
 
 const client = { ip: "10.1.2.3", port: 8080 };
 const server = { ip: "192.0.2.1", port: 80 };
