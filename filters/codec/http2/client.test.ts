@@ -39,7 +39,9 @@ function open(h2: Parameters<typeof http2Options>[0] = {}) {
   };
   const ask = (method = "GET", endStream = true, upgrade = "") => {
     const encoder = codec.newStream(events);
-    encoder.encodeHeaders(requestHeaders(method, "/p", "host", "a"), endStream, upgrade);
+    const asks = upgrade === "" ? [] : ["upgrade", upgrade];
+    const headers = requestHeaders(method, "/p", "host", "a", ...asks);
+    encoder.encodeHeaders(headers, endStream, upgrade.toLowerCase());
     return encoder;
   };
   return { cx, connection, events, codec, send, take, ask, capacities };
@@ -114,13 +116,29 @@ describe("an answer", () => {
     }
   });
 
-  it("to an upgrade is 101 for those who asked", () => {
+  it("to an upgrade is 101 for those who asked, in their letters", () => {
     const { send, events, take, ask } = ready();
-    ask("GET", false, "websocket");
+    ask("GET", false, "WebSocket");
     const [request] = take();
     expect(request!.flags).toBe(FLAG.END_HEADERS);
     send(head(1, FLAG.END_HEADERS));
-    expect(events.take()).toEqual(["head 101 [upgrade: websocket, connection: upgrade]"]);
+    expect(events.take()).toEqual(["head 101 [upgrade: WebSocket, connection: upgrade]"]);
+  });
+
+  it("with a content-length opens a tunnel without an end", () => {
+    for (const [method, upgrade] of [
+      ["GET", "websocket"],
+      ["CONNECT", ""],
+    ] as const) {
+      const { send, events, ask, take } = ready();
+      ask(method, false, upgrade);
+      send(head(1, FLAG.END_HEADERS, OK + literal("content-length", "2")));
+      events.take();
+      take();
+      send(frame(TYPE.DATA, 0, 1, "more"));
+      expect(events.take()).toEqual(["body more"]);
+      expect(framesText(take())).toEqual([]);
+    }
   });
 });
 

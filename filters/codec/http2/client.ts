@@ -7,6 +7,7 @@ import {
   type CodecOptions,
   type Connection,
   type HeaderMap,
+  headerName,
   http2Options,
   NAME_ID,
   type RequestEncoder,
@@ -26,6 +27,7 @@ const MAX_INFORMATIONAL = 100;
 /** Stream ids end at 2^31 - 1 (RFC 9113 §5.1.1); the connection is retired well before. */
 const LAST_USED_ID = 0x4000_0000;
 const LENGTH_BIT = 1 << NAME_ID.CONTENT_LENGTH;
+const UPGRADE = headerName("upgrade");
 
 export class Http2Client implements ClientCodec, Side {
   readonly isServer = false;
@@ -180,6 +182,8 @@ class ClientStream extends Stream implements RequestEncoder {
   informational = 0;
   readonly #client: Http2Client;
   #isHead = false;
+  /** A CONNECT, also an extended one. */
+  #asksTunnel = false;
   #upgrade = "";
 
   constructor(client: Http2Client, decoder: ResponseDecoder) {
@@ -194,13 +198,15 @@ class ClientStream extends Stream implements RequestEncoder {
     this.headSent = true;
     this.sendWindow = session.peerWindow;
     this.#client.open(this);
-    this.#upgrade = upgrade;
+    // In the client's own letters.
+    this.#upgrade = upgrade === "" ? "" : (headers.get(UPGRADE) ?? upgrade);
     const { method } = headers;
     this.#isHead = method === "HEAD";
     const isConnect = method === "CONNECT" && upgrade === "";
+    this.#asksTunnel = isConnect || upgrade !== "";
     const at = session.beginHead();
-    session.encoder.requestLine(headers, isConnect, upgrade);
-    session.encoder.fields(headers, isConnect || upgrade !== "" ? SKIPPED | LENGTH_BIT : SKIPPED);
+    session.encoder.requestLine(headers, isConnect, this.#upgrade);
+    session.encoder.fields(headers, this.#asksTunnel ? SKIPPED | LENGTH_BIT : SKIPPED);
     // A request for an upgrade never has END_STREAM, as the tunnel's bytes follow.
     const ends = endStream && upgrade === "";
     if (endStream) this.sendEnded = ends;
@@ -213,7 +219,9 @@ class ClientStream extends Stream implements RequestEncoder {
     const headers = decoder.responseHeaders;
     this.headReceived = true;
     const bodiless = this.#isHead || headers.status === 304 || headers.status === 204;
-    this.contentLeft = bodiless ? 0 : contentLength;
+    // RFC 9110 §8.6: a content-length says nothing of a tunnel's bytes.
+    const tunnels = this.#asksTunnel && headers.status >= 200 && headers.status < 300;
+    this.contentLeft = tunnels ? -1 : bodiless ? 0 : contentLength;
     if (endStream && this.contentLeft > 0) {
       session.onMalformed(this);
       return;

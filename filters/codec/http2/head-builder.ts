@@ -46,11 +46,11 @@ const HOST_HASH = headerName("host").hash;
 const UPGRADE_HASH = headerName("upgrade").hash;
 const CONNECTION_HASH = headerName("connection").hash;
 
+const ALPHANUMERIC = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
 /** 1 for bytes of an authority: reg-name, IP literal, port (RFC 3986 §3.2), without user information (RFC 9113 §8.3.1). */
-const authorityByte = new Uint8Array(256);
-for (const char of "!$&'()*+,;=-._~%[]:0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ") {
-  authorityByte[char.charCodeAt(0)] = 1;
-}
+const authorityByte = bytesOf(`!$&'()*+,;=-._~%[]:${ALPHANUMERIC}`);
+/** 1 for bytes of a scheme (RFC 3986 §3.1). */
+const schemeByte = bytesOf(`+-.${ALPHANUMERIC}`);
 
 /**
  * Fills a HeaderMap from the fields of one header block. Layout of a head in the arena:
@@ -380,6 +380,14 @@ export class HeadBuilder {
       if (!hasAuthority || end[PSEUDO.PATH]! >= 0 || end[PSEUDO.SCHEME]! >= 0) this.#refuse();
       return;
     }
+    if (
+      !isScheme(
+        memory,
+        this.#start + this.#pseudoAt[PSEUDO.SCHEME]!,
+        this.#start + end[PSEUDO.SCHEME]!,
+      )
+    )
+      this.#refuse(FAULT.BAD_FIELD);
     if (!hasMethod || end[PSEUDO.SCHEME]! < 0 || end[PSEUDO.PATH]! < 0) this.#refuse();
     if (!hasAuthority && this.#hosts === 0) this.#refuse();
     if (this.fault !== FAULT.NONE) return;
@@ -450,6 +458,18 @@ const CRUMB = latin1Encode("; ");
 function isToken(memory: Uint8Array, at: number, end: number): boolean {
   for (let k = at; k < end; k++) if (tokenByte[memory[k]!] === 0) return false;
   return end > at;
+}
+
+/** A table with 1 at each of these bytes. */
+function bytesOf(chars: string): Uint8Array {
+  const table = new Uint8Array(256);
+  for (const char of chars) table[char.charCodeAt(0)] = 1;
+  return table;
+}
+
+function isScheme(memory: Uint8Array, at: number, end: number): boolean {
+  for (let k = at; k < end; k++) if (schemeByte[memory[k]!] === 0) return false;
+  return true;
 }
 
 function isAuthority(memory: Uint8Array, at: number, end: number): boolean {

@@ -156,6 +156,7 @@ describe("a request", () => {
       [GET + literal("X", "1"), field],
       [GET + literal("x", "a\nb"), field],
       ["\x82\x86\x84\x01\x03a@b", field],
+      [`\x82\x84${literal(":scheme", "a b")}${literal(":authority", "a")}`, field],
       ["\x82\x86\x84\x01\x00", field],
       [GET + literal("content-length", "x"), field],
       [path("noslash"), message],
