@@ -56,6 +56,11 @@ test("the config of a filter is that of its package, by name or by type", () => 
   expect(errors(listener(typed(bad)))).not.toEqual([]);
 });
 
+test("the mode of a socket file may be octal, which editors read as decimal", () => {
+  const text = "static_resources: {listeners: [{address: {pipe: {path: /a, mode: 0777}}}]}";
+  expect(errors(parse(text))).toEqual([]);
+});
+
 /** Paths of fields that no map there may have. */
 const unknown = (config: unknown) =>
   validate(config)

@@ -74,7 +74,7 @@ class SchemaWriter {
   #fields(schema: Schema, owner: string): Json {
     const out: Json = {};
     for (const [key, value] of Object.entries(schema)) {
-      if (key === "required" || key === "late") continue;
+      if (key === "required" || key === "late" || key === "octal") continue;
       if (key === "properties" || key === "patternProperties")
         out[key] = mapped(value as Record<string, Schema>, (inner) => this.#convert(inner, owner));
       else if (key === "items" || (key === "additionalProperties" && typeof value === "object"))
@@ -94,6 +94,8 @@ class SchemaWriter {
       (name) => properties[name]?.default === undefined,
     );
     if (required.length > 0) out.required = required;
+    // Editors read 0600 as YAML 1.2 does: six hundred.
+    if (schema.octal === true) out.maximum = Number(schema.maximum!.toString(8));
     return out;
   }
 

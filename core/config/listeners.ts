@@ -26,7 +26,7 @@ const Address = Type.Object({
   pipe: Type.Optional(
     Type.Object({
       path: Type.String({ minLength: 1 }),
-      mode: UInt32({ default: 0, maximum: 511 }),
+      mode: Type.Integer({ default: 0, minimum: 0, maximum: 0o777, octal: true }),
     }),
   ),
   // Refused, with the advice to write internal_listener instead.

@@ -57,6 +57,8 @@ export interface Schema {
    * left out.
    */
   readonly preference?: boolean;
+  /** Core's own: a number that is mostly written in octal, as 0600. */
+  readonly octal?: boolean;
   /** Core's own: the section of the bootstrap that this package owns. */
   readonly section?: string;
   readonly default?: unknown;
