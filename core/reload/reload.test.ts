@@ -1,195 +1,21 @@
 import { execFileSync } from "node:child_process";
 import fs from "node:fs";
-import os from "node:os";
 import path from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
-import { afterAll, afterEach, beforeAll, expect, test, vi } from "vitest";
+import { afterAll, afterEach, beforeAll, expect, test } from "vitest";
 import { hasGit } from "../../test/programs.ts";
 import type { Change } from "../fleet.ts";
-import { logTo } from "../logs/log.ts";
-import { Describer } from "../packages/describe.ts";
 import { textOf } from "../packages/module-code.ts";
-import { bundlePreludes } from "../packages/preludes.ts";
-import type { ListenerConfig, ModuleSource, Refusal } from "../protocol.ts";
-import type { RehearsalStage } from "./rehearsal.ts";
-import { Reload, type Serving, StartError } from "./reload.ts";
+import { StartError } from "./reload.ts";
+import { filter, Worlds, yaml } from "./test-world.ts";
 
-/** Everything that a change brings, when it was committed; and the code and config that then serve. */
-class FakeServing implements Serving, RehearsalStage {
-  readonly modules = new Map<string, ModuleSource>();
-  readonly commits: Change[] = [];
-  refuse: (change: Change) => Refusal[];
-  onCommit: (change: Change) => void = () => {};
-  #pending: Change | undefined;
-  #waiting: (() => void)[] = [];
-
-  constructor(refuse: (change: Change) => Refusal[] = () => []) {
-    this.refuse = refuse;
-  }
-  async prepare(change: Change) {
-    this.#pending = change;
-    return this.refuse(change);
-  }
-  async commit(generation: number) {
-    const change = this.#pending!;
-    if (change.generation !== generation) throw new Error("committed what was not prepared");
-    for (const module of change.modules) this.modules.set(module.package, module);
-    for (const name of change.removed) this.modules.delete(name);
-    this.commits.push(change);
-    this.onCommit(change);
-    this.changed();
-  }
-  async abort() {
-    this.#pending = undefined;
-  }
-  async check() {
-    return [];
-  }
-  async listen() {
-    return [];
-  }
-  serviceListeners() {
-    return [];
-  }
-  async extend() {
-    return [];
-  }
-  changed() {
-    for (const wake of this.#waiting.splice(0)) wake();
-  }
-  get listeners(): readonly ListenerConfig[] {
-    return this.commits.findLast((change) => change.config)!.config!.listeners;
-  }
-  code(name: string): string {
-    const module = this.modules.get(name);
-    return module === undefined ? "" : textOf(module);
-  }
-  /** Settles as soon as it holds; fails after two minutes, for a machine that is busy with something else. */
-  async until(what: string, holds: () => boolean): Promise<void> {
-    const deadline = Date.now() + 120_000;
-    while (!holds()) {
-      if (Date.now() > deadline) throw new Error(`still not so: ${what}`);
-      await Promise.race([
-        new Promise<void>((resolve) => this.#waiting.push(resolve)),
-        delay(5_000),
-      ]);
-    }
-  }
-}
-
-class World {
-  readonly root = fs.mkdtempSync(path.join(os.tmpdir(), "reload-"));
-  readonly filters = path.join(this.root, "filters");
-  readonly config = path.join(this.root, "front.yaml");
-  readonly shipped = path.join(this.root, "shipped");
-  readonly lines: string[] = [];
-  readonly serving: FakeServing;
-  readonly canary: FakeServing;
-  readonly reload: Reload;
-
-  constructor(options: { canary?: (change: Change) => Refusal[]; filters?: string } = {}) {
-    this.serving = new FakeServing();
-    this.canary = new FakeServing(options.canary);
-    fs.mkdirSync(this.filters);
-    fs.mkdirSync(path.join(this.shipped, "network/end"), { recursive: true });
-    fs.writeFileSync(
-      path.join(this.shipped, "network/end/filter.ts"),
-      filter("envoy.filters.network.end", "end", true),
-    );
-    fs.writeFileSync(this.config, yaml("shout"));
-    const sink = {
-      write: (line: string) => {
-        this.lines.push(JSON.parse(line).msg);
-        this.serving.changed();
-      },
-    };
-    this.reload = new Reload({
-      configFile: this.config,
-      shippedRoot: this.shipped,
-      droppedIn: [options.filters ?? this.filters],
-      trusted: [],
-      strict: false,
-      node: { id: "", cluster: "" },
-      describer,
-      canary: this.canary,
-      serving: this.serving,
-      log: logTo(sink, { level: "info", components: {}, escaped: false }),
-    });
-    worlds.push(this);
-  }
-  file(name: string): string {
-    return path.join(this.filters, name);
-  }
-  async start(): Promise<void> {
-    await this.reload.start();
-    this.reload.watch();
-  }
-  serves(marker: string, name = "network/shout"): Promise<void> {
-    return this.serving.until(`${name} serves ${marker}`, () =>
-      this.serving.code(name).includes(`"${marker}"`),
-    );
-  }
-  says(words: string): Promise<void> {
-    return this.serving.until(`the log says ${words}\n${this.lines.join("\n")}`, () =>
-      this.lines.some((line) => line.includes(words)),
-    );
-  }
-  get refusals(): string[] {
-    return this.lines.filter(
-      (line) =>
-        line.includes("stays at generation") ||
-        line.includes("cannot be used") ||
-        line.includes("goes on"),
-    );
-  }
-}
-
-let describer: Describer;
-const worlds: World[] = [];
-beforeAll(async () => {
-  describer = new Describer(await bundlePreludes());
-});
-afterEach(async () => {
-  for (const { reload, root } of worlds.splice(0)) {
-    await reload.close();
-    fs.rmSync(root, { recursive: true });
-  }
-});
-afterAll(() => describer.dispose());
-
-function filter(name: string, marker: string, terminal = false): string {
-  return `import { defineNetworkFilter, Type } from "@tsproxy/sdk";
-export default defineNetworkFilter({
-  name: "${name}",
-  terminal: ${terminal},
-  config: Type.Object({ word: Type.Optional(Type.String()) }),
-  setup: () => ({ create: () => ({ marker: "${marker}" }) }),
-});
-`;
-}
-
-function yaml(name: string, port = 10000): string {
-  return `static_resources:
-  listeners:
-  - name: main
-    address: { socket_address: { address: 127.0.0.1, port_value: ${port} } }
-    filter_chains:
-    - filters:
-      - name: ${name}
-        config: { word: hello }
-      - name: network/end
-`;
-}
-
-async function started(options: ConstructorParameters<typeof World>[0] = {}): Promise<World> {
-  const world = new World(options);
-  fs.writeFileSync(world.file("shout.ts"), filter("shout", "v1"));
-  await world.start();
-  return world;
-}
+const worlds = new Worlds();
+beforeAll(() => worlds.begin());
+afterEach(() => worlds.clear());
+afterAll(() => worlds.end());
 
 test("starts with every package and the config in one generation", async () => {
-  const world = await started();
+  const world = await worlds.started();
   expect(world.serving.commits).toHaveLength(1);
   expect([...world.serving.modules.keys()].sort()).toEqual(["network/end", "network/shout"]);
   expect(world.serving.modules.get("network/end")?.group).toBe("builtin");
@@ -201,7 +27,7 @@ test("starts with every package and the config in one generation", async () => {
 });
 
 test("does not start when the config names a filter whose code is broken, and says both", async () => {
-  const world = new World();
+  const world = worlds.open();
   fs.writeFileSync(world.file("shout.ts"), "export default (");
   const error: StartError = await world.start().then(
     () => expect.unreachable(),
@@ -213,21 +39,21 @@ test("does not start when the config names a filter whose code is broken, and sa
 });
 
 test("takes up a write in place", async () => {
-  const world = await started();
+  const world = await worlds.started();
   fs.writeFileSync(world.file("shout.ts"), filter("shout", "v2"));
   await world.serves("v2");
   await world.says("reloaded network/shout (generation 2) in ");
 });
 
 test("takes up a rename over the file", async () => {
-  const world = await started();
+  const world = await worlds.started();
   fs.writeFileSync(world.file(".shout.ts.tmp"), filter("shout", "v2"));
   fs.renameSync(world.file(".shout.ts.tmp"), world.file("shout.ts"));
   await world.serves("v2");
 });
 
 test("takes up an unlink and a create, and does not take the package away in between", async () => {
-  const world = await started();
+  const world = await worlds.started();
   fs.unlinkSync(world.file("shout.ts"));
   await delay(20);
   fs.writeFileSync(world.file("shout.ts"), filter("shout", "v2"));
@@ -237,7 +63,7 @@ test("takes up an unlink and a create, and does not take the package away in bet
 });
 
 test("takes up a file that was truncated and written 20 ms later, without a word about the empty one", async () => {
-  const world = await started();
+  const world = await worlds.started();
   const handle = fs.openSync(world.file("shout.ts"), "w");
   await delay(20);
   fs.writeSync(handle, filter("shout", "v2"));
@@ -247,7 +73,7 @@ test("takes up a file that was truncated and written 20 ms later, without a word
 });
 
 test("ends with the second of two saves 30 ms apart", async () => {
-  const world = await started();
+  const world = await worlds.started();
   fs.writeFileSync(world.file("shout.ts"), filter("shout", "v2"));
   await delay(30);
   fs.writeFileSync(world.file("shout.ts"), filter("shout", "v3"));
@@ -259,7 +85,7 @@ test("ends with the second of two saves 30 ms apart", async () => {
 });
 
 test.skipIf(!hasGit)("takes up a checkout of fifty files", async () => {
-  const world = new World();
+  const world = worlds.open();
   const git = (...args: string[]) =>
     execFileSync(
       "git",
@@ -309,7 +135,7 @@ test.skipIf(!hasGit)("takes up a checkout of fifty files", async () => {
 });
 
 test("takes up a swapped ..data link, whether the old target goes or stays", async () => {
-  const world = new World();
+  const world = worlds.open();
   const mount = path.join(world.root, "mount");
   const version = (n: number) => {
     fs.mkdirSync(path.join(mount, `..v${n}`), { recursive: true });
@@ -340,7 +166,7 @@ test("takes up a swapped ..data link, whether the old target goes or stays", asy
 });
 
 test("ends with the last of many saves of every kind, in whatever order they come", async () => {
-  const world = await started();
+  const world = await worlds.started();
   const file = world.file("shout.ts");
   const kinds: ((text: string) => unknown)[] = [
     (text) => fs.writeFileSync(file, text),
@@ -384,7 +210,7 @@ test("ends with the last of many saves of every kind, in whatever order they com
 });
 
 test("keeps serving what it has when a save does not parse, says so once with the place, and recovers", async () => {
-  const world = await started();
+  const world = await worlds.started();
   fs.writeFileSync(world.file("shout.ts"), "const a = 1;\nconst = 2;\n");
   await world.says("stays at generation 1");
   expect(world.refusals).toHaveLength(1);
@@ -403,7 +229,7 @@ test("keeps serving what it has when a save does not parse, says so once with th
 });
 
 test("serves a package with a hook that nothing calls, and warns of its line", async () => {
-  const world = await started();
+  const world = await worlds.started();
   const misspelt = filter("shout", "v2").replace("marker:", "onDate() {}, marker:");
   fs.writeFileSync(world.file("shout.ts"), misspelt);
   await world.serves("v2");
@@ -413,7 +239,7 @@ test("serves a package with a hook that nothing calls, and warns of its line", a
 });
 
 test("goes back to nothing to do when a bad save is undone", async () => {
-  const world = await started();
+  const world = await worlds.started();
   fs.writeFileSync(world.file("shout.ts"), "(");
   await world.says("stays at generation 1");
   fs.writeFileSync(world.file("shout.ts"), filter("shout", "v1"));
@@ -424,7 +250,7 @@ test("goes back to nothing to do when a bad save is undone", async () => {
 });
 
 test("commits nothing when the canary refuses, and reports the line of the code that threw", async () => {
-  const world = await started({
+  const world = await worlds.started({
     canary: (change) => {
       const bad = change.modules.find((module) => textOf(module).includes('"bad"'));
       if (bad === undefined) return [];
@@ -450,7 +276,7 @@ test("commits nothing when the canary refuses, and reports the line of the code 
 });
 
 test("takes a good package up although another one that was saved with it is refused", async () => {
-  const world = await started({
+  const world = await worlds.started({
     canary: (change) =>
       change.modules
         .filter((module) => textOf(module).includes('"bad"'))
@@ -471,7 +297,7 @@ test("takes a good package up although another one that was saved with it is ref
 
 test("sets code up once that an isolate was stopped in, and again when its files change", async () => {
   let setUp = 0;
-  const world = await started({
+  const world = await worlds.started({
     canary: ({ modules }) => {
       const bad = modules.find((module) => textOf(module).includes('"hangs'));
       if (bad === undefined) return [];
@@ -497,7 +323,7 @@ test("sets code up once that an isolate was stopped in, and again when its files
 
 test("sets code up again that an isolate was stopped in when the config tells it something else", async () => {
   let told = "hello";
-  const world = await started({
+  const world = await worlds.started({
     canary: ({ modules, config }) => {
       const bad = modules.find((module) => textOf(module).includes("more:"));
       const ref = config?.listeners[0]?.filterChains[0]?.filters[0];
@@ -522,157 +348,15 @@ test("sets code up again that an isolate was stopped in when the config tells it
 });
 
 test("refuses code whose schema does not take the config that serves", async () => {
-  const world = await started();
+  const world = await worlds.started();
   fs.writeFileSync(world.file("shout.ts"), filter("shout", "v2").replace("word:", "words:"));
   await world.says("stays at generation 1");
   expect(world.refusals[0]).toMatch(/front\.yaml:8:\d+: .*word/);
   expect(world.serving.commits).toHaveLength(1);
 });
 
-test("takes code and config up together when each needs the other", async () => {
-  const world = await started();
-  fs.writeFileSync(world.file("shout.ts"), filter("shout", "v2").replace("word:", "words:"));
-  await world.says("stays at generation 1");
-  fs.writeFileSync(world.config, yaml("shout").replace("word:", "words:"));
-  await world.serves("v2");
-  expect(world.serving.listeners[0]?.filterChains[0]?.filters[0]?.config).toEqual({
-    words: "hello",
-  });
-});
-
-test("takes a config edit up, once it has held still", async () => {
-  const world = await started();
-  fs.writeFileSync(world.config, yaml("shout", 10001));
-  await world.serving.until("the port", () => world.serving.listeners[0]?.address.port === 10001);
-  await world.says("front.yaml (generation 2) in ");
-});
-
-test("keeps the config when an edit is wrong, and names the line", async () => {
-  const world = await started();
-  fs.writeFileSync(world.config, yaml("shoot"));
-  await world.says("the config of before goes on");
-  expect(world.refusals[0]).toMatch(/front\.yaml:7:15: .*"shoot".*did you mean "shout"/);
-  expect(world.serving.commits).toHaveLength(1);
-});
-
-test("attempts a refused config again when told to look at all files, and tells of it again", async () => {
-  let isTaken = true;
-  const refusal = { package: "", message: "the port is taken", path: "", place: "", stack: "" };
-  const world = await started({
-    canary: (change) => (isTaken && change.config !== undefined ? [refusal] : []),
-  });
-  fs.writeFileSync(world.config, yaml("shout", 10001));
-  await world.says("the config of before goes on");
-  const said = world.lines.length;
-  world.reload.lookAtAll();
-  await world.serving.until("another refusal", () =>
-    world.lines.slice(said).some((line) => line.includes("the port is taken")),
-  );
-  isTaken = false;
-  world.reload.lookAtAll();
-  await world.serving.until("the port", () => world.serving.listeners[0]?.address.port === 10001);
-});
-
-/** A world whose config takes a text from `word.txt`, in another folder. */
-async function naming(word: string): Promise<{ world: World; file: string }> {
-  const world = new World();
-  const folder = path.join(world.root, "words");
-  fs.mkdirSync(folder);
-  const file = path.join(folder, "word.txt");
-  fs.writeFileSync(file, word);
-  fs.writeFileSync(
-    world.file("shout.ts"),
-    filter("shout", "v1")
-      .replace("Type }", "DataSource, Type }")
-      .replace("Type.Optional(Type.String())", "DataSource()"),
-  );
-  fs.writeFileSync(
-    world.config,
-    yaml("shout").replace("word: hello", `word: { filename: ${file} }`),
-  );
-  await world.start();
-  return { world, file };
-}
-const wordOf = (world: World): string =>
-  (world.serving.listeners[0]!.filterChains[0]!.filters[0]!.config as { word: { text: string } })
-    .word.text;
-
-test("takes up a file that the config names, however it is saved", async () => {
-  const { world, file } = await naming("one");
-  expect(wordOf(world)).toBe("one");
-  fs.writeFileSync(file, "two");
-  await world.serving.until("the second word", () => wordOf(world) === "two");
-  fs.writeFileSync(`${file}.new`, "three");
-  fs.renameSync(`${file}.new`, file);
-  await world.serving.until("the third word", () => wordOf(world) === "three");
-  expect(world.refusals).toEqual([]);
-});
-
-test("takes up a file that the config names when code is saved as well, each once", async () => {
-  const { world, file } = await naming("one");
-  const code = fs.readFileSync(world.file("shout.ts"), "utf8");
-  fs.writeFileSync(world.file("shout.ts"), code.replace("v1", "v2"));
-  await world.serves("v2");
-  expect(world.serving.commits.at(-1)?.config).toBeUndefined();
-  fs.writeFileSync(file, "two");
-  await world.serving.until("the second word", () => wordOf(world) === "two");
-  fs.writeFileSync(world.file("shout.ts"), code.replace("v1", "v3"));
-  await world.serves("v3");
-  expect(world.serving.commits.at(-1)?.config).toBeUndefined();
-});
-
-test("keeps the config while a file that it names is gone, and takes it up when it is back", async () => {
-  const { world, file } = await naming("one");
-  fs.unlinkSync(file);
-  await world.says("the config of before goes on");
-  expect(world.refusals[0]).toMatch(/front\.yaml:8:\d+: .*word\.txt" cannot be read \(ENOENT\)/);
-  fs.writeFileSync(file, "two");
-  await world.serving.until("the second word", () => wordOf(world) === "two");
-});
-
-test("never takes an empty config for one", async () => {
-  const world = await started();
-  fs.writeFileSync(world.config, "");
-  await world.says("the file is empty");
-  expect(world.serving.commits).toHaveLength(1);
-});
-
-test("says nothing of an empty config whose new text has not held still at the last look", async () => {
-  const world = new World();
-  fs.writeFileSync(world.file("shout.ts"), filter("shout", "v1"));
-  await world.reload.start();
-  vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout", "performance"] });
-  try {
-    fs.writeFileSync(world.config, "");
-    // Looks at all come so closely that the last one is due 2000 ms after the first, which is 10 ms after the write.
-    for (let k = 0; k < 20; k++) {
-      if (k === 19) await vi.advanceTimersByTimeAsync(90);
-      if (k === 19) fs.writeFileSync(world.config, yaml("shout", 10001));
-      world.reload.lookAtAll();
-      await vi.advanceTimersByTimeAsync(100);
-    }
-  } finally {
-    vi.useRealTimers();
-  }
-  await world.serving.until("the port", () => world.serving.listeners[0]?.address.port === 10001);
-  expect(world.refusals).toEqual([]);
-});
-
-test("refuses a wrong config again after the file was empty for a while", async () => {
-  const world = await started();
-  fs.writeFileSync(world.config, yaml("shoot"));
-  await world.says('did you mean "shout"');
-  fs.writeFileSync(world.config, "");
-  await world.says("the file is empty");
-  const said = world.lines.length;
-  fs.writeFileSync(world.config, yaml("shoot"));
-  await world.serving.until("the refusal", () =>
-    world.lines.slice(said).some((line) => line.includes('did you mean "shout"')),
-  );
-});
-
 test("offers a package that was dropped in, takes it away when it is gone, and keeps it while the config uses it", async () => {
-  const world = await started();
+  const world = await worlds.started();
   fs.mkdirSync(world.file("late"));
   fs.writeFileSync(path.join(world.file("late"), "index.ts"), filter("late", "v1"));
   await world.serves("v1", "network/late");
@@ -685,7 +369,7 @@ test("offers a package that was dropped in, takes it away when it is gone, and k
 });
 
 test("starts and goes on without a drop-in directory that appears later", async () => {
-  const world = new World();
+  const world = worlds.open();
   fs.rmdirSync(world.filters);
   fs.writeFileSync(
     world.config,
@@ -698,14 +382,14 @@ test("starts and goes on without a drop-in directory that appears later", async 
 });
 
 test("refuses the later of two dropped-in packages with one name", async () => {
-  const world = await started();
+  const world = await worlds.started();
   fs.writeFileSync(world.file("twin.ts"), filter("shout", "twin"));
   await world.says("give one of them another name");
   expect(world.serving.code("network/shout")).toContain('"v1"');
 });
 
 test("lets a dropped-in package hide a shipped one by its bare name, and says so", async () => {
-  const world = await started();
+  const world = await worlds.started();
   fs.writeFileSync(world.file("end.ts"), filter("end", "mine", true));
   await world.says('"end" now means');
   expect(world.serving.code("network/end@dropped-in")).toContain('"mine"');
@@ -713,7 +397,7 @@ test("lets a dropped-in package hide a shipped one by its bare name, and says so
 });
 
 test("refuses a kind that runs among the shipped packages unless it is trusted", async () => {
-  const world = await started();
+  const world = await worlds.started();
   fs.writeFileSync(
     world.file("pick.ts"),
     'import { defineService, Type } from "@tsproxy/sdk";\nexport default defineService({ name: "pick", config: Type.Object({}), setup: () => ({}) });\n',
@@ -723,7 +407,7 @@ test("refuses a kind that runs among the shipped packages unless it is trusted",
 });
 
 test("reloads a shipped package under the same name", async () => {
-  const world = await started();
+  const world = await worlds.started();
   fs.writeFileSync(
     path.join(world.shipped, "network/end/filter.ts"),
     filter("envoy.filters.network.end", "v2", true),
@@ -733,7 +417,7 @@ test("reloads a shipped package under the same name", async () => {
 });
 
 test("takes code back that brought a thread down before the others served it, although one cannot set it up at once", async () => {
-  const world = await started();
+  const world = await worlds.started();
   const isHanging = (change: Change) => change.modules.some((m) => textOf(m).includes('"hangs"'));
   world.serving.onCommit = (change) => {
     if (isHanging(change)) world.reload.takeBack(["network/end"], "hung");
@@ -747,7 +431,7 @@ test("takes code back that brought a thread down before the others served it, al
 });
 
 test("takes code back that brought a thread down, and leaves it until its files change", async () => {
-  const world = await started();
+  const world = await worlds.started();
   const end = path.join(world.shipped, "network/end/filter.ts");
   fs.writeFileSync(end, filter("envoy.filters.network.end", "hangs", true));
   await world.serves("hangs", "network/end");

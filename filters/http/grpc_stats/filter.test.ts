@@ -8,10 +8,11 @@ const message = (size: number) =>
 
 function open(config: object = { stats_for_all_methods: true }) {
   const cx = new TestContext();
-  cx.clusterMap.set("g", new TestCluster("g", cx.stats));
+  for (const name of ["g", "g/shop.Cart/Add"])
+    cx.clusterMap.set(name, new TestCluster(name, cx.stats));
   const factory = cx.setup(grpcStats, { enable_upstream_stats: false, ...config });
-  const route = { action: { type: "route", cluster: "g" } };
-  const call = (path = "/shop.Cart/Add", type = "application/grpc") => {
+  const call = (path = "/shop.Cart/Add", type = "application/grpc", cluster = "g") => {
+    const route = { action: { type: "route", cluster } };
     const stream = new TestStream(cx, factory, { route: route as never });
     stream.requestHeaders("POST", path, { "content-type": type }, false);
     return stream;
@@ -45,6 +46,15 @@ it("takes the status of an answer that is a head alone", () => {
   const { call, value } = open();
   call().responseHeaders(200, { "content-type": "application/grpc", "grpc-status": "0" }, true);
   expect(value("shop.Cart.Add.success")).toBe(1);
+});
+
+it("keeps a method of one cluster apart from a cluster whose name ends as the method does", () => {
+  const { call, value } = open();
+  const end = { "content-type": "application/grpc", "grpc-status": "0" };
+  call().responseHeaders(200, end, true);
+  const long = `/shop.Cart/${"m".repeat(300)}`;
+  call(long, "application/grpc", "g/shop.Cart/Add").responseHeaders(200, end, true);
+  expect(value("shop.Cart.Add.total")).toBe(1);
 });
 
 it("names only the methods that the config lists", () => {

@@ -93,7 +93,8 @@ class GrpcStats {
   #statsOf(clusterName: string, method: string): MethodStats | undefined {
     const cluster = this.#cx.clusters.get(clusterName);
     if (cluster === undefined) return undefined;
-    const key = `${clusterName}${method}`;
+    // A path has no line break, so no name of another cluster makes the same key.
+    const key = `${clusterName}\n${method}`;
     let stats = this.#methods.get(key);
     if (stats !== undefined) return stats;
     if (method !== "" && this.#methods.size >= MAX_METHODS) return this.#statsOf(clusterName, "");
