@@ -64,7 +64,7 @@ export interface RouteAction {
   /** `connect_config`: a CONNECT ends here, and its bytes go to the cluster as they are. */
   readonly termination?: Termination | undefined;
   /** Rewrites of path and host. `keepOriginals`: what was there goes into x-envoy-original-path and -host. */
-  rewrite(headers: RequestHeaders, keepOriginals?: boolean): void;
+  rewrite(headers: RequestHeaders, keepOriginals: boolean, source: FormatSource): void;
   readonly autoHostRewrite: boolean;
   /** Replaces the host in the head, as `autoHostRewrite` asks. `keepOriginal`: the old one goes into x-envoy-original-host. */
   rewriteHost?(headers: RequestHeaders, host: string, keepOriginal: boolean): void;
@@ -184,7 +184,7 @@ export interface RedirectAction {
   readonly type: "redirect";
   readonly status: number;
   /** To be asked before `rewrite`. */
-  location(headers: RequestHeaders): string;
+  location(headers: RequestHeaders, source: FormatSource): string;
   /** Undefined: the path stays. Envoy rewrites that of the request too, which logs show. `keepOriginal`: as `RouteAction.rewrite`. */
   readonly rewrite?: ((headers: RequestHeaders, keepOriginal: boolean) => void) | undefined;
 }

@@ -76,7 +76,8 @@ export function directReply(
   const details = "direct_response";
   const { status } = action;
   if (action.type === "redirect") {
-    const answer = reply(status, { headers: [["location", action.location(headers)]], details });
+    const location = action.location(headers, stream);
+    const answer = reply(status, { headers: [["location", location]], details });
     action.rewrite?.(headers, !quiet);
     return answer;
   }

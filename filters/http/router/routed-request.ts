@@ -287,7 +287,7 @@ export class RoutedRequest implements HttpFilter, AttemptOwner {
       this.#charges.withoutCode = isGrpcRequest(headers);
     if (policies?.attemptCountInRequest) headers.replace(ATTEMPT_COUNT, "1");
     this.#route!.editRequest(headers, this.#stream.info, this.#stream);
-    action.rewrite(headers, !suppress);
+    action.rewrite(headers, !suppress, this.#stream);
     return steering;
   }
 

@@ -1,6 +1,10 @@
 import {
   ConfigError,
+  compileFormat,
   compileRewrite,
+  type Format,
+  type FormatOptions,
+  type FormatSource,
   headerName,
   type RedirectAction,
   type RegexRewrite,
@@ -27,7 +31,8 @@ export class Redirect implements RedirectAction {
   readonly #host: string;
   /** `:8443`; "": the port of the request stays. */
   readonly #port: string;
-  readonly #fixedPath: string;
+  /** The path of `path_redirect` or `path_rewrite`, whose query replaces that of the request. "": it has none. */
+  readonly #newPath: (source: FormatSource) => string;
   readonly #stripQuery: boolean;
   readonly #path: PathRewrite | undefined;
   readonly rewrite: RedirectAction["rewrite"];
@@ -40,14 +45,16 @@ export class Redirect implements RedirectAction {
     this.#host = text("host_redirect");
     const port = config.port_redirect ?? 0;
     this.#port = port === 0 ? "" : `:${port}`;
-    this.#fixedPath = text("path_redirect");
+    const fixed = text("path_redirect");
+    const format = compilePathFormat(config.path_rewrite, path);
+    this.#newPath = (source) => format?.format(source) ?? fixed;
     this.#stripQuery = config.strip_query;
     if (config.https_redirect !== undefined && config.scheme_redirect !== undefined) {
       throw new ConfigError(path, "give one of https_redirect and scheme_redirect");
     }
-    const forms = (["path_redirect", "prefix_rewrite", "regex_rewrite"] as const).filter(
-      (form) => config[form] !== undefined && config[form] !== "",
-    );
+    const forms = (
+      ["path_redirect", "path_rewrite", "prefix_rewrite", "regex_rewrite"] as const
+    ).filter((form) => config[form] !== undefined && config[form] !== "");
     if (forms.length > 1) throw new ConfigError(path, `give one of ${forms.join(" and ")}`);
     const rewrite = compilePathRewrite(config, match, path, cx);
     this.#path = rewrite;
@@ -55,19 +62,20 @@ export class Redirect implements RedirectAction {
       rewrite && ((headers, keepOriginal) => rewritePath(rewrite, headers, keepOriginal));
   }
 
-  location(headers: RequestHeaders): string {
+  location(headers: RequestHeaders, source: FormatSource): string {
     const scheme = this.#scheme === "" ? headers.scheme : this.#scheme;
     const host = this.#host === "" ? requestHost(headers, scheme, this.#port !== "") : this.#host;
-    return `${scheme}://${host}${this.#port}${this.#target(headers)}`;
+    const target = this.#target(headers, source);
+    return `${scheme}://${host}${this.#port}${target.startsWith("/") ? "" : "/"}${target}`;
   }
 
-  #target(headers: RequestHeaders): string {
+  #target(headers: RequestHeaders, source: FormatSource): string {
     const path = headers.path;
     const plain = withoutQuery(path);
     const query = this.#stripQuery ? "" : path.slice(plain.length);
-    const fixed = this.#fixedPath;
-    // A query in path_redirect replaces that of the request, and strip_query does not remove it.
-    if (fixed !== "") return fixed.includes("?") ? fixed : fixed + query;
+    const given = this.#newPath(source);
+    // A query in a path that the config gives replaces that of the request, and strip_query does not remove it.
+    if (given !== "") return given.includes("?") ? given : given + query;
     return (this.#path === undefined ? plain : this.#path.rewrite(plain)) + query;
   }
 }
@@ -107,14 +115,32 @@ export interface PathRewrite {
   rewrite(path: string): string;
 }
 
+/** Compiles a `path_rewrite`; undefined: there is none. A value that is missing is left out. */
+export function compilePathFormat(text: string | undefined, path: string): Format | undefined {
+  if (text === undefined || text === "") return undefined;
+  return compileFormatAt(text, { purpose: "header" }, `${path}.path_rewrite`);
+}
+
+export function compileFormatAt(text: string, options: FormatOptions, path: string): Format {
+  try {
+    return compileFormat(text, options);
+  } catch (error) {
+    throw new ConfigError(path, error instanceof Error ? error.message : String(error));
+  }
+}
+
 const ORIGINAL_PATH = headerName("x-envoy-original-path");
 
 /** `keepOriginal`: the path that was there goes into x-envoy-original-path. */
 export function rewritePath(to: PathRewrite, headers: RequestHeaders, keepOriginal: boolean): void {
+  setPath(headers, to.rewrite(withoutQuery(headers.path)), keepOriginal);
+}
+
+/** Gives the request another path before its query, which stays. */
+export function setPath(headers: RequestHeaders, plain: string, keepOriginal: boolean): void {
   const { path } = headers;
-  const plain = withoutQuery(path);
   if (keepOriginal) headers.replace(ORIGINAL_PATH, path);
-  headers.path = to.rewrite(plain) + path.slice(plain.length);
+  headers.path = plain + path.slice(withoutQuery(path).length);
 }
 
 /** Compiles the path rewrite of a route or redirect action; undefined: the path stays. */

@@ -1,6 +1,8 @@
 import {
   ConfigError,
   compileRewrite,
+  type Format,
+  type FormatSource,
   type HeaderName,
   headerName,
   nameOf,
@@ -12,7 +14,14 @@ import {
   type Termination,
   wireText,
 } from "@tsproxy/sdk";
-import { compilePathRewrite, type PathRewrite, rewritePath } from "./redirect.ts";
+import {
+  compileFormatAt,
+  compilePathFormat,
+  compilePathRewrite,
+  type PathRewrite,
+  rewritePath,
+  setPath,
+} from "./redirect.ts";
 import type { RouteActionConfig } from "./route-config.ts";
 import { type RouteMatch, withoutQuery } from "./route-match.ts";
 
@@ -48,12 +57,13 @@ class Forwarding {
   readonly autoHostRewrite: boolean;
   readonly policies: RoutePolicies | undefined;
   readonly #path: PathRewrite | undefined;
+  readonly #pathFormat: Format | undefined;
   readonly #host: HostRewrite | undefined;
   readonly #appendsForwardedHost: boolean;
 
   constructor(
     config: RouteActionConfig,
-    path: PathRewrite | undefined,
+    path: { readonly rewrite: PathRewrite | undefined; readonly format: Format | undefined },
     host: HostRewrite | undefined,
     policies: RoutePolicies | undefined,
   ) {
@@ -68,15 +78,18 @@ class Forwarding {
         : new Map(upgrades.map((u) => [u.upgrade_type.toLowerCase(), u.enabled]));
     this.autoHostRewrite = config.auto_host_rewrite;
     this.policies = policies;
-    this.#path = path;
+    this.#path = path.rewrite;
+    this.#pathFormat = path.format;
     this.#host = host;
     this.#appendsForwardedHost = config.append_x_forwarded_host;
   }
 
-  rewrite(headers: RequestHeaders, keepOriginals: boolean): void {
-    const host = this.#host?.(headers) ?? "";
+  rewrite(headers: RequestHeaders, keepOriginals: boolean, source: FormatSource): void {
+    const host = this.#host?.(headers, source) ?? "";
     if (host !== "") this.rewriteHost(headers, host, keepOriginals);
     if (this.#path !== undefined) rewritePath(this.#path, headers, keepOriginals);
+    const path = this.#pathFormat?.format(source) ?? "";
+    if (path !== "") setPath(headers, path, keepOriginals);
   }
 
   rewriteHost(headers: RequestHeaders, host: string, keepOriginal: boolean): void {
@@ -129,8 +142,8 @@ export class ForwardAction implements RouteAction {
   get policies(): RoutePolicies | undefined {
     return this.#forwarding.policies;
   }
-  rewrite(headers: RequestHeaders, keepOriginals = true): void {
-    this.#forwarding.rewrite(headers, keepOriginals);
+  rewrite(headers: RequestHeaders, keepOriginals: boolean, source: FormatSource): void {
+    this.#forwarding.rewrite(headers, keepOriginals, source);
   }
   rewriteHost(headers: RequestHeaders, host: string, keepOriginal: boolean): void {
     this.#forwarding.rewriteHost(headers, host, keepOriginal);
@@ -145,13 +158,16 @@ export function compileForwardAction(
   cx: SetupContext,
   policies: RoutePolicies | undefined,
 ): ForwardAction {
-  const pathRewrite = compilePathRewrite(config, match, path, cx);
+  const rewrite = compilePathRewrite(config, match, path, cx);
+  const format = compilePathFormat(config.path_rewrite, path);
+  if (rewrite !== undefined && format !== undefined)
+    throw new ConfigError(path, "give path_rewrite or another rewrite of the path, not both");
   const host = hostRewrite(config, path, cx);
-  return new ForwardAction(new Forwarding(config, pathRewrite, host, policies), undefined);
+  return new ForwardAction(new Forwarding(config, { rewrite, format }, host, policies), undefined);
 }
 
 /** Returns the new host; undefined or "": the host stays. */
-type HostRewrite = (headers: RequestHeaders) => string | undefined;
+type HostRewrite = (headers: RequestHeaders, source: FormatSource) => string | undefined;
 
 function hostRewrite(
   config: RouteActionConfig,
@@ -159,10 +175,20 @@ function hostRewrite(
   cx: SetupContext,
 ): HostRewrite | undefined {
   const forms = (
-    ["host_rewrite_literal", "host_rewrite_header", "host_rewrite_path_regex"] as const
+    [
+      "host_rewrite",
+      "host_rewrite_literal",
+      "host_rewrite_header",
+      "host_rewrite_path_regex",
+    ] as const
   ).filter((form) => config[form] !== undefined && config[form] !== "");
   if (forms.length + (config.auto_host_rewrite ? 1 : 0) > 1) {
     throw new ConfigError(path, `give one of ${[...forms, "auto_host_rewrite"].join(" and ")}`);
+  }
+  if (config.host_rewrite !== undefined && config.host_rewrite !== "") {
+    const options = { purpose: "header", missing: "-" } as const;
+    const format = compileFormatAt(config.host_rewrite, options, `${path}.host_rewrite`);
+    return (_headers, source) => format.format(source);
   }
   const literal = wireText(config.host_rewrite_literal ?? "", `${path}.host_rewrite_literal`);
   if (literal !== "") return () => literal;

@@ -272,7 +272,8 @@ class Facts {
     const action = route?.action;
     let redirect = "";
     let code = "0";
-    if (action?.type === "redirect") redirect = action.location(request);
+    if (action?.type === "redirect")
+      redirect = action.location(request, subject as MatchSubject as never);
     if (action?.type === "direct_response") {
       redirect = `${request.scheme}://${request.authority ?? ""}${request.path}`;
     }
@@ -282,7 +283,7 @@ class Facts {
     const forwards = action?.type === "route";
     if (forwards) {
       route!.editRequest(request, info, subject as MatchSubject as never);
-      action.rewrite(request, true);
+      action.rewrite(request, true, subject as MatchSubject as never);
     }
     this.values = {
       cluster_name: forwards ? (action.cluster ?? "") : "",

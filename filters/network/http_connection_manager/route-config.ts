@@ -100,6 +100,7 @@ const RouteActionConfig = Type.Object({
   ),
   prefix_rewrite: Type.Optional(Type.String()),
   regex_rewrite: Type.Optional(RegexRewrite),
+  path_rewrite: Type.Optional(Type.String()),
   path_rewrite_policy: Type.Optional(
     TypedExtension({
       "envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig": Type.Object({
@@ -107,6 +108,7 @@ const RouteActionConfig = Type.Object({
       }),
     }),
   ),
+  host_rewrite: Type.Optional(Type.String()),
   host_rewrite_literal: Type.Optional(Type.String()),
   host_rewrite_header: Type.Optional(Type.String()),
   host_rewrite_path_regex: Type.Optional(RegexRewrite),
@@ -137,6 +139,7 @@ const RedirectConfig = Type.Object({
   host_redirect: Type.Optional(Type.String()),
   port_redirect: Type.Optional(UInt32({ maximum: 65535 })),
   path_redirect: Type.Optional(Type.String()),
+  path_rewrite: Type.Optional(Type.String()),
   prefix_rewrite: Type.Optional(Type.String()),
   regex_rewrite: Type.Optional(RegexRewrite),
   response_code: Enum(

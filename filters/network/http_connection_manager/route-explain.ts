@@ -43,14 +43,17 @@ export function explainRoute(input: ExplainInput, cx: SetupContext): readonly st
   lines.push(`route: ${found.label}`);
   const { action } = route;
   if (action.type === "redirect") {
-    return [...lines, `redirect: ${action.status} to ${action.location(subject.request)}`];
+    return [
+      ...lines,
+      `redirect: ${action.status} to ${action.location(subject.request, subject as never)}`,
+    ];
   }
   if (action.type === "direct_response") return [...lines, `direct response: ${action.status}`];
   lines.push(`cluster: ${action.cluster ?? "none: the header that names it is missing"}`);
   const before = `${subject.request.authority}${subject.request.path}`;
   // A weighted cluster's host is among the header rules.
   route.editRequest(subject.request, subject.info, subject as never);
-  action.rewrite(subject.request, false);
+  action.rewrite(subject.request, false, subject as never);
   const after = `${subject.request.authority}${subject.request.path}`;
   if (after !== before) lines.push(`rewritten to: ${after}`);
   return lines;
