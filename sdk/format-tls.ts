@@ -13,7 +13,18 @@ export function tlsCommands(side: "DOWNSTREAM" | "UPSTREAM", tls: TlsOf): Record
       const info = tls(source);
       return info === undefined ? undefined : nonEmpty(read(info));
     });
+  const chain = (mark: "serial" | "sha256" | "sha1") =>
+    of((t) => t.peerChainMarks.map((certificate) => certificate[mark]).join(","));
+  const ofChain: Record<string, Make> =
+    side === "UPSTREAM"
+      ? {}
+      : {
+          DOWNSTREAM_PEER_CHAIN_FINGERPRINTS_256: chain("sha256"),
+          DOWNSTREAM_PEER_CHAIN_FINGERPRINTS_1: chain("sha1"),
+          DOWNSTREAM_PEER_CHAIN_SERIALS: chain("serial"),
+        };
   return {
+    ...ofChain,
     [`${side}_TLS_VERSION`]: of((t) => t.version),
     [`${side}_TLS_CIPHER`]: of((t) => t.cipher),
     [`${side}_TLS_GROUP`]: of((t) => t.curve),

@@ -314,6 +314,8 @@ describe("commands, as Envoy 1.40 printed them", () => {
       "TLSv1.3 TLS_AES -",
     ],
     ["%DOWNSTREAM_PEER_DNS_SAN% %DOWNSTREAM_PEER_URI_SAN%", "a.test,b.test spiffe://x"],
+    ["%DOWNSTREAM_PEER_CHAIN_FINGERPRINTS_256% %DOWNSTREAM_PEER_CHAIN_SERIALS%", "aa,cc 1a,2b"],
+    ["%DOWNSTREAM_PEER_CHAIN_FINGERPRINTS_1%", "bb,dd"],
     ["%DOWNSTREAM_PEER_SUBJECT% %DOWNSTREAM_LOCAL_SUBJECT%", "CN=peer -"],
     ["%DOWNSTREAM_PEER_CERT% %DOWNSTREAM_PEER_CERT_V_END(%Y)%", "a%2Bb%0A 2027"],
   ])("%s", (format, line) => {
@@ -394,6 +396,7 @@ function tlsInfo(): TlsInfo {
     resumed: false,
     peer,
     peerChain: [],
+    peerChainMarks: [peer, { serial: "2b", sha256: "cc", sha1: "dd" }],
     verifyError: "",
     peerValidated: true,
     local: undefined,

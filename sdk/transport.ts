@@ -53,6 +53,8 @@ export interface TlsInfo {
   readonly peer: Certificate | undefined;
   /** PEM of all certificates that the peer has sent, its own first. */
   readonly peerChain: readonly string[];
+  /** What names the certificates of `peerChain`. */
+  readonly peerChainMarks: readonly Pick<Certificate, "serial" | "sha256" | "sha1">[];
   /** OpenSSL's name for what is wrong with the peer's chain (`CERT_HAS_EXPIRED`); "" if nothing is, or nothing was checked. */
   readonly verifyError: string;
   /** Set by the transport: it has checked the peer's certificate and found it right. */

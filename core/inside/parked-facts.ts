@@ -200,5 +200,5 @@ function describeDownstream(connection: NonNullable<HttpStream["downstreamConnec
   const more = { ...facts, metadata: [...(metadata ?? [])] };
   const text = JSON.stringify({ ...more, tls });
   if (text.length <= DOWNSTREAM_MAX || tls === undefined) return text;
-  return JSON.stringify({ ...more, tls: { ...tls, peerChain: [] } });
+  return JSON.stringify({ ...more, tls: { ...tls, peerChain: [], peerChainMarks: [] } });
 }

@@ -21,9 +21,7 @@ export function describeCertificate(certificate: X509Certificate): Certificate {
     subject,
     issuer: distinguishedName(certificate.issuer),
     commonName: /(?:^|,)CN=((?:[^,\\]|\\.)*)/.exec(subject)?.[1] ?? "",
-    serial: certificate.serialNumber.toLowerCase(),
-    sha256: digest(certificate.fingerprint256),
-    sha1: digest(certificate.fingerprint),
+    ...marksOf(certificate),
     spki: createHash("sha256").update(der).digest("base64"),
     notBefore: certificate.validFromDate.getTime(),
     notAfter: certificate.validToDate.getTime(),
@@ -35,6 +33,17 @@ export function describeCertificate(certificate: X509Certificate): Certificate {
     authority: certificate.ca,
     ...(usages !== undefined && { usages }),
     mustStaple,
+  };
+}
+
+/** What names a certificate. */
+export function marksOf(
+  certificate: X509Certificate,
+): Pick<Certificate, "serial" | "sha256" | "sha1"> {
+  return {
+    serial: certificate.serialNumber.toLowerCase(),
+    sha256: digest(certificate.fingerprint256),
+    sha1: digest(certificate.fingerprint),
   };
 }
 

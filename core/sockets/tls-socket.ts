@@ -124,8 +124,8 @@ class ClientSessions {
     else this.#context.keepSession(this.#key, { session, facts: this.#facts });
   }
 
-  onSecure({ peer, peerChain, verifyError }: Described): void {
-    this.#facts = { peer, peerChain, verifyError };
+  onSecure({ peer, peerChain, peerChainMarks, verifyError }: Described): void {
+    this.#facts = { peer, peerChain, peerChainMarks, verifyError };
     if (this.#early !== undefined) this.onSession(this.#early);
   }
 }

@@ -1,7 +1,7 @@
 import { createHash, hkdfSync, randomBytes, X509Certificate } from "node:crypto";
 import tls from "node:tls";
 import type { Certificate, TlsContextOptions, TlsInfo } from "@tsproxy/sdk";
-import { certificatesOf, describeCertificate, isTrustedChain } from "./certificate.ts";
+import { certificatesOf, describeCertificate, isTrustedChain, marksOf } from "./certificate.ts";
 import { type RevocationList, revocationError, revocationLists } from "./revocation.ts";
 import type { SessionStore } from "./secure-socket.ts";
 
@@ -13,7 +13,7 @@ const MAX_CHAIN = 10;
 const TLS13 = "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256";
 
 /** What is known of a peer. OpenSSL does not give a client this again for a resumed session, but the peer is judged each time. */
-type PeerFacts = Pick<TlsInfo, "peer" | "peerChain" | "verifyError">;
+type PeerFacts = Pick<TlsInfo, "peer" | "peerChain" | "peerChainMarks" | "verifyError">;
 
 /** A client's session, with what its peer has shown. */
 export interface KeptSession {
@@ -338,12 +338,14 @@ export function describeHandshake(
 
 function peerFacts(socket: Handshaken, context: Context): PeerFacts {
   const peer = socket.getPeerX509Certificate();
-  if (peer === undefined) return { peer: undefined, peerChain: [], verifyError: "" };
+  if (peer === undefined)
+    return { peer: undefined, peerChain: [], peerChainMarks: [], verifyError: "" };
   const chain = presentedChain(peer);
   const isJudged = context.options.trustedCa !== undefined;
   return {
     peer: describeCertificate(peer),
     peerChain: chain.map((certificate) => certificate.toString()),
+    peerChainMarks: chain.map(marksOf),
     verifyError: isJudged ? verifyError(socket, context, chain) : "",
   };
 }

@@ -1,3 +1,4 @@
+import { X509Certificate } from "node:crypto";
 import { copyFileSync, existsSync, readFileSync, writeFileSync } from "node:fs";
 import https from "node:https";
 import path from "node:path";
@@ -5,7 +6,7 @@ import tls from "node:tls";
 import { afterAll, afterEach, expect, test } from "vitest";
 import type { Pair } from "./certificates.ts";
 import { eventually, get } from "./client.ts";
-import { bootstrap, cluster, http, type Json, listener, route } from "./config.ts";
+import { bootstrap, cluster, direct, http, type Json, listener, route } from "./config.ts";
 import { Proxy, StartFailure } from "./proxy.ts";
 import {
   a,
@@ -90,6 +91,29 @@ test("asks clients for a certificate, and looks at whose it is", async () => {
   expect(stats("listener.must.ssl.fail_verify_error")).toBe(1);
   expect(stats("listener.must.ssl.fail_verify_san")).toBe(1);
   expect(stats("listener.must.ssl.handshake")).toBe(1);
+});
+
+test("names all certificates that a client has sent", async () => {
+  const validation_context = { trusted_ca: source(ours.root.certificate) };
+  const value = "%DOWNSTREAM_PEER_CHAIN_FINGERPRINTS_256%";
+  const route = {
+    ...direct("/", "hello\n"),
+    response_headers_to_add: [{ header: { key: "x-chain", value } }],
+  };
+  const chain = secure(http([route]), downstreamTls([a], { validation_context }));
+  const proxy = await start({
+    config: bootstrap([{ ...listener("main", hello), filter_chains: [chain] }]),
+  });
+  const sent = await new Promise((resolve, reject) => {
+    const to = { port: proxy.port("main"), host: "127.0.0.1", servername: "a.test" };
+    const cert = `${client.pem}\n${ours.root.pem}`;
+    const request = https.get({ ...to, ca: ours.root.pem, key: client.keyPem, cert });
+    request.on("response", ({ headers }) => resolve(headers["x-chain"])).on("error", reject);
+  });
+  const marks = [client.pem, ours.root.pem].map((pem) =>
+    new X509Certificate(pem).fingerprint256.replaceAll(":", "").toLowerCase(),
+  );
+  expect(sent).toBe(marks.join(","));
 });
 
 test("a client that is turned away is told why, and sees no reset", async () => {

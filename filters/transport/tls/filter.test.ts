@@ -122,6 +122,7 @@ const info = (changes: Partial<TlsInfo> = {}): TlsInfo => ({
   resumed: false,
   peer: undefined,
   peerChain: [],
+  peerChainMarks: [],
   verifyError: "",
   peerValidated: false,
   local: undefined,
