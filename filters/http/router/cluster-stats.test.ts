@@ -27,6 +27,16 @@ it("turns a part of a cluster's requests away, and says which", () => {
   expect([...seen].sort()).toEqual(["drop overload", "sent"]);
 });
 
+it("counts codes beyond 599 as unknown", () => {
+  const p = proxy();
+  const c = p.connect().get("/");
+  p.up.last.respond(700, {}, "");
+  expect(c.status()).toBe(700);
+  const value = (name: string) => p.cx.stats.value(`cluster.up.${name}`);
+  expect(["", "external."].map((of) => value(`${of}upstream_rq_unknown`))).toEqual([1, 1]);
+  expect([value("upstream_rq_completed"), value("upstream_rq_7xx")]).toEqual([1, 0]);
+});
+
 it("measures heads, bodies and budgets for clusters that want that, and for no others", () => {
   const p = proxy({ timeout: 1000, retry_policy: { per_try_timeout: 500 } });
   const recorded = (name: string) => p.cx.stats.recorded.get(`cluster.up.upstream_${name}`) ?? [];

@@ -58,7 +58,7 @@ class CodeCells {
   }
 }
 
-/** `upstream_rq_<code>`, `_<n>xx`, `_completed` and `_time` of one group of requests (all, of internal clients, of a zone …). */
+/** `upstream_rq_<code>`, `_<n>xx`, `_unknown`, `_completed` and `_time` of one group of requests (all, of internal clients, of a zone …). */
 class Origin {
   readonly #stats: Stats;
   readonly #codes: (CodeCells | undefined)[] = new Array(600).fill(undefined);
@@ -71,8 +71,12 @@ class Origin {
   }
   count(status: number, withoutCode: boolean): void {
     this.#completed.inc();
-    // Envoy has five classes, and counts no code beyond them.
-    if (withoutCode || status < 100 || status > 599) return;
+    if (withoutCode) return;
+    // Envoy has five classes, and counts all codes beyond them as one.
+    if (status < 100 || status > 599) {
+      this.#stats.counter("upstream_rq_unknown").inc();
+      return;
+    }
     let cells = this.#codes[status];
     if (cells === undefined) {
       cells = new CodeCells(this.#stats, status);
