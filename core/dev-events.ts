@@ -1,7 +1,7 @@
-import type { Bound } from "./fleet.ts";
 import type { PackageState } from "./packages/package-state.ts";
 import type { RuntimeConfig } from "./protocol.ts";
 import type { ReloadOutcome } from "./reload/reload.ts";
+import type { Bound } from "./sockets/bound.ts";
 
 /** Events that a proxy sends to `tsproxy filter dev`, which has started it. */
 export type DevEvent =

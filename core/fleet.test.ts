@@ -1,5 +1,5 @@
 import { expect, test, vi } from "vitest";
-import { type Change, Fleet, type FleetEvents, type Thread, type ThreadEvents } from "./fleet.ts";
+import { Fleet, type FleetEvents } from "./fleet.ts";
 import {
   BEAT,
   type FromWorker,
@@ -7,6 +7,8 @@ import {
   type RuntimeConfig,
   type ToWorker,
 } from "./protocol.ts";
+import type { Change } from "./reload/stage.ts";
+import type { Thread, ThreadEvents } from "./thread.ts";
 
 /** A thread that answers as a worker does, unless a test takes over. */
 class FakeThread implements Thread {

@@ -1,5 +1,6 @@
 import { closeSync } from "node:fs";
 import type { Readable } from "node:stream";
+import { Member, type Profiled } from "./member.ts";
 import type { HeldSocket, ListeningAt } from "./process/held-sockets.ts";
 import type {
   AddressConfig,
@@ -10,58 +11,16 @@ import type {
   Refusal,
   RuntimeConfig,
   SharedText,
-  ToListen,
   ToWorker,
 } from "./protocol.ts";
 import { BEAT, listenerOf, socketName } from "./protocol.ts";
 import type { RehearsalStage } from "./reload/rehearsal.ts";
-import { WrittenConfig } from "./reload/written-config.ts";
+import type { Change } from "./reload/stage.ts";
 import { readText, sharedText } from "./shared-text.ts";
+import type { Bound, ListenFailure } from "./sockets/bound.ts";
 import { GATHERING_WORKERS } from "./sockets/gathering.ts";
-import { type SocketEnd, socketPair } from "./sockets/socket-pair.ts";
-import type { ThreadMemory } from "./threads.ts";
-
-/** A new generation: changed and removed packages, and the config. */
-export interface Change {
-  readonly generation: number;
-  readonly modules: readonly ModuleSource[];
-  readonly removed: readonly string[];
-  /** Undefined: the configuration stays as it is. */
-  readonly config: RuntimeConfig | undefined;
-}
-
-/** Sets a change up beside what runs, and then puts it into service or drops it: the canary and the fleet do. */
-export interface Stage {
-  /** Sets the change up. No refusals: all is ready for `commit`. */
-  prepare(change: Change): Promise<readonly Refusal[]>;
-  commit(generation: number): Promise<void>;
-  abort(generation: number): Promise<void>;
-}
-
-/** A worker thread or the control thread, as main sees it. */
-export interface Thread {
-  readonly role: "worker" | "control";
-  readonly index: number;
-  /** `worker 0`, `control`. */
-  readonly name: string;
-  readonly memory: ThreadMemory;
-  post(message: ToWorker): void;
-  /** A snapshot of the heap of its Node isolate, as JSON that DevTools opens. */
-  heapSnapshot?(): Promise<Readable>;
-  /** Ends the thread at once. `reason`: as in `onExit`. */
-  kill(reason: string): void;
-}
-
-export interface ThreadEvents {
-  onMessage(message: FromWorker): void;
-  /** Called exactly once, when the thread has ended. `reason`: what it died of. */
-  onExit(reason: string): void;
-}
-export type StartThread = (
-  role: "worker" | "control",
-  index: number,
-  events: ThreadEvents,
-) => Thread;
+import { socketPair } from "./sockets/socket-pair.ts";
+import type { StartThread, Thread } from "./thread.ts";
 
 /** What threads report by themselves. */
 export interface FleetEvents {
@@ -79,34 +38,8 @@ export interface FleetEvents {
   onLost(thread: Thread, reason: string): void;
 }
 
-/** Setups may wait for 15 s (`waitFor`); this leaves room beyond that. */
-const PREPARE_MS = 20_000;
-const COMMIT_MS = 5_000;
-const LISTEN_MS = 5_000;
-const PROFILE_MS = 60_000;
-/** How long to wait for the log lines of a thread that may hang. */
-const LINES_MS = 1_000;
-/** How often a thread is given a generation that it loses with its isolate, before it is ended. */
-const SET_UP_TIMES = 3;
-/** Milliseconds that a thread may be silent: the watchdog ends an isolate after 1 s, and a setup is bounded by PREPARE_MS. */
-const BOX_MS = 1_000;
-const SETUP_BOX_MS = PREPARE_MS;
 /** Milliseconds before a thread that died is started again, by the number of its deaths. */
 const RESTART_MS = [100, 1_000, 5_000] as const;
-
-export interface Bound {
-  readonly name: string;
-  /** The address it is bound to, with the number that port 0 became. */
-  readonly address: AddressConfig;
-}
-
-/** A listener whose address could not be bound. */
-export interface ListenFailure {
-  readonly listener: string;
-  /** The socket's error code (`EADDRINUSE`), or "". */
-  readonly code: string;
-  readonly message: string;
-}
 
 interface Socket {
   /** As the config has it. */
@@ -421,22 +354,6 @@ export class Fleet implements RehearsalStage {
   }
 }
 
-/** A thread counts only the listeners of its own role; this maps the place in its refusal back to the whole config. */
-function placed(
-  refusal: Refusal,
-  config: RuntimeConfig | undefined,
-  role: "worker" | "control",
-): Refusal {
-  const numbers = [...(config?.listeners.keys() ?? [])].filter(
-    (k) => (config!.listeners[k]!.thread ?? "worker") === role,
-  );
-  const place = refusal.place.replace(
-    /^\/listeners\/(\d+)/,
-    (_, k) => `/listeners/${numbers[Number(k)]}`,
-  );
-  return { ...refusal, place };
-}
-
 interface WantedSocket {
   readonly name: string;
   readonly address: AddressConfig;
@@ -461,292 +378,4 @@ function isSameAddress(a: AddressConfig, b: AddressConfig): boolean {
     a.udp === b.udp &&
     a.ipv4Compat === b.ipv4Compat
   );
-}
-
-type Profiled = Omit<Extract<FromWorker, { type: "profiled" }>, "type">;
-
-/** The answers of a thread to `prepare`: at once, and when all is set up. */
-interface Staged {
-  readonly refusals: readonly Refusal[];
-  readonly prepared: Promise<readonly Refusal[]>;
-}
-
-type Answer = Extract<
-  FromWorker,
-  {
-    type:
-      | "staged"
-      | "prepared"
-      | "refused"
-      | "committed"
-      | "listening"
-      | "listen_failed"
-      | "lines_flushed"
-      | "drained"
-      | "profiled";
-  }
->;
-
-/** One thread, and the answers that the fleet waits for. */
-class Member {
-  /** Names of sandboxed packages by their box numbers in this thread. */
-  readonly boxes = new Map<number, string>();
-  readonly role: "worker" | "control";
-  readonly thread: Thread;
-  readonly since = Date.now();
-  /** JSON of the listeners that its services bring along, as of its last preparation. */
-  brought = "[]";
-  readonly #waiting = new Set<(message: Answer | undefined) => void>();
-  /** Ends of socket pairs that the thread was given to open. */
-  readonly #lent: SocketEnd[] = [];
-  #joined: Promise<void> = Promise.resolve();
-  #gone = false;
-  /** True once it has committed a generation. */
-  #running = false;
-  /** The generation that it has set up last, and could serve. */
-  #prepared: number | undefined = undefined;
-  /** It has gone back to the generation before by itself, and so to the config of that one. */
-  #isBehind = false;
-
-  constructor(role: "worker" | "control", start: StartThread, index: number, events: ThreadEvents) {
-    this.role = role;
-    this.thread = start(role, index, {
-      onMessage: (message) => {
-        if (message.type === "prepared") this.#prepared = message.generation;
-        else if (message.type === "refused") this.#prepared = undefined;
-        else if (message.type === "fault" && message.reverted !== undefined) this.#isBehind = true;
-        for (const waiter of [...this.#waiting]) waiter(message as Answer);
-        events.onMessage(message);
-      },
-      onExit: (reason) => {
-        if (this.#gone) return;
-        this.#gone = true;
-        for (const end of this.#lent) end.reclaim();
-        for (const waiter of [...this.#waiting]) waiter(undefined);
-        events.onExit(reason);
-      },
-    });
-  }
-
-  post(message: ToWorker): void {
-    if (!this.#gone) this.thread.post(message);
-  }
-
-  lend(end: SocketEnd, type: "take_from" | "give_through"): void {
-    if (this.#gone) {
-      end.reclaim();
-      return;
-    }
-    this.#lent.push(end);
-    this.post({ type, fd: end.fd });
-  }
-
-  /** The sandboxed package that the thread is inside now, or that runs for it on another thread. */
-  get inside(): string | undefined {
-    const words = new Int32Array(this.thread.memory.beat);
-    for (const word of [BEAT.INSIDE, BEAT.ASIDE]) {
-      const box = word < words.length ? Atomics.load(words, word) : 0;
-      if (box !== 0) return this.boxes.get(box);
-    }
-    return undefined;
-  }
-
-  /** Milliseconds that the thread may be silent now: more while it sets something up. */
-  get boxMs(): number {
-    return this.#waiting.size > 0 || !this.#running ? SETUP_BOX_MS : BOX_MS;
-  }
-
-  /** Sets a new thread up with what the others run. Changes wait for it; if it fails, the thread is ended. */
-  join(change: Change, listeners: readonly Bound[]): void {
-    const join = async () => {
-      await this.#takeUp(change, change.config);
-      for (const listener of listeners)
-        await this.listen(listener).catch(({ message }: ListenFailure) =>
-          this.thread.kill(`it could not listen at "${listener.name}" again: ${message}`),
-        );
-    };
-    this.#joined = join();
-  }
-
-  /** `live`: the config that serves. */
-  async prepare(
-    change: Change,
-    live: RuntimeConfig | undefined,
-    rehearsed: boolean,
-  ): Promise<Staged> {
-    await this.#joined;
-    return this.#prepare(change, live, rehearsed);
-  }
-
-  #prepare(change: Change, live: RuntimeConfig | undefined, rehearsed = true): Promise<Staged> {
-    const whole = change.config ?? (this.#isBehind ? live : undefined);
-    const config = whole && WrittenConfig.of(whole).for(this.role);
-    return this.#stage({ type: "prepare", ...change, config, rehearsed }, whole);
-  }
-
-  extend(generation: number, config: RuntimeConfig, nth: number): Promise<Staged> {
-    const written = WrittenConfig.of(config);
-    const isOwn = ({ thread = "worker" }: ListenerConfig) => thread === this.role;
-    return this.#stage(
-      {
-        type: "extend",
-        generation,
-        config: written.for(this.role),
-        listeners: written.listeners(nth),
-        nth: config.listeners.slice(0, nth).filter(isOwn).length,
-      },
-      config,
-    );
-  }
-
-  async #stage(
-    asked: Extract<ToWorker, { type: "prepare" | "extend" }>,
-    config: RuntimeConfig | undefined,
-  ): Promise<Staged> {
-    const isOf = (message: Answer) =>
-      "generation" in message && message.generation === asked.generation;
-    const answer = this.#answer(
-      PREPARE_MS,
-      (message) => (message.type === "prepared" || message.type === "refused") && isOf(message),
-    );
-    const prepared = answer.then((message) => this.#refusalsOf(message, config));
-    const first = this.#answer(PREPARE_MS, isOf);
-    this.post(asked);
-    const message = await first;
-    if (message?.type === "staged") {
-      this.brought = message.brought;
-      return { refusals: [], prepared };
-    }
-    return { refusals: await prepared, prepared };
-  }
-
-  #refusalsOf(message: Answer | undefined, config: RuntimeConfig | undefined): readonly Refusal[] {
-    if (message?.type === "prepared") return [];
-    if (message?.type === "refused")
-      return message.refusals.map((refusal) => placed(refusal, config, this.role));
-    const what = this.#gone
-      ? "died while it prepared"
-      : `did not answer within ${PREPARE_MS / 1000} s`;
-    return [
-      { package: "", message: `${this.thread.name} ${what}`, path: "", place: "", stack: "" },
-    ];
-  }
-
-  /** `live`: the config that serves. Settles when the thread serves the change, or has been ended because it cannot. */
-  async commit(change: Change, live: RuntimeConfig | undefined): Promise<void> {
-    await this.#joined;
-    await this.#takeUp(change, live);
-  }
-
-  /**
-   * Puts a change into service. A thread that was started again since the others prepared it, or has lost it with its isolate, sets
-   * it up now.
-   */
-  async #takeUp(change: Change, live: RuntimeConfig | undefined): Promise<void> {
-    const { generation } = change;
-    let reason = "its isolate was lost again and again";
-    for (let times = 0; times < SET_UP_TIMES && !this.#gone; times++) {
-      if (this.#prepared !== generation) {
-        const staged = await this.#prepare(change, live);
-        const [refusal] = await staged.prepared;
-        if (refusal !== undefined) {
-          reason = refusal.message;
-          continue;
-        }
-      }
-      if (await this.#commit(generation)) return;
-    }
-    if (!this.#gone) this.thread.kill(`it could not take up generation ${generation}: ${reason}`);
-  }
-
-  /** False: the thread has lost the generation that it had set up. */
-  async #commit(generation: number): Promise<boolean> {
-    const answer = this.#answer(
-      COMMIT_MS,
-      (message) =>
-        (message.type === "committed" || message.type === "refused") &&
-        message.generation === generation,
-    );
-    this.post({ type: "commit", generation });
-    if ((await answer)?.type === "refused") return false;
-    this.#isBehind = false;
-    this.#running = true;
-    return true;
-  }
-
-  /** Binds a listener. Answers the address it got; rejects with a ListenFailure. */
-  async listen(listener: ToListen): Promise<AddressConfig> {
-    const answer = this.#answer(
-      LISTEN_MS,
-      (message) =>
-        (message.type === "listening" && message.listeners.some((l) => l.name === listener.name)) ||
-        (message.type === "listen_failed" && message.name === listener.name),
-    );
-    this.post({ type: "listen", listeners: [listener] });
-    const message = await answer;
-    if (message?.type === "listening") return message.listeners[0]!.address;
-    const { code, message: text } =
-      message?.type === "listen_failed"
-        ? message
-        : {
-            code: "",
-            message: `${this.thread.name} ${this.#gone ? "died" : "did not answer"} while it bound the socket`,
-          };
-    const failure: ListenFailure = { listener: listener.name, code, message: text };
-    throw failure;
-  }
-
-  async flushLines(): Promise<void> {
-    const answer = this.#answer(LINES_MS, (message) => message.type === "lines_flushed");
-    this.post({ type: "flush_lines" });
-    await answer;
-  }
-
-  async drain(ms: number): Promise<void> {
-    const answer = this.#answer(ms + 500, (message) => message.type === "drained");
-    this.post({ type: "drain", ms });
-    await answer;
-  }
-
-  async profile(enable: boolean, of: ProfiledFilter | undefined): Promise<Profiled> {
-    const answer = this.#answer(PROFILE_MS, (message) => message.type === "profiled");
-    this.post({ type: "profile", enable, ...(of !== undefined && { of }) });
-    const message = await answer;
-    if (message?.type === "profiled") return message;
-    return { profile: "", error: "the thread did not answer" };
-  }
-
-  async heapSnapshot(): Promise<Readable> {
-    // As long as a waiter is there, the thread may be silent for longer (boxMs).
-    const waiter = () => {};
-    this.#waiting.add(waiter);
-    try {
-      return await this.thread.heapSnapshot!();
-    } finally {
-      this.#waiting.delete(waiter);
-    }
-  }
-
-  async stop(): Promise<void> {
-    if (this.#gone) return;
-    const gone = this.#answer(1_000, () => false);
-    this.post({ type: "stop" });
-    await gone;
-    if (!this.#gone) this.thread.kill("it did not stop when it was asked to");
-  }
-
-  /** Waits for an answer. Undefined: none came in time, or the thread has ended. */
-  #answer(ms: number, isAnswer: (message: Answer) => boolean): Promise<Answer | undefined> {
-    if (this.#gone) return Promise.resolve(undefined);
-    return new Promise((resolve) => {
-      const settle = (message: Answer | undefined) => {
-        if (message !== undefined && !isAnswer(message)) return;
-        clearTimeout(timer);
-        this.#waiting.delete(settle);
-        resolve(message);
-      };
-      const timer = setTimeout(settle, ms, undefined);
-      this.#waiting.add(settle);
-    });
-  }
 }

@@ -1,25 +1,17 @@
 import { closeSync, openSync, readSync } from "node:fs";
 import { takeThread, threadName } from "./early-threads.ts";
-import type { StartThread } from "./fleet.ts";
 import { DEFAULT_SIZES, type RingSizes, TURNS } from "./inside/ring.ts";
 import { COUNTS_BYTES, giveBack, LEDGER_BYTES } from "./inside/shared-counts.ts";
 import type { FromWorker, ToWorker, WorkerStart } from "./protocol.ts";
 import { snapshotOf } from "./sandbox/image.ts";
 import { GATHERING_BYTES } from "./sockets/gathering.ts";
+import type { StartThread } from "./thread.ts";
 
 /** Stats memory of a thread, enough for a large config; untouched pages cost nothing. */
 const STATS_BYTES = 32 * 1024 * 1024;
 const BEAT_BYTES = 64;
 /** Memory for cells of rate limits and the like, shared by all threads; untouched pages cost nothing. */
 const CELLS_BYTES = 16 * 1024 * 1024;
-
-/** Memory of a thread that main reads: its stats and its beat (BEAT), and its ledger. */
-export interface ThreadMemory {
-  readonly stats: SharedArrayBuffer;
-  readonly beat: SharedArrayBuffer;
-  /** How many of each shared count the thread holds. */
-  readonly ledger: SharedArrayBuffer;
-}
 
 /** Starts the proxy's threads. `started` resolves once the proxy serves: work that only speeds up later changes waits for it. */
 export function threadStarter(

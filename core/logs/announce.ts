@@ -1,9 +1,9 @@
-import type { Bound } from "../fleet.ts";
 import type { RunOptions } from "../options.ts";
 import type { PackageState } from "../packages/package-state.ts";
 import { shortPath } from "../problem.ts";
 import type { RuntimeConfig } from "../protocol.ts";
 import { shown } from "../sockets/addresses.ts";
+import type { Bound } from "../sockets/bound.ts";
 import type { Log } from "./log.ts";
 
 /** Logs, after the start, where the proxy and its admin listen and which packages run where. */

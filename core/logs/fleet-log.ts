@@ -1,10 +1,11 @@
 import type { OpenBreakers } from "../admin/open-breakers.ts";
 import type { ServerStats } from "../admin/server-stats.ts";
 import type { StatsReader } from "../admin/stats.ts";
-import type { FleetEvents, Thread } from "../fleet.ts";
+import type { FleetEvents } from "../fleet.ts";
 import { locate, type SourcePositions } from "../packages/bundle.ts";
 import { formatProblem, type Problem, problem } from "../problem.ts";
 import type { FromWorker, Refusal, RuntimeConfig } from "../protocol.ts";
+import type { Thread } from "../thread.ts";
 import type { LineOrder } from "./line-order.ts";
 import type { Log } from "./log.ts";
 import { scriptPlace } from "./script-place.ts";

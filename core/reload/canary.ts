@@ -1,5 +1,4 @@
 import { Builtin } from "../builtin.ts";
-import type { Change } from "../fleet.ts";
 import { createRing } from "../inside/ring.ts";
 import { COUNTS_BYTES, LEDGER_BYTES } from "../inside/shared-counts.ts";
 import { LocalServices } from "../local-services.ts";
@@ -7,6 +6,7 @@ import type { ModuleSource, PreludeCode, Refusal, RuntimeConfig } from "../proto
 import { Contexts } from "../sockets/tls.ts";
 import { refusalOf } from "./refusal.ts";
 import type { RehearsalStage } from "./rehearsal.ts";
+import type { Change } from "./stage.ts";
 import { WrittenConfig } from "./written-config.ts";
 
 /** Minimal rings, since no traffic passes through them; the stats block has room for all stats that a config defines. */

@@ -2,10 +2,10 @@ import type { ExtensionRef } from "@tsproxy/sdk";
 import { type Loaded, loadConfig, loadListener, type Source } from "../config/load.ts";
 import type { NamedFiles } from "../config/named-files.ts";
 import type { Overlay } from "../config/overlay.ts";
-import type { Change, Stage } from "../fleet.ts";
 import { locate, type SourcePositions } from "../packages/bundle.ts";
 import { type Problem, problem } from "../problem.ts";
 import type { ListenerConfig, PackageInfo, Refusal, RuntimeConfig } from "../protocol.ts";
+import type { Change, Stage } from "./stage.ts";
 import { textHash } from "./text-hash.ts";
 import { WrittenConfig } from "./written-config.ts";
 

@@ -4,9 +4,9 @@ import path from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { afterAll, afterEach, beforeAll, expect, test } from "vitest";
 import { hasGit } from "../../test/programs.ts";
-import type { Change } from "../fleet.ts";
 import { textOf } from "../packages/module-code.ts";
 import { StartError } from "./reload.ts";
+import type { Change } from "./stage.ts";
 import { filter, Worlds, yaml } from "./test-world.ts";
 
 const worlds = new Worlds();

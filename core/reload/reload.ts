@@ -3,7 +3,6 @@ import path from "node:path";
 import { setImmediate } from "node:timers/promises";
 import { NamedFiles } from "../config/named-files.ts";
 import type { Overlay } from "../config/overlay.ts";
-import type { Change, Stage } from "../fleet.ts";
 import type { Log } from "../logs/log.ts";
 import { keepBundle, type SourcePositions } from "../packages/bundle.ts";
 import type { Describer } from "../packages/describe.ts";
@@ -23,6 +22,7 @@ import {
   type Rejected,
   rehearse,
 } from "./rehearsal.ts";
+import type { Change, Stage } from "./stage.ts";
 import { textHash } from "./text-hash.ts";
 import { type Interest, Looks, placesOf, Watch } from "./watch.ts";
 

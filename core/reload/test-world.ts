@@ -2,7 +2,6 @@ import fs from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
-import type { Change } from "../fleet.ts";
 import { logTo } from "../logs/log.ts";
 import { Describer } from "../packages/describe.ts";
 import { textOf } from "../packages/module-code.ts";
@@ -10,6 +9,7 @@ import { bundlePreludes } from "../packages/preludes.ts";
 import type { ListenerConfig, ModuleSource, Refusal } from "../protocol.ts";
 import type { RehearsalStage } from "./rehearsal.ts";
 import { Reload, type Serving } from "./reload.ts";
+import type { Change } from "./stage.ts";
 
 /** The worlds of one test file. */
 export class Worlds {

@@ -1,9 +1,9 @@
 import dgram from "node:dgram";
 import net from "node:net";
 import { networkInterfaces } from "node:os";
-import type { Bound, ListenFailure } from "../fleet.ts";
 import { type Problem, problem } from "../problem.ts";
 import type { AddressConfig, ListenerConfig } from "../protocol.ts";
+import type { Bound, ListenFailure } from "./bound.ts";
 
 /**
  * Finds the addresses that cannot be bound. Workers bind with SO_REUSEPORT, which would share a port with another process without
