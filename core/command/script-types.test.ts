@@ -3,7 +3,8 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { describe, expect, it } from "vitest";
 import { Report } from "../config/diagnostic.ts";
-import { type MapNode, parseDocument } from "../config/document.ts";
+import type { MapNode } from "../config/document.ts";
+import { parseDocument } from "../config/parse.ts";
 import { readScript } from "../config/script.ts";
 import { ScriptFile } from "./script-types.ts";
 

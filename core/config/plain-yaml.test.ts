@@ -2,7 +2,8 @@ import { readFileSync } from "node:fs";
 import path from "node:path";
 import { expect, test } from "vitest";
 import { Report } from "./diagnostic.ts";
-import { type Node, parseYaml } from "./document.ts";
+import type { Node } from "./document.ts";
+import { parseYaml } from "./parse.ts";
 import { readPlainYaml } from "./plain-yaml.ts";
 
 const EXAMPLE = readFileSync(

@@ -5,7 +5,8 @@ import path from "node:path";
 import { placeIn } from "@tsproxy/sdk";
 import { describe, expect, it } from "vitest";
 import { Report } from "./diagnostic.ts";
-import { MapNode, parseDocument } from "./document.ts";
+import { MapNode } from "./document.ts";
+import { parseDocument } from "./parse.ts";
 import { readScript } from "./script.ts";
 
 function read(text: string, form: "module" | "body" | "file" = "module", file = "front.yaml") {

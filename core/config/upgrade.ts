@@ -11,18 +11,10 @@ import {
 } from "yaml";
 import { descriptor } from "./descriptor.ts";
 import { type Diagnostic, Report } from "./diagnostic.ts";
-import {
-  isMissing,
-  isNull,
-  type Node,
-  parseDocument,
-  plain,
-  plainScalar,
-  type ScalarNode,
-  yamlDocuments,
-} from "./document.ts";
+import { isMissing, isNull, type Node, plain, plainScalar, type ScalarNode } from "./document.ts";
 import { type ConfigText, formatOf } from "./load.ts";
 import { Normaliser } from "./normalise.ts";
+import { parseDocument, yamlDocuments } from "./parse.ts";
 import { Registry } from "./registry.ts";
 import { eraOf, isEnvoyName, Rewriter } from "./rewrite.ts";
 

@@ -1,6 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { formatDiagnostic, Report } from "./diagnostic.ts";
-import { type Format, parseDocument, plain } from "./document.ts";
+import { plain } from "./document.ts";
+import { type Format, parseDocument } from "./parse.ts";
 
 function parse(text: string, format: Format = "yaml") {
   const report = new Report("a.yaml", text, { strict: false });
