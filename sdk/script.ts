@@ -176,12 +176,15 @@ export function runIndex(runs: readonly ScriptRun[], row: number, column: number
 function openOf(source: ScriptSource, names: object, body: Body | undefined): string {
   const isAsync = /\bawait\b/.test(source.code) ? "async " : "";
   const inner = body === undefined ? "" : `${isAsync}function ${body.name}(${body.parameters}) {`;
-  const open = `(function (${Object.keys(names).join(", ")}) { "use strict"; ${inner}`;
+  const open = `(function (${Object.keys(names).join(", ")}) { "use strict"; { ${inner}`;
   if (source.runs !== undefined) return `${open}\n`;
   return source.line < 2 ? open : `${"\n".repeat(source.line - 2)}${open}\n`;
 }
 
-/** Runs the script, with those names in scope, behind what `open` has opened. */
+/**
+ * Runs the script, with those names in scope, behind what `open` has opened. It stands in a block, so that it may use a name for
+ * something of its own.
+ */
 function evaluate(
   source: ScriptSource,
   open: string,
@@ -193,7 +196,7 @@ function evaluate(
   const text = [
     `${open}${source.code}${isBody ? "\n}" : ""}`,
     `return { ${wanted.map(defined).join(", ")} };`,
-    `})\n//# sourceURL=${urlOf(source)}`,
+    `}})\n//# sourceURL=${urlOf(source)}`,
   ].join("\n");
   // biome-ignore lint/security/noGlobalEval: a script of the config is code; it runs in an isolate of its own.
   const make = globalThis.eval(text) as (...values: unknown[]) => Record<string, unknown>;

@@ -107,6 +107,15 @@ describe("what is no script", () => {
     expect(read("a: |\n  let a = 1;\n  let b = (;\n").told).toEqual([
       expect.stringMatching(/^3:\d+: Expression expected/),
     ]);
+    expect(read("a: |\n  let a = 1;\n  \tlet a = 2;\n").told).toEqual([
+      "3:8: Identifier 'a' has already been declared",
+    ]);
+    expect(read('a: "1;\\n await f()"').told).toEqual([
+      expect.stringMatching(/^1:10: await is only valid in async functions/),
+    ]);
+    expect(read("a: |\n\n  f(/(/);\n", "body").told).toEqual([
+      expect.stringMatching(/^3:5: Invalid regular expression/),
+    ]);
     expect(read("a: |\n  enum A { B }\n").told[0]).toMatch(/^2:\d+: TypeScript enum/);
     expect(read("a: 5").told).toEqual([
       "1:4: a script belongs here: text in TypeScript or JavaScript",

@@ -1,5 +1,6 @@
 import * as nodeModule from "node:module";
 import path from "node:path";
+import vm from "node:vm";
 import { runIndex, type ScriptRun, type ScriptSource } from "@tsproxy/sdk";
 import type { Report } from "./diagnostic.ts";
 import type { Node } from "./document.ts";
@@ -72,15 +73,25 @@ function compile(
   const open = form === "body" ? OPEN : "";
   const close = form === "body" ? CLOSE : "";
   const whole = `${open}${text}${close}`;
+  let code: string;
   try {
-    const code = withoutTypes(whole).slice(open.length);
-    const body = code.slice(0, code.length - close.length);
-    return { ...place, code: form === "body" ? body : withoutExports(body) };
+    code = withoutTypes(whole).slice(open.length);
   } catch (error) {
     const { message, row, column } = problemOf(error, whole);
     onError(message, row, Math.max(0, row === 0 ? column - open.length : column));
     return undefined;
   }
+  code = code.slice(0, code.length - close.length);
+  if (form !== "body") code = withoutExports(code);
+  try {
+    // What TypeScript's parser lets pass: names declared twice, wrong regular expressions, imports.
+    new vm.Script(`"use strict"; ${form === "body" ? "async " : ""}function _() {{\n${code}\n}}`);
+  } catch (error) {
+    const { row, column } = placeOf(error as Error);
+    onError((error as Error).message, row - 1, column);
+    return undefined;
+  }
+  return { ...place, code };
 }
 
 /** Replaces `export` by spaces: a script is no module, and exports what it names. */
@@ -124,6 +135,6 @@ function problemOf(error: unknown, code: string): { message: string; row: number
 function placeOf({ message, stack = "" }: Error): { row: number; column: number } {
   const said = `${stack}\n${message}`;
   const row = /^(?:[^\n]*?):(\d+)\n/.exec(said)?.[1];
-  const caret = /^( *)\^/m.exec(said)?.[1];
+  const caret = /^([ \t]*)\^/m.exec(said)?.[1];
   return { row: row === undefined ? 0 : Number(row) - 1, column: caret?.length ?? 0 };
 }

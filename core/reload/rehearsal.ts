@@ -2,6 +2,7 @@ import type { ExtensionRef } from "@tsproxy/sdk";
 import { type Loaded, loadConfig, loadListener, type Source } from "../config/load.ts";
 import type { NamedFiles } from "../config/named-files.ts";
 import type { Overlay } from "../config/overlay.ts";
+import { scriptPlace } from "../logs/script-place.ts";
 import { locate, type SourcePositions } from "../packages/bundle.ts";
 import { type Problem, problem } from "../problem.ts";
 import type { ListenerConfig, PackageInfo, Refusal, RuntimeConfig } from "../protocol.ts";
@@ -89,7 +90,7 @@ export async function rehearse(options: RehearsalOptions): Promise<Rehearsed | R
     return { problems, warnings, packages: new Set(), files };
   }
   // This function is kept while the config serves: it must not keep `options` alive, and in them the config that served before.
-  const explain = explainer(loaded.source, options.find);
+  const explain = explainer(loaded, options.find);
   const refused = (refusals: readonly Refusal[]): Rejected => ({
     problems: explain(refusals),
     warnings,
@@ -133,7 +134,7 @@ async function problemsOfSound(
   const config = withNode(sound.config, node);
   const refusals = await trial.prepare({ ...change, config });
   await trial.abort(change.generation);
-  return explainer(sound.source, find)(refusals);
+  return explainer(sound, find)(refusals);
 }
 
 /** Checks a config, which takes most of a reload's time if it is large; so nothing is checked again that has not changed. */
@@ -157,20 +158,29 @@ export function isRejected(outcome: Rehearsed | Rejected): outcome is Rejected {
   return "problems" in outcome;
 }
 
-/** Makes `Rehearsed.explain`. */
-function explainer(
-  source: Pick<Source, "diagnostic">,
-  find: RehearsalOptions["find"],
-): (refusals: readonly Refusal[]) => Problem[] {
-  return (refusals) => distinct(refusals.map((refusal) => explained(refusal, source, find)));
+/** A config, and where its parts stand in the file. */
+interface Explained {
+  readonly config: RuntimeConfig;
+  readonly source: Pick<Source, "diagnostic">;
 }
 
-/** The problem of a refusal: at the line of the code that threw, or at the refused line of the config. */
+/** Makes `Rehearsed.explain`. */
+function explainer(
+  { config, source }: Explained,
+  find: RehearsalOptions["find"],
+): (refusals: readonly Refusal[]) => Problem[] {
+  return (refusals) =>
+    distinct(refusals.map((refusal) => explained(refusal, { config, source }, find)));
+}
+
+/** The problem of a refusal: at the line of the script or of the code that threw, or at the refused line of the config. */
 function explained(
   refusal: Refusal,
-  source: Pick<Source, "diagnostic">,
+  { config, source }: Explained,
   find: RehearsalOptions["find"],
 ): Problem {
+  const inScript = scriptPlace(refusal.stack, config);
+  if (inScript !== undefined) return { ...problem(refusal.message), ...inScript };
   const inCode = locate(refusal.message, refusal.stack, find);
   if (inCode.file !== "") return inCode;
   if (refusal.place !== "") return toProblem(source.diagnostic(refusal));

@@ -103,5 +103,6 @@ export async function setUp(
 
 export function refusalOf(packageName: string, error: unknown): Refusal {
   const { message, stack } = errorText(error);
-  return { package: packageName, message, path: "", place: "", stack };
+  const said = message.startsWith("Script execution timed out") ? "setup did not return" : message;
+  return { package: packageName, message: said, path: "", place: "", stack };
 }

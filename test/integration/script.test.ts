@@ -87,3 +87,16 @@ test("a script that loops is stopped, and serves again", async () => {
     "it serves again",
   );
 });
+
+test("a config whose script loops outside its functions is refused with the script's place", async () => {
+  const text = JSON.stringify(config("looping")).replace(
+    "const limit",
+    "for (;;) {}\\nconst limit",
+  );
+  proxy.reconfigure(JSON.parse(text));
+  const line = await proxy.line(/: setup did not return/);
+  expect(line.msg).toMatch(/\.json:\d+:\d+: setup did not return/);
+  const { status, headers } = await ask();
+  expect([status, headers["x-version"]]).not.toEqual([200, "looping"]);
+  expect(status).toBe(200);
+});

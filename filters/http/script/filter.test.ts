@@ -49,6 +49,14 @@ describe("a script", () => {
     expect([s.upstream.header("x-a"), s.downstream.header("x-b")]).toEqual(["1", "GET"]);
   });
 
+  it("may use the names that it finds for something of its own", () => {
+    const { stream } = inline(
+      `const log = []; let stats = 1; function reply() { return "own"; }
+       function onRequest(req) { log.push(reply()); req.headers.set("x-log", log[0] + stats); }`,
+    );
+    expect(stream().requestHeaders("GET", "/").upstream.header("x-log")).toBe("own1");
+  });
+
   it("is told once that a reply was made and not returned", () => {
     const { stream, cx } = inline(
       "const no = reply(400);\nfunction onRequest(req) { if (req.path === '/no') return no; reply(403); }",
