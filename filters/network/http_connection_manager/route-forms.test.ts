@@ -254,3 +254,17 @@ describe("weighted clusters", () => {
     expect(p.connect().get("/").status()).toBe(404);
   });
 });
+
+it("a request without the vhost_header has no virtual host, not even that of `*`", () => {
+  const host = (name: string, domain: string) => ({
+    name,
+    domains: [domain],
+    routes: [say({ prefix: "/" }, name)],
+  });
+  const virtual_hosts = [host("named", "one"), host("rest", "*")];
+  const p = new TestProxy({ codec, router });
+  p.start({ route_config: { vhost_header: "x-vhost", virtual_hosts } });
+  expect(ask(p, "/", "x-vhost: ONE")).toBe("named");
+  expect(ask(p, "/", "x-vhost: other")).toBe("rest");
+  expect(p.connect().get("/").status()).toBe(404);
+});

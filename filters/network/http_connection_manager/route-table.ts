@@ -70,13 +70,17 @@ export class RouteTable {
   }
 
   #virtualHost(headers: RequestHeaders): VirtualHost | undefined {
-    return this.#hosts.only ?? this.#hosts.find(this.#hostOf(headers));
+    if (this.#hosts.only !== undefined) return this.#hosts.only;
+    const host = this.#hostOf(headers);
+    return host === undefined ? undefined : this.#hosts.find(host);
   }
 
-  #hostOf(headers: RequestHeaders): string {
+  /** Undefined: the request lacks the `vhost_header`. As in Envoy, no virtual host is for it then, not even that of `*`. */
+  #hostOf(headers: RequestHeaders): string | undefined {
     const header = this.#vhostHeader;
-    const named = header === undefined ? headers.authority : headers.get(header);
-    const host = (named ?? "").toLowerCase();
+    const named = header === undefined ? (headers.authority ?? "") : headers.get(header);
+    const host = named?.toLowerCase();
+    if (host === undefined) return undefined;
     const port = this.#ignorePort ? portAt(host) : -1;
     return port < 0 ? host : host.slice(0, port);
   }
