@@ -1,8 +1,8 @@
 import type { SandboxManifest } from "@tsproxy/sdk";
 import { Debugging } from "./admin/debugging.ts";
 import { EVENT } from "./inside/ring.ts";
+import type { SandboxUse } from "./inside/sandbox/context.ts";
 import { partOf, RECORD } from "./inside/sandbox/layout.ts";
-import type { SandboxUse } from "./inside/sandbox/main.ts";
 import { HISTOGRAM_CELLS } from "./inside/stats.ts";
 import type { Watchdog } from "./isolate.ts";
 import { textOf } from "./packages/module-code.ts";

@@ -1,5 +1,5 @@
+import type { SandboxUse } from "../inside/sandbox/context.ts";
 import { BOX, type HookMask } from "../inside/sandbox/layout.ts";
-import type { SandboxUse } from "../inside/sandbox/main.ts";
 import type { Refusal } from "../protocol.ts";
 import { errorText } from "./fault-reports.ts";
 import { SandboxIsolate } from "./isolate.ts";

@@ -1,4 +1,4 @@
-import type { SandboxUse } from "../inside/sandbox/main.ts";
+import type { SandboxUse } from "../inside/sandbox/context.ts";
 import type { Account } from "./accounts.ts";
 import type { SandboxFault } from "./options.ts";
 

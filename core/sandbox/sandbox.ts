@@ -1,5 +1,6 @@
 // Hot path: core's side of a dropped-in package's records and answers (test/bench/sandbox.ts).
 
+import type { SandboxUse } from "../inside/sandbox/context.ts";
 import {
   ANSWER,
   BOX,
@@ -11,7 +12,6 @@ import {
   RECORD_FLAG,
   STATUS,
 } from "../inside/sandbox/layout.ts";
-import type { SandboxUse } from "../inside/sandbox/main.ts";
 import { BEAT, type Refusal } from "../protocol.ts";
 import { type Account, Accounts, NOBODY } from "./accounts.ts";
 import { Answers } from "./answers.ts";

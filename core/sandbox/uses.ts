@@ -1,4 +1,4 @@
-import type { SandboxUse } from "../inside/sandbox/main.ts";
+import type { SandboxUse } from "../inside/sandbox/context.ts";
 import type { Refusal } from "../protocol.ts";
 import type { Accounts } from "./accounts.ts";
 import {

@@ -27,8 +27,19 @@ import {
 import { configNameOf } from "../config-name.ts";
 import { compileRegex } from "../regex.ts";
 import { ScopedStats } from "../stats.ts";
-import type { SandboxUse } from "./main.ts";
 import type { Surroundings } from "./surroundings.ts";
+
+/** One place in the config that uses the package. */
+export interface SandboxUse {
+  readonly id: number;
+  readonly config: unknown;
+  /** JSON pointer in the RuntimeConfig, for refusals. */
+  readonly place: string;
+  /** `cx.statPrefix`. Absent: "". */
+  readonly statPrefix?: string;
+  /** What the generation before it returned from its `onHandover` callback. */
+  readonly previous?: unknown;
+}
 
 /** The `cx` of one setup in a sandbox. What would need another isolate throws "not available in a sandbox yet". */
 export class SandboxContext implements SetupContext {

@@ -17,7 +17,7 @@ import { AskState, AskTable } from "./asks.ts";
 import { BalancerState, BalancerTable, type ToldPolicy } from "./balancers.ts";
 import { installBounds } from "./bounds.ts";
 import { type ConnectionState, ConnectionTable } from "./connection.ts";
-import { SandboxContext } from "./context.ts";
+import { SandboxContext, type SandboxUse } from "./context.ts";
 import { handedOver } from "./handover.ts";
 import {
   BOX,
@@ -36,18 +36,6 @@ import { Peeked } from "./peek.ts";
 import { StreamTable } from "./stream.ts";
 import { StreamState } from "./stream-state.ts";
 import { describeError, Surroundings } from "./surroundings.ts";
-
-/** One place in the config that uses the package. */
-export interface SandboxUse {
-  readonly id: number;
-  readonly config: unknown;
-  /** JSON pointer in the RuntimeConfig, for refusals. */
-  readonly place: string;
-  /** `cx.statPrefix`. Absent: "". */
-  readonly statPrefix?: string;
-  /** What the generation before it returned from its `onHandover` callback. */
-  readonly previous?: unknown;
-}
 
 let around: Surroundings;
 let streams: StreamTable;
