@@ -117,6 +117,8 @@ export class SocketConnection implements DownstreamConnection, WriteOwner {
   #pauses = 0;
   #ending = false;
   #closing: "no" | "flush" | "abort" | "delayed" = "no";
+  /** The peer has ended a connection whose close was delayed for it: then it is the peer's close. */
+  #peerLeft = false;
   #timedOut = false;
   #lingerMs = 0;
   #lingerRead = 0;
@@ -496,6 +498,7 @@ export class SocketConnection implements DownstreamConnection, WriteOwner {
   onEof(): void {
     if (!this.open) return;
     if (this.#closing !== "no") {
+      this.#peerLeft = this.#closing === "delayed";
       this.#closing = "no";
       this.close("flush");
     } else this.handler.onEof();
@@ -541,8 +544,10 @@ export class SocketConnection implements DownstreamConnection, WriteOwner {
     this.#timer?.cancel();
     this.#flushTimer?.cancel();
     this.#pending = undefined;
+    const isPeers = this.#closing === "delayed" || this.#peerLeft;
+    const isOurs = local || this.#closing !== "no";
     const event: CloseEvent = {
-      by: local || this.#timedOut || this.#closing !== "no" ? "local" : "remote",
+      by: this.#timedOut || (isOurs && !isPeers) ? "local" : "remote",
       phase: connecting || this.connecting ? "connecting" : "connected",
       timeout: this.#timedOut,
       error: error === "" ? undefined : error,

@@ -115,3 +115,28 @@ test.each([
   expect(proxy.rss() - rss).toBeLessThan(64 * 1024 * 1024);
   expect(await proxy.stat("http.test.downstream_rq_active")).toBe(0);
 });
+
+test("a connection whose close is delayed is closed by the client if that leaves first; its streams are lost by the proxy", async () => {
+  const options = { codec_type: "HTTP2", delayed_close_timeout: "600s" };
+  const patient = await Proxy.start({
+    config: bootstrap(
+      [listener("main", http([route("/", "origin")], options))],
+      [cluster("origin", [origin.port])],
+    ),
+  });
+  try {
+    const malformed = frame(1, 5, 3, Buffer.concat([GET, Buffer.from("\0\x02te\x04gzip")]));
+    const socket = net.connect(patient.port("main"), "127.0.0.1");
+    socket.write(Buffer.concat([HELLO, headers(1), malformed]));
+    socket.resume();
+    await patient.untilStat("http.test.downstream_cx_protocol_error", 1);
+    socket.end();
+    await patient.untilStat("http.test.downstream_cx_destroy_remote", 1);
+    const stats = await patient.stats();
+    const destroyed = (kind: string) => stats(`http.test.downstream_cx_destroy_${kind}`);
+    const kinds = ["local", "active_rq", "local_active_rq", "remote_active_rq"];
+    expect(kinds.map(destroyed)).toEqual([0, 1, 1, 0]);
+  } finally {
+    await patient.stop();
+  }
+});

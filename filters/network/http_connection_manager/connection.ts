@@ -301,7 +301,13 @@ export class HcmConnection implements NetworkFilter, ServerEvents {
   onConnectionError(details: string): void {
     this.hasProtocolError = true;
     this.errorDetails = details;
-    this.#runtime.stats.cxProtocolError.inc();
+    const { stats } = this.#runtime;
+    stats.cxProtocolError.inc();
+    if (this.isHttp2 && this.#active > 0) {
+      // As in Envoy its streams are lost by us, whoever closes the connection in the end.
+      stats.cxDestroyActiveRq.inc();
+      stats.cxDestroyLocalActiveRq.inc();
+    }
     this.#lingers = true;
     this.close();
   }
