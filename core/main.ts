@@ -24,6 +24,7 @@ import { succeed } from "./packages/build-cache.ts";
 import { Describer } from "./packages/describe.ts";
 import { SHIPPED_ROOT } from "./packages/packages.ts";
 import { bundlePreludes } from "./packages/preludes.ts";
+import { ReadingProcess } from "./packages/reading-process.ts";
 import { isAsleep, sampleCpu } from "./process/thread-cpu.ts";
 import { BEAT, type Refusal, type RuntimeConfig } from "./protocol.ts";
 import { Canary } from "./reload/canary.ts";
@@ -73,7 +74,10 @@ const isBeside = options.takeover || options.standby === true;
 const toldToServe = Promise.withResolvers<void>();
 /** Resolves once the first configuration is in service. */
 const started = Promise.withResolvers<void>();
-const describer = new Describer({ sdk, reader });
+const describer = new Describer(
+  { sdk, reader },
+  new ReadingProcess({ sdk, reader }, (message) => log.error(message)),
+);
 const garbage = new AfterReloads(collectAll);
 const canary = new Canary({ prelude, node: () => node, sandboxed: "left out" });
 /** An operator has asked to fail health checks (admin's /healthcheck/fail). */
@@ -296,7 +300,6 @@ async function prepareFirst(change: Change): Promise<readonly Refusal[]> {
 function collectAll(): void {
   collectGarbage("last-resort");
   canary.collectGarbage();
-  describer.collectGarbage();
 }
 
 /** Called when nothing has been edited for a while: gives back what only reloads need. */

@@ -16,11 +16,20 @@ export function startProcess(options: {
   readonly execPath: string;
   readonly execArgv: readonly string[];
   readonly stdio?: StdioOptions;
+  /** Of messages. Absent: JSON. */
+  readonly serialization?: "advanced";
 }): ChildProcess {
-  const { main = fileURLToPath(ownModule("boot")), args, execPath, execArgv } = options;
+  const {
+    main = fileURLToPath(ownModule("boot")),
+    args,
+    execPath,
+    execArgv,
+    serialization = "json",
+  } = options;
   return fork(main, [...args], {
     execPath,
     execArgv: [...execArgv],
+    serialization,
     env: { ...ALLOCATOR, ...process.env },
     stdio: options.stdio ?? ["inherit", "inherit", "inherit", "ipc"],
   });

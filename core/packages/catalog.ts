@@ -1,5 +1,6 @@
 import { Describer } from "./describe.ts";
 import { setAsideDoubles } from "./doubles.ts";
+import { ModuleReader } from "./module-reader.ts";
 import { PackageUnit } from "./package-unit.ts";
 import { discoverDroppedIn, discoverShipped } from "./packages.ts";
 import { bundlePreludes, type Preludes } from "./preludes.ts";
@@ -13,7 +14,7 @@ export class Catalog {
 
   private constructor(preludes: Preludes, trusted: readonly string[]) {
     this.preludes = preludes;
-    this.#describer = new Describer(preludes);
+    this.#describer = new Describer(preludes, new ModuleReader(preludes));
     this.#trusted = trusted;
   }
 

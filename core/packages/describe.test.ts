@@ -5,11 +5,14 @@ import { afterAll, beforeAll, expect, test } from "vitest";
 import { bundle } from "./bundle.ts";
 import { DescribeError, Describer } from "./describe.ts";
 import { bundlePreludes } from "./preludes.ts";
+import { ReadingProcess } from "./reading-process.ts";
 
 const folder = fs.mkdtempSync(path.join(os.tmpdir(), "describe-"));
+const entry = path.join(folder, "bomb.ts");
 let describer: Describer;
 beforeAll(async () => {
-  describer = new Describer(await bundlePreludes());
+  const preludes = await bundlePreludes();
+  describer = new Describer(preludes, new ReadingProcess(preludes));
 });
 afterAll(() => {
   describer.dispose();
@@ -21,10 +24,9 @@ export default defineHttpFilter({ name: "bomb", config: Type.Object({}), setup: 
 
 /** Why a dropped-in module with this line is refused; undefined: it is not. */
 async function refusal(line: string): Promise<string | undefined> {
-  const entry = path.join(folder, "bomb.ts");
   fs.writeFileSync(entry, `${FILTER}\n${line}\n`);
   try {
-    describer.describe(entry, await bundle({ entry, filename: "bomb" }), "dropped-in");
+    await describer.describe(entry, await bundle({ entry, filename: "bomb" }), "dropped-in");
     return undefined;
   } catch (error) {
     expect(error).toBeInstanceOf(DescribeError);
@@ -47,7 +49,18 @@ test.each([
 
 test("a dropped-in module that grows without end while it is loaded is refused, and the next one is read", async () => {
   expect(await refusal("for (const all = []; ; ) all.push(new Array(1e6).fill(7));")).toBe(
-    "took more than 128 MiB while it was loaded",
+    `${entry}: took more than 128 MiB while it was loaded`,
   );
   expect(await refusal("")).toBeUndefined();
 });
+
+test("a dropped-in module whose top level nothing can stop is refused, keeps this thread from nothing, and the next one is read", async () => {
+  let turns = 0;
+  const timer = setInterval(() => turns++, 100);
+  expect(await refusal("for (let x = 7n; ; ) x *= x;")).toMatch(
+    /did not finish loading within 5 s|ended the process that read it/,
+  );
+  clearInterval(timer);
+  expect(turns).toBeGreaterThan(5);
+  expect(await refusal("")).toBeUndefined();
+}, 120_000);

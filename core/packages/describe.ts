@@ -1,9 +1,9 @@
 import { didYouMean } from "../config/diagnostic.ts";
-import { type EntryPoint, Isolate } from "../isolate.ts";
-import type { Problem } from "../problem.ts";
+import { type Problem, problem, shortPath } from "../problem.ts";
 import { isKept, keep, keyOf, readKept } from "./build-cache.ts";
 import { type Bundle, hashOf, locate } from "./bundle.ts";
 import { textOf } from "./module-code.ts";
+import type { ReadsModules } from "./module-reader.ts";
 import type { PackageSource } from "./packages.ts";
 import type { Preludes } from "./preludes.ts";
 import { partsOf, type SchemaParts, wholeOf } from "./schema-parts.ts";
@@ -79,32 +79,23 @@ export class DescribeError extends Error {
   }
 }
 
-/** Loading a module takes milliseconds; this limit is for one that never ends. */
-const LOAD_MS = 5_000;
-const MEMORY_MB = 128;
-/** An isolate loads so many modules; then a new one replaces it, so that its heap is given back. */
-const MODULES_AN_ISOLATE = 100;
-
-/**
- * Loads modules in isolates without traffic and reads what they define. Shipped packages share an isolate. A dropped-in package
- * shares one only with its own earlier versions, until another package is edited: making an isolate (14 ms) takes longer than all
- * other steps together.
- */
+/** Tells what modules define, and what is wrong with those that cannot be loaded. */
 export class Describer {
   readonly #preludes: Pick<Preludes, "sdk" | "reader">;
+  readonly #reader: ReadsModules;
   #sdkKey: string | undefined;
-  #shared: Cell | undefined;
-  #own: Cell | undefined;
 
-  constructor(preludes: Pick<Preludes, "sdk" | "reader">) {
+  constructor(preludes: Pick<Preludes, "sdk" | "reader">, reader: ReadsModules) {
     this.#preludes = preludes;
+    this.#reader = reader;
   }
 
   /** As `describe`, but what an earlier process read from the same code of a shipped package is taken from disk. */
   async learn(id: string, bundle: Bundle, { origin, entry }: PackageSource): Promise<Described> {
     const isOurs = origin === "shipped" && isKept(entry);
-    const told = isOurs ? await this.#kept(entry, bundle) : this.describe(id, bundle, origin);
-    return describedBy(told, () => told.schemas);
+    const told = isOurs ? this.#kept(entry, bundle) : this.describe(id, bundle, origin);
+    const { schemas, ...others } = await told;
+    return describedBy(others, () => schemas);
   }
 
   async #kept(entry: string, bundle: Bundle): Promise<Told> {
@@ -114,98 +105,37 @@ export class Describer {
     const name = `${keyOf(entry)}.told.json`;
     const known = JSON.parse((await readKept(name)) ?? "{}") as Partial<Told> & { of?: string };
     if (known.of === of) return known as Told;
-    const told = this.describe(entry, bundle, "shipped");
+    const told = await this.describe(entry, bundle, "shipped");
     void keep(name, JSON.stringify({ of, ...told }));
     return told;
   }
 
-  /** Reads what a module defines. `id` tells dropped-in packages apart. Throws a DescribeError. */
-  describe(id: string, bundle: Bundle, origin: "shipped" | "dropped-in"): Told {
-    if (origin === "shipped") {
-      if (!this.#shared?.mayLoad) this.#shared = this.#another(this.#shared, "trusted");
-      return this.#shared.read(bundle);
-    }
-    if (!this.#own?.mayLoad || (this.#own.id ?? id) !== id)
-      this.#own = this.#another(this.#own, "bounded");
-    this.#own.id = id;
+  /** Reads what a module defines. `id` tells dropped-in packages apart. Rejects with a DescribeError. */
+  async describe(id: string, bundle: Bundle, origin: "shipped" | "dropped-in"): Promise<Told> {
+    const { code, filename } = bundle;
     try {
-      return this.#own.read(bundle);
-    } catch (error) {
-      // A module that failed may have left the isolate in any state.
-      this.#own.dispose();
-      throw error;
-    }
-  }
-
-  #another(before: Cell | undefined, code: "trusted" | "bounded"): Cell {
-    before?.dispose();
-    return new Cell(this.#preludes, code);
-  }
-
-  /** Makes the isolate for the next dropped-in package ahead of time, so that a save does not wait for it. */
-  warm(): void {
-    if (!this.#own?.mayLoad) this.#own = this.#another(this.#own, "bounded");
-  }
-
-  /** Collects the garbage of modules that have been described. */
-  collectGarbage(): void {
-    for (const cell of [this.#shared, this.#own]) cell?.collectGarbage();
-  }
-
-  dispose(): void {
-    this.#shared?.dispose();
-    this.#own?.dispose();
-    this.#shared = this.#own = undefined;
-  }
-}
-
-/** One isolate, and the function in it that reads what a module defines. */
-class Cell {
-  readonly #isolate: Isolate;
-  readonly #read: EntryPoint;
-  readonly #sdk: () => string;
-  /** The dropped-in package whose versions it loads; undefined: none yet. */
-  id: string | undefined = undefined;
-  #loaded = 0;
-
-  /** `bounded`: with the bounds of a sandbox's built-ins. One call that V8 has no memory for would end the process. */
-  constructor({ sdk, reader }: Pick<Preludes, "sdk" | "reader">, code: "trusted" | "bounded") {
-    this.#sdk = () => textOf({ code: sdk });
-    this.#isolate = new Isolate({ memoryLimitMb: MEMORY_MB, sdk: textOf({ code: sdk }) });
-    const module = this.#isolate.load({
-      code: textOf({ code: reader }),
-      filename: "tsproxy:reader",
-    });
-    if (code === "bounded") module.entry("bound")();
-    this.#read = module.entry("read", LOAD_MS);
-  }
-
-  read(bundle: Bundle): Told {
-    this.#loaded++;
-    try {
-      const module = this.#isolate.load({ code: bundle.code, filename: bundle.filename }, LOAD_MS);
-      const text = this.#read(module.namespace) as string;
-      module.release();
-      return told(text);
+      return told(await this.#reader.read({ id, origin, code, filename }));
     } catch (error) {
       const { message, stack = "" } = error as Error;
-      const reason = message.startsWith("Script execution timed out")
-        ? `did not finish loading within ${LOAD_MS / 1000} s`
-        : message.startsWith("Isolate was disposed")
-          ? `took more than ${MEMORY_MB} MiB while it was loaded`
-          : message;
-      const find = (filename: string) =>
-        filename === bundle.filename ? bundle.sources : undefined;
-      const missing = /'@tsproxy\/sdk' does not provide an export named '(.+)'/.exec(message)?.[1];
-      throw new DescribeError(
-        missing === undefined ? locate(reason, stack, find) : this.#noExport(missing, bundle, find),
-      );
+      const found = this.#refusal(bundle, message, stack);
+      // What had to be stopped from outside leaves no stack: then the file at least is told.
+      if (found.file === "") throw new DescribeError(problem(`${shortPath(id)}: ${message}`));
+      throw new DescribeError(found);
     }
+  }
+
+  #refusal(bundle: Bundle, message: string, stack: string): Problem {
+    const find = (filename: string) => (filename === bundle.filename ? bundle.sources : undefined);
+    const missing = /'@tsproxy\/sdk' does not provide an export named '(.+)'/.exec(message)?.[1];
+    return missing === undefined
+      ? locate(message, stack, find)
+      : this.#noExport(missing, bundle, find);
   }
 
   /** Reports an import of a name that the SDK lacks. V8 does not say where it is, so the name is searched for in the bundle. */
   #noExport(name: string, bundle: Bundle, find: Parameters<typeof locate>[2]): Problem {
-    const names = /export \{([^}]*)\};?\s*$/.exec(this.#sdk())?.[1] ?? "";
+    const sdk = textOf({ code: this.#preludes.sdk });
+    const names = /export \{([^}]*)\};?\s*$/.exec(sdk)?.[1] ?? "";
     const known = names.split(",").map((part) => part.trim().split(" as ").at(-1)!);
     const hint = didYouMean(name, known);
     const message = `@tsproxy/sdk has no "${name}"${hint === undefined ? "" : `; ${hint}`}`;
@@ -214,17 +144,13 @@ class Cell {
     return locate(message, place, find);
   }
 
-  /** False: it has loaded enough modules, or a module went past the memory limit. */
-  get mayLoad(): boolean {
-    return !this.#isolate.disposed && this.#loaded < MODULES_AN_ISOLATE;
-  }
-
-  collectGarbage(): void {
-    if (!this.#isolate.disposed) this.#isolate.collectGarbage();
+  /** Makes ready for the next dropped-in package, so that a save does not wait for it. */
+  warm(): void {
+    this.#reader.warm();
   }
 
   dispose(): void {
-    this.#isolate.dispose();
+    this.#reader.dispose();
   }
 }
 

@@ -10,6 +10,7 @@ import { build, type Metafile, type Plugin } from "esbuild";
 import { ROOT } from "../own-files.ts";
 import { ascii, bundle } from "./bundle.ts";
 import { Describer } from "./describe.ts";
+import { ModuleReader } from "./module-reader.ts";
 import { discoverShipped } from "./packages.ts";
 import { PACKED_CODE, PACKED_LIST, PACKED_SCHEMAS, type PackedPackage } from "./packed.ts";
 import { buildPreludes, PRELUDES } from "./preludes.ts";
@@ -97,6 +98,7 @@ async function core(): Promise<void> {
   const metafiles = await Promise.all([
     modules(["cli", "proxy-start", "command/bench-peer"], {}),
     modules(["boot"], {}),
+    modules(["reading"], {}),
     // Threads check no config, so they need no schemas of the SDK, whose library takes 10 ms of each start.
     modules(["worker"], { "@sinclair/typebox": path.join(ROOT, "core/inside/no-schemas.ts") }),
   ]);
@@ -160,15 +162,13 @@ async function preludes(): Promise<void> {
 async function filters(): Promise<void> {
   const code = (name: keyof typeof PRELUDES) =>
     readFile(path.join(dist, "core", PRELUDES[name]), "utf8");
-  const describer = new Describer({
-    sdk: await code("@tsproxy/sdk"),
-    reader: await code("tsproxy:reader"),
-  });
+  const preludes = { sdk: await code("@tsproxy/sdk"), reader: await code("tsproxy:reader") };
+  const describer = new Describer(preludes, new ModuleReader(preludes));
   const list: Record<string, PackedPackage> = {};
   let all = "";
   for (const { id, entry, folder, origin } of discoverShipped()) {
     const made = await bundle({ entry, filename: id });
-    const { schemas, ...told } = describer.describe(id, made, origin);
+    const { schemas, ...told } = await describer.describe(id, made, origin);
     list[id] = { hash: made.hash, at: all.length, size: made.code.length, ...told };
     all += made.code;
     await write(path.join("filters", id, PACKED_SCHEMAS), JSON.stringify(schemas));

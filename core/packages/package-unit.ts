@@ -148,6 +148,8 @@ export class PackageUnit {
       this.#builtFrom = this.#target();
       checkPacked(this.source);
       const packed = packedPackage(this.source);
+      // While it is bundled.
+      if (this.source.origin === "dropped-in") describer.warm();
       const { entry, id: filename } = this.source;
       const plain = packed?.bundle ?? (await bundle({ entry, filename }));
       // The hash is part of the name in stacks, so that errors in old code are mapped to the lines of that code.

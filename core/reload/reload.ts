@@ -278,8 +278,6 @@ export class Reload {
     }
     if (last) {
       this.#since = undefined;
-      const isDroppedIn = ({ source }: PackageUnit) => source.origin === "dropped-in";
-      if ([...this.#units.values()].some(isDroppedIn)) this.#options.describer.warm();
       this.#quiet = setTimeout(() => this.#options.onQuiet?.(), QUIET_MS).unref();
     }
     this.#watch.set(this.#directories());

@@ -5,6 +5,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { logTo } from "../logs/log.ts";
 import { Describer } from "../packages/describe.ts";
 import { textOf } from "../packages/module-code.ts";
+import { ModuleReader } from "../packages/module-reader.ts";
 import { bundlePreludes } from "../packages/preludes.ts";
 import type { ListenerConfig, ModuleSource, Refusal } from "../protocol.ts";
 import type { RehearsalStage } from "./rehearsal.ts";
@@ -18,7 +19,8 @@ export class Worlds {
 
   /** Called before all tests. */
   async begin(): Promise<void> {
-    this.#describer = new Describer(await bundlePreludes());
+    const preludes = await bundlePreludes();
+    this.#describer = new Describer(preludes, new ModuleReader(preludes));
   }
   /** Called after each test. */
   async clear(): Promise<void> {

@@ -1,0 +1,121 @@
+import { type EntryPoint, Isolate } from "../isolate.ts";
+import { textOf } from "./module-code.ts";
+import type { Preludes } from "./preludes.ts";
+
+/** A module to be read. `id` tells dropped-in packages apart. */
+export interface ReadModule {
+  readonly id: string;
+  readonly origin: "shipped" | "dropped-in";
+  readonly code: string;
+  readonly filename: string;
+}
+
+/** Loads modules and answers what they define, as JSON of Description[]. Throws, or rejects, with what keeps a module from it. */
+export interface ReadsModules {
+  read(module: ReadModule): string | Promise<string>;
+  /** Makes ready for the next dropped-in package. */
+  warm(): void;
+  dispose(): void;
+}
+
+/** Loading a module takes milliseconds; this limit is for one that never ends. */
+export const LOAD_MS = 5_000;
+const MEMORY_MB = 128;
+/** An isolate loads so many modules; then a new one replaces it, so that its heap is given back. */
+const MODULES_AN_ISOLATE = 100;
+
+/**
+ * Loads modules in isolates of this thread, without traffic. Shipped packages share an isolate. A dropped-in package shares one only
+ * with its own earlier versions, until another package is edited: making an isolate (14 ms) takes longer than all other steps together.
+ */
+export class ModuleReader implements ReadsModules {
+  readonly #preludes: Pick<Preludes, "sdk" | "reader">;
+  #shared: Cell | undefined;
+  #own: Cell | undefined;
+
+  constructor(preludes: Pick<Preludes, "sdk" | "reader">) {
+    this.#preludes = preludes;
+  }
+
+  read(module: ReadModule): string {
+    if (module.origin === "shipped") {
+      if (!this.#shared?.mayLoad) this.#shared = this.#another(this.#shared, "trusted");
+      return this.#shared.read(module);
+    }
+    const { id } = module;
+    if (!this.#own?.mayLoad || (this.#own.id ?? id) !== id)
+      this.#own = this.#another(this.#own, "bounded");
+    this.#own.id = id;
+    try {
+      return this.#own.read(module);
+    } catch (error) {
+      // A module that failed may have left the isolate in any state.
+      this.#own.dispose();
+      throw error;
+    }
+  }
+
+  #another(before: Cell | undefined, code: "trusted" | "bounded"): Cell {
+    before?.dispose();
+    return new Cell(this.#preludes, code);
+  }
+
+  warm(): void {
+    if (!this.#own?.mayLoad) this.#own = this.#another(this.#own, "bounded");
+  }
+
+  dispose(): void {
+    this.#shared?.dispose();
+    this.#own?.dispose();
+    this.#shared = this.#own = undefined;
+  }
+}
+
+/** One isolate, and the function in it that reads what a module defines. */
+class Cell {
+  readonly #isolate: Isolate;
+  readonly #read: EntryPoint;
+  /** The dropped-in package whose versions it loads; undefined: none yet. */
+  id: string | undefined = undefined;
+  #loaded = 0;
+
+  /** `bounded`: with the bounds of a sandbox's built-ins. One call that V8 has no memory for would end the process. */
+  constructor({ sdk, reader }: Pick<Preludes, "sdk" | "reader">, code: "trusted" | "bounded") {
+    this.#isolate = new Isolate({ memoryLimitMb: MEMORY_MB, sdk: textOf({ code: sdk }) });
+    const module = this.#isolate.load({
+      code: textOf({ code: reader }),
+      filename: "tsproxy:reader",
+    });
+    if (code === "bounded") module.entry("bound")();
+    this.#read = module.entry("read", LOAD_MS);
+  }
+
+  read({ code, filename }: ReadModule): string {
+    this.#loaded++;
+    try {
+      const module = this.#isolate.load({ code, filename }, LOAD_MS);
+      const text = this.#read(module.namespace) as string;
+      module.release();
+      return text;
+    } catch (error) {
+      const { message, stack = "" } = error as Error;
+      const reason = message.startsWith("Script execution timed out")
+        ? NEVER_LOADED
+        : message.startsWith("Isolate was disposed")
+          ? `took more than ${MEMORY_MB} MiB while it was loaded`
+          : message;
+      throw Object.assign(new Error(reason), { stack });
+    }
+  }
+
+  /** False: it has loaded enough modules, or a module went past the memory limit. */
+  get mayLoad(): boolean {
+    return !this.#isolate.disposed && this.#loaded < MODULES_AN_ISOLATE;
+  }
+
+  dispose(): void {
+    this.#isolate.dispose();
+  }
+}
+
+export const NEVER_LOADED = `did not finish loading within ${LOAD_MS / 1000} s`;
