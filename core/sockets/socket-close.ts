@@ -1,4 +1,5 @@
 import { HOW } from "../inside/ring.ts";
+import { AcceptedSocket } from "./accepted-socket.ts";
 import { PairedSocket } from "./paired-sockets.ts";
 import { SecureSocket } from "./secure-socket.ts";
 import type { Entry, RawSocket } from "./socket-table.ts";
@@ -14,8 +15,8 @@ export function closeSocket(entry: Entry, socket: RawSocket, how: number, alert:
     return;
   }
   if (how === HOW.FLUSH) {
-    destroyWhenStuck(socket, socket._handle?.writeQueueSize ?? 0);
     behindWrites(entry, () => socket.destroySoon());
+    if (!socket.destroyed) destroyWhenStuck(socket, socket._handle?.writeQueueSize ?? 0);
   } else if (how === HOW.RESET) reset(entry.raw ?? socket, socket);
   else socket.destroy();
 }
@@ -41,7 +42,8 @@ function destroyWhenStuck(socket: RawSocket, waiting: number): void {
 
 /** Closes with a RST. Unix sockets have none, and are only destroyed. */
 function reset(tcp: RawSocket, socket: RawSocket): void {
-  if (tcp.remotePort !== undefined || tcp instanceof PairedSocket) tcp.resetAndDestroy();
+  const knowsHow = tcp instanceof AcceptedSocket || tcp instanceof PairedSocket;
+  if (knowsHow || tcp.remotePort !== undefined) tcp.resetAndDestroy();
   if (!socket.destroyed) socket.destroy();
 }
 

@@ -3,6 +3,7 @@ import net from "node:net";
 import type { TLSSocket } from "node:tls";
 import { getSystemErrorName } from "node:util";
 import { CLOSED_FLAG, COMMAND, EVENT, WORD } from "../inside/ring.ts";
+import { type AcceptedHandle, AcceptedSocket } from "./accepted-socket.ts";
 import type { Crossing } from "./crossing.ts";
 import { Datagrams } from "./datagrams.ts";
 import type { Gathering } from "./gathering.ts";
@@ -587,18 +588,19 @@ export class Sockets {
     const entry = this.#table.issue();
     entry.accepted = true;
     this.#gathering?.onOpened();
-    const socket = new net.Socket({
-      handle,
-      allowHalfOpen: true,
-      ...watermark(bufferBytes),
-      onread: this.#onread,
-    } as unknown as net.SocketConstructorOpts) as RawSocket;
-    this.#adopt(entry, socket);
+    const socket = new AcceptedSocket(
+      handle as AcceptedHandle,
+      watermark(bufferBytes).highWaterMark,
+    );
+    this.#table.open++;
+    entry.socket = socket as unknown as RawSocket;
+    this.#listenTo(entry, entry.socket);
     entry.plain = handle;
-    const text = `${name}|${socket.remoteAddress ?? ""}|${socket.remotePort ?? 0}|${socket.localAddress ?? ""}|${socket.localPort ?? 0}|${path}`;
+    const { remote, local } = socket;
+    const text = `${name}|${remote.address ?? ""}|${remote.port ?? 0}|${local.address ?? ""}|${local.port ?? 0}|${path}`;
     this.#crossing.push(EVENT.ACCEPTED, entry.id, this.#crossing.putText(text), text.length);
+    socket.read(this.#landing, (n) => this.#onRead(entry, n));
     this.#crossing.schedule();
-    socket.read(0);
   }
 
   /** Destroys every connection: the isolate is lost, or the worker stops. Listening sockets stay open. */

@@ -131,6 +131,8 @@ export function onRead(
   handle.onread = function (this: StreamHandle, buffer) {
     const bytes = streamBaseState[kReadBytesOrError]!;
     if (bytes > 0) return onBytes(bytes);
+    // libuv has read again, since the buffer was full, and found nothing more.
+    if (bytes === 0) return undefined;
     return onEnd === undefined ? otherwise.call(this, buffer) : onEnd(bytes);
   };
 }

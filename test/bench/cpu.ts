@@ -4,6 +4,7 @@
  *   node test/bench/cpu.ts [mode] [--rounds 3] [--seconds 2] [--only tsproxy,nginx]
  *
  * Modes: `http` (default), `tcp`, `1m`, `filter` and:
+ * `new`: HTTP/1.1 with a connection for each request.
  * `idle`: with the filters `fault` and `local_ratelimit`, which do nothing to these requests, beside `tsproxy` without them.
  * `lua`: tsproxy and Envoy without a script, with one and with five that edit headers of request and response.
  * `h2`: downstream HTTP/2 (h2load, 8 connections of 32 streams), upstream HTTP/1.1; `h2h2`: HTTP/2 on both sides, cleartext.
@@ -449,6 +450,7 @@ async function load(port: number, secs: number): Promise<{ n: number; bad: numbe
     `-c${connections}`,
     `-d${secs}s`,
     ...HEADERS.flatMap((h) => ["-H", h]),
+    ...(mode === "new" ? ["-H", "Connection: close"] : []),
     url,
   ];
   const child = spawn("taskset", argv, { stdio: ["ignore", "pipe", "inherit"] });
@@ -550,8 +552,8 @@ for (const subject of chosen) {
   const at = port++;
   const child = run(1, subject.start(at));
   await ready(at, isHttp2, isTls);
-  // A connection runs through code that a kept one does not, and they come at a few hundred a second.
-  await load(at, isHandshake ? 10 : 2);
+  // Turbofan compiles a function after 3000 calls. Connections come at a few hundred a second, requests at thousands.
+  await load(at, isHandshake ? 10 : 6);
   running.push({ subject, child, at });
 }
 for (let round = 0; round < rounds; round++) {
