@@ -163,9 +163,9 @@ test("a filter behind the terminal one is refused, with the place of the termina
 
 test("a field that Envoy knows and we do not is a warning, and the rest serves", async () => {
   proxy = await Proxy.start({
-    config: front(ROUTER, "          proxy_status_config: { remove_details: true }\n"),
+    config: front(ROUTER, "          http3_protocol_options: { allow_extended_connect: true }\n"),
   });
-  expect(await proxy.line(/proxy_status_config/)).toMatchObject({ level: "warn" });
+  expect(await proxy.line(/http3_protocol_options/)).toMatchObject({ level: "warn" });
   expect((await get(proxy.port("main"), "/")).text).toBe("hello");
 });
 

@@ -15,6 +15,7 @@ import {
 import { ClientDetection } from "./client-detection.ts";
 import { EarlyHeaderMutation } from "./early-header-mutation.ts";
 import { LocalReplyConfig } from "./local-reply-config.ts";
+import { ProxyStatusConfig } from "./proxy-status.ts";
 import { RouteConfig } from "./route-config.ts";
 import { ScopedRoutesConfig } from "./scoped-routes.ts";
 
@@ -93,6 +94,7 @@ export const Config = Type.Object({
     { default: [] },
   ),
   local_reply_config: Type.Optional(LocalReplyConfig),
+  proxy_status_config: Type.Optional(ProxyStatusConfig),
   normalize_path: Type.Boolean({ default: false }),
   merge_slashes: Type.Boolean({ default: false }),
   path_with_escaped_slashes_action: Enum(

@@ -17,6 +17,7 @@ import {
 import type { Config } from "./config.ts";
 import { EarlyHeaderMutations } from "./early-header-mutation.ts";
 import { LocalReplies } from "./local-reply.ts";
+import { ProxyStatus } from "./proxy-status.ts";
 import { RequestHead } from "./request-head.ts";
 import { ResponseHead } from "./response-head.ts";
 import { RouteTable } from "./route-table.ts";
@@ -51,6 +52,8 @@ export class Runtime {
   readonly scopes: ScopedRoutes | undefined = undefined;
   readonly requestHead: RequestHead;
   readonly responseHead: ResponseHead;
+  /** Undefined: the config does not ask for it. */
+  readonly proxyStatus: ProxyStatus | undefined;
   readonly localReplies: LocalReplies;
   readonly filters: readonly FilterSlot[];
   /** Some route or chain leaves filters out. */
@@ -107,6 +110,12 @@ export class Runtime {
     this.requestHead = new RequestHead(config, cx.node, this.stats);
     this.localReplies = new LocalReplies(config.local_reply_config, "local_reply_config", cx);
     this.responseHead = new ResponseHead(config, this.clock);
+    this.proxyStatus =
+      config.proxy_status_config &&
+      new ProxyStatus(config.proxy_status_config, "proxy_status_config", {
+        server: config.server_name,
+        node: cx.node.id,
+      });
     const chain = (refs: Config["http_filters"]): FilterSlot[] =>
       everyOf(refs, (ref) => ({
         name: ref.name,

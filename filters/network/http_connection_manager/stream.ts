@@ -116,8 +116,10 @@ export class HcmStream implements RequestDecoder, WalkOwner, TimersOwner, LogEnt
   #faulty = false;
   /** A whole request head was read. Before that, logs have no method and no path, as in Envoy. */
   #headRead = false;
-  /** A response flag that is set only after a local reply was written: access logs show it, the reply's own text does not. */
+  /** A response flag that is set only after a local reply was written: access logs show it, the reply itself does not. */
   #lateFlag = "";
+  /** The local reply that is being sent has got such flags. */
+  #flagsLate = false;
   internalRedirects: InternalRedirects | undefined = undefined;
   #chance = -1;
   #metadata: Map<string, Record<string, unknown>> | undefined = undefined;
@@ -147,7 +149,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, TimersOwner, LogEnt
     this.#owesContinue = false;
     this.#headRead = false;
     this.#lateFlag = "";
-    this.#faulty = this.#tunnel = false;
+    this.#faulty = this.#tunnel = this.#flagsLate = false;
     this.#metadata = undefined;
     this.#filterState = undefined;
     this.internalRedirects = undefined;
@@ -498,6 +500,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, TimersOwner, LogEnt
     this.response = head;
     if (isLate) info.flags.push(...reply.flags);
     if (this.#lateFlag !== "") info.flags.push(this.#lateFlag);
+    this.#flagsLate = isLate || this.#lateFlag !== "";
     const endStream = body.length === 0 || this.#isHead;
     // A reply that replaces a response which is passing through the filters does not pass through them itself.
     if (this.#answer.begun) this.#answer.begin([]);
@@ -575,14 +578,15 @@ export class HcmStream implements RequestDecoder, WalkOwner, TimersOwner, LogEnt
     this.response = headers;
     this.#timers.touch();
     this.info.downstreamTxBegin = this.#timers.elapsed;
-    const { status } = headers;
-    this.info.responseCode = status;
     const showsRequestId =
       this.#edited &&
       (runtime.config.always_set_request_id_in_response ||
         (this.internal && this.headers.has(FORCE_TRACE)));
     const requestId = showsRequestId ? this.headers.get(this.#requestId.name) : undefined;
     runtime.responseHead.complete(headers, requestId);
+    if (!this.#flagsLate) runtime.proxyStatus?.complete(headers, this.info);
+    const { status } = headers;
+    this.info.responseCode = status;
     this.#countCode(status);
     const agreed = status === 101 || (this.isConnect && status >= 200 && status < 300);
     const tunnel = this.#upgrading && agreed;
