@@ -1,7 +1,8 @@
 import type { SandboxUse } from "../inside/sandbox/context.ts";
 import { BOX, type HookMask } from "../inside/sandbox/layout.ts";
 import type { Refusal } from "../protocol.ts";
-import { errorText } from "./fault-reports.ts";
+import { refusalOf } from "../reload/refusal.ts";
+import { SandboxLost } from "./aside.ts";
 import { SandboxIsolate } from "./isolate.ts";
 import type { SandboxOptions } from "./options.ts";
 import { SandboxStats } from "./stats.ts";
@@ -27,23 +28,33 @@ export interface Surroundings {
   readonly now: () => number;
 }
 
-/** Sets these uses up in a new isolate. Answers it, or which of them have failed. */
+/**
+ * Sets these uses up in a new isolate. Answers it, or which of them have failed. `isApart`: each in an entry of its own, so that the
+ * promises of one go on before the next one's setup.
+ */
 export async function build(
   options: SandboxOptions,
   uses: readonly SandboxUse[],
   surroundings: Surroundings,
+  isApart = false,
 ): Promise<Made | readonly SetupFailure[]> {
   let made: Made | undefined;
   try {
     made = await load(options, surroundings);
-    const failures = await setUp(options, made.isolate, uses);
+    const failures: SetupFailure[] = [];
+    for (const entry of isApart ? uses.map((use) => [use]) : [uses])
+      failures.push(...(await setUp(options, made.isolate, entry)));
     if (failures.length === 0) return made;
     discard(options, made);
     return failures;
   } catch (error) {
     const use = made?.isolate.words[BOX.USE] ?? 0;
     made?.isolate.dispose();
-    return [{ use, refusal: refusalOf(options.package, error), error }];
+    const isMixed = made !== undefined && use === 0 && uses.length > 1 && !isApart;
+    // Running out of memory costs a thread, so it is not done twice.
+    if (isMixed && !(error instanceof SandboxLost)) return build(options, uses, surroundings, true);
+    const place = uses.find(({ id }) => id === use)?.place ?? "";
+    return [{ use, refusal: { ...refusalOf(options.package, error), place }, error }];
   }
 }
 
@@ -99,10 +110,4 @@ export async function setUp(
     use,
     refusal: { package: options.package, ...refusal },
   }));
-}
-
-export function refusalOf(packageName: string, error: unknown): Refusal {
-  const { message, stack } = errorText(error);
-  const said = message.startsWith("Script execution timed out") ? "setup did not return" : message;
-  return { package: packageName, message: said, path: "", place: "", stack };
 }

@@ -4,6 +4,7 @@ import { Exchange, FakeWorker, stubs } from "./fake-worker.ts";
 import type { Sandbox } from "./sandbox.ts";
 
 const LOOP = "for (;;) {}";
+const MICROTASKS = "const again = () => void Promise.resolve().then(again); again();";
 const THROW = 'throw new Error("not again")';
 
 /** `what` runs in the setup of a use whose config says so once a runtime value says so too. */
@@ -12,9 +13,14 @@ const code = (what: string) => `
   export default defineHttpFilter({ name: "test", config: Type.Object({}), setup(config, cx) {
     const fails = () => cx.runtime.integer("fails", 0);
     if (config.bad && fails() === 1) { ${what} }
+    const later = async (headers) => {
+      while (fails() === 1) await new Promise((resolve) => setTimeout(resolve, 1));
+      headers.set("x-seen", String(fails()));
+    };
     return () => ({
       onRequestHeaders(headers) {
         if (headers.path === "/loop") ${LOOP}
+        if (headers.path === "/later") return later(headers);
         headers.set("x-seen", String(fails()));
       },
     });
@@ -86,6 +92,7 @@ describe("a use whose setup fails in an isolate that is built anew", () => {
   it.each([
     ["throws", THROW],
     ["loops", LOOP],
+    ["loops in promises", MICROTASKS],
   ])("is left alone when it %s, and the others run on", async (_how, what) => {
     const { sandbox } = await lost(what);
     // Both wait for the new isolate.
@@ -149,6 +156,44 @@ describe("a use whose setup fails in an isolate that is built anew", () => {
       true,
       { place: "/uses/1", reason: expect.stringContaining("not again"), openMs: 1000 },
     ]);
+  });
+});
+
+describe("a use that is new", () => {
+  const prepare = (sandbox: Sandbox, ...configs: object[]) =>
+    sandbox.prepare(configs.map((config, k) => ({ id: 7 + k, config, place: `/uses/${6 + k}` })));
+
+  it.each([
+    ["loops", LOOP, "setup did not return"],
+    ["loops in promises", MICROTASKS, "setup did not return"],
+    [
+      "hoards",
+      "const all = []; for (;;) all.push(new Array(1e5).fill(0));",
+      "setup took all memory",
+    ],
+  ])(
+    "is refused when its setup %s, and those that run lose nothing",
+    async (_how, what, message) => {
+      const sandbox = await worker.sandbox(code(what));
+      await sandbox.setRuntime(fails(1));
+      const pending = ask(sandbox, GOOD, "/later").requestHeaders();
+      worker.flush();
+      const refusals = await prepare(sandbox, {}, { bad: true }, {});
+      expect(refusals).toMatchObject([{ message, place: "/uses/7", stopped: true }]);
+      await sandbox.setRuntime(fails(2));
+      await pending.settled();
+      expect([pending.reply, pending.request.get("x-seen")]).toEqual([undefined, "2"]);
+      expect([sandbox.counts.faults, sandbox.counts.rebuilt]).toEqual([0, 0]);
+    },
+  );
+
+  it("is named when it loops in promises among the first ones", async () => {
+    const sandbox = await worker.unprepared(code(MICROTASKS));
+    await sandbox.setRuntime(fails(1));
+    expect(await prepare(sandbox, {}, { bad: true }, {})).toMatchObject([
+      { place: "/uses/7", message: "setup did not return", stopped: true },
+    ]);
+    expect(await prepare(sandbox, {}, {})).toEqual([]);
   });
 });
 

@@ -1,15 +1,8 @@
 import type { SandboxUse } from "../inside/sandbox/context.ts";
 import type { Refusal } from "../protocol.ts";
+import { refusalOf } from "../reload/refusal.ts";
 import type { Accounts } from "./accounts.ts";
-import {
-  build,
-  discard,
-  type Made,
-  refusalOf,
-  type SetupFailure,
-  type Surroundings,
-  setUp,
-} from "./build.ts";
+import { build, discard, type Made, type SetupFailure, type Surroundings, setUp } from "./build.ts";
 import type { SandboxIsolate } from "./isolate.ts";
 import type { SandboxOptions } from "./options.ts";
 
@@ -64,8 +57,10 @@ export class Uses {
 
   constructor(options: SandboxOptions, timeoutMs: number, accounts: Accounts, sandbox: UsesPorts) {
     const { onMade: _, onReads: _reads, onPolicy: _policy, ...trial } = options;
+    // Cells are its own: those of the package count who uses them, and nobody is told when this isolate goes.
+    const { cells: _cells, ...module } = options.module;
     this.#options = options;
-    this.#trial = trial;
+    this.#trial = { ...trial, module };
     this.#timeoutMs = timeoutMs;
     this.#accounts = accounts;
     this.#sandbox = sandbox;
@@ -85,8 +80,12 @@ export class Uses {
     return this.#left.length > 0 && this.#left.some((use) => use.id === id);
   }
 
-  /** Builds the isolate if there is none yet, and runs `setup` for these uses. If one refuses, none is taken. */
+  /**
+   * Builds the isolate if there is none yet, and runs `setup` for these uses. If one refuses, none is taken. They are tried apart first
+   * if there is one: nobody else's streams are lost with an isolate that a setup never returns in.
+   */
   async prepare(uses: readonly SandboxUse[]): Promise<readonly Refusal[]> {
+    let isTried = uses.length === 0;
     for (let k = 0; k < PREPARE_TIMES; k++) {
       await this.#rebuilding;
       const { isolate } = this.#sandbox;
@@ -96,6 +95,12 @@ export class Uses {
         const refusals = await first;
         this.#preparing = undefined;
         return refusals;
+      }
+      if (!isTried) {
+        const failures = await this.#try(uses);
+        if (failures.length > 0) return failures.map(({ refusal }) => refusal);
+        isTried = true;
+        if (this.#sandbox.isolate !== isolate) continue;
       }
       const failures = await this.#setUp("setup", isolate, uses);
       if (failures?.length === 0) this.#all = [...this.#all, ...uses];
@@ -141,12 +146,11 @@ export class Uses {
     const due = this.#left.filter((use) => !this.#mustRest(use));
     if (isolate === undefined || due.length === 0) return;
     this.#isTrying = true;
-    const tried = await build(this.#trial, due, this.#surroundings);
+    const failed = await this.#try(due);
     this.#isTrying = false;
-    if ("isolate" in tried) discard(this.#trial, tried);
     if (this.#sandbox.isolate !== isolate) return;
-    if (!("isolate" in tried)) {
-      this.#rest(tried, due);
+    if (failed.length > 0) {
+      this.#rest(failed, due);
       return;
     }
     const uses = due.filter((use) => this.#left.includes(use));
@@ -164,6 +168,14 @@ export class Uses {
 
   get #surroundings(): Surroundings {
     return { timeoutMs: this.#timeoutMs, runtime: this.#runtime, now: this.#sandbox.now };
+  }
+
+  /** Sets these uses up in an isolate that nobody is told of. Answers which of them have failed. */
+  async #try(uses: readonly SandboxUse[]): Promise<readonly SetupFailure[]> {
+    const made = await build(this.#trial, uses, this.#surroundings);
+    if (!("isolate" in made)) return made;
+    discard(this.#trial, made);
+    return [];
   }
 
   async #prepareFirst(uses: readonly SandboxUse[]): Promise<readonly Refusal[]> {
