@@ -333,6 +333,123 @@ test("a thread that went back to the code of before by itself gets the config th
   expect(configs()).toEqual([undefined, undefined]);
 });
 
+test("a thread that went back by itself gets the code that the others have with the next code, whichever that is", async () => {
+  const { fleet, threads } = fleetOf(1);
+  await serve(fleet, 1);
+  const fault = { type: "fault", package: "http/a", reason: "hung", stack: "" } as const;
+  threads[0]!.events.onMessage({ ...fault, reverted: ["http/a"] });
+  const { modules } = change(2);
+  const other = { ...modules[0]!, package: "http/b" };
+  expect(
+    await fleet.prepare({ generation: 2, modules: [other], removed: [], config: undefined }),
+  ).toEqual([]);
+  const sent = threads.map(({ got }) =>
+    (got.at(-1) as Change).modules.map((m) => [m.package, m.code]),
+  );
+  expect(sent).toEqual([
+    [
+      ["http/a", "v1"],
+      ["http/b", "v2"],
+    ],
+    [["http/b", "v2"]],
+  ]);
+});
+
+test("a thread that goes back by itself after it was asked to prepare sets the change up again, with what the others have", async () => {
+  const { fleet, threads } = fleetOf(1);
+  await serve(fleet, 1);
+  const thread = threads[0]!;
+  thread.answer = () => undefined;
+  const { modules } = change(2);
+  const other = { ...modules[0]!, package: "http/b" };
+  const prepared = fleet.prepare({
+    generation: 2,
+    modules: [other],
+    removed: [],
+    config: undefined,
+  });
+  await vi.waitFor(() => expect(thread.types().at(-1)).toBe("prepare"), 120_000);
+  const fault = { type: "fault", package: "http/a", reason: "hung", stack: "" } as const;
+  thread.events.onMessage({ ...fault, reverted: ["http/a"] });
+  thread.events.onMessage({ type: "prepared", generation: 2 });
+  expect(await prepared).toEqual([]);
+  thread.answer = usually;
+  await fleet.commit(2);
+  expect(thread.types().slice(-3)).toEqual(["prepare", "prepare", "commit"]);
+  const again = thread.got.at(-2) as Change;
+  expect(again.modules.map((module) => module.package)).toEqual(["http/a", "http/b"]);
+  expect(again.config).toBeDefined();
+});
+
+test("a thread that is started again while listeners are bound listens at all of them", async () => {
+  vi.useFakeTimers();
+  try {
+    const { fleet, threads } = fleetOf(2);
+    await serve(fleet, 1, [listener("a", 1000)]);
+    const config = [listener("a", 1000), listener("b", 1001), listener("c", 1002)];
+    // The first worker answers nothing for "c" until another thread is there.
+    let answer = () => {};
+    threads[0]!.answer = (message) => {
+      if (message.type !== "listen" || message.listeners[0]!.name !== "c") return usually(message);
+      answer = () => threads[0]!.events.onMessage(usually(message)!);
+      return undefined;
+    };
+    const served = serve(fleet, 2, config);
+    await vi.advanceTimersByTimeAsync(0);
+    threads[1]!.events.onExit("it ended");
+    await vi.advanceTimersByTimeAsync(1_000);
+    answer();
+    expect(await served).toEqual([]);
+    const names = threads[3]!.got.flatMap((m) =>
+      m.type === "listen" ? m.listeners.map((l) => l.name) : [],
+    );
+    expect(names).toEqual(["a", "b", "c"]);
+  } finally {
+    vi.useRealTimers();
+  }
+});
+
+test("a thread that dies while it binds a listener is no failure of the listener", async () => {
+  vi.useFakeTimers();
+  try {
+    const { fleet, threads } = fleetOf(2);
+    await serve(fleet, 1);
+    threads[1]!.answer = (message) => {
+      if (message.type !== "listen") return usually(message);
+      threads[1]!.events.onExit("it ended");
+      return undefined;
+    };
+    expect(await serve(fleet, 2, [listener("a", 0)])).toEqual([]);
+    await vi.advanceTimersByTimeAsync(1_000);
+    expect(threads[3]!.got.at(-1)).toMatchObject({
+      type: "listen",
+      listeners: [{ name: "a", address: { port: 4321 } }],
+    });
+  } finally {
+    vi.useRealTimers();
+  }
+});
+
+test("a unix socket is bound by worker 0, also by one that was started again", async () => {
+  vi.useFakeTimers();
+  try {
+    const { fleet, threads } = fleetOf(2);
+    await serve(fleet, 1);
+    threads[0]!.events.onExit("it ended");
+    await vi.advanceTimersByTimeAsync(1_000);
+    const address = { ip: "", port: 0, path: "/tmp/s" };
+    await serve(fleet, 2, [{ ...listener("a", 0), address }]);
+    expect(threads.map((thread) => [thread.name, thread.types().includes("listen")])).toEqual([
+      ["worker 0", false],
+      ["worker 1", false],
+      ["control 2", false],
+      ["worker 0", true],
+    ]);
+  } finally {
+    vi.useRealTimers();
+  }
+});
+
 test("a thread that was started again between a preparation and its commit gets the new generation as well", async () => {
   vi.useFakeTimers();
   try {

@@ -1,6 +1,6 @@
 import { closeSync } from "node:fs";
 import type { Readable } from "node:stream";
-import { Member, type Profiled } from "./member.ts";
+import { type Live, Member, type Profiled } from "./member.ts";
 import type { HeldSocket, ListeningAt } from "./process/held-sockets.ts";
 import type {
   AddressConfig,
@@ -58,7 +58,7 @@ export class Fleet implements RehearsalStage {
   #config: RuntimeConfig | undefined;
   #generation = 0;
   #pending: Change | undefined;
-  #sockets: ReadonlyMap<string, Socket> = new Map();
+  #sockets = new Map<string, Socket>();
   /** Listening sockets that this process was started with, until the first listeners are bound. */
   #held: readonly HeldSocket[];
   #stopping = false;
@@ -100,7 +100,7 @@ export class Fleet implements RehearsalStage {
   async prepare(change: Change, rehearsed = true): Promise<readonly Refusal[]> {
     this.#pending = change;
     const staged = await Promise.all(
-      this.#members.map((member) => member.prepare(change, this.#config, rehearsed)),
+      this.#members.map((member) => member.prepare(change, this.#live, rehearsed)),
     );
     // Don't wait for the others then: they may wait for something that the refusing thread would have told them.
     const refusals = staged.flatMap((stage) => stage.refusals);
@@ -135,7 +135,11 @@ export class Fleet implements RehearsalStage {
     for (const name of change.removed) this.#modules.delete(name);
     this.#config = change.config ?? this.#config;
     // A copy: a thread that cannot serve the generation leaves the list.
-    await Promise.all([...this.#members].map((member) => member.commit(change, this.#config)));
+    await Promise.all([...this.#members].map((member) => member.commit(change, this.#live)));
+  }
+
+  get #live(): Live {
+    return { modules: this.#modules, config: this.#config };
   }
 
   async abort(generation: number): Promise<void> {
@@ -145,8 +149,8 @@ export class Fleet implements RehearsalStage {
 
   /**
    * Binds the listeners that are not bound yet; one whose address has not changed keeps its sockets. With port 0 the first worker
-   * binds, and the others take its number. A unix socket belongs to the first worker alone. The first worker also takes the
-   * sockets that this process was started with, where the config still has them. Answers the failures.
+   * binds, and the others take its number. The first worker also takes the sockets that this process was started with, where the
+   * config still has them. Answers the failures.
    */
   async listen(listeners: readonly ListenerConfig[]): Promise<readonly ListenFailure[]> {
     const failures: ListenFailure[] = [];
@@ -156,30 +160,38 @@ export class Fleet implements RehearsalStage {
       const socket = this.#sockets.get(name);
       if (socket !== undefined && isSameAddress(socket.asked, address)) kept.set(name, socket);
     }
-    for (const socket of wanted) {
-      if (kept.has(socket.name)) continue;
-      const address = await this.#bind(socket).catch((failure: ListenFailure) => failure);
-      if ("message" in address) failures.push({ ...address, listener: listenerOf(socket.name) });
-      else kept.set(socket.name, { asked: socket.address, address });
-    }
     this.#sockets = kept;
+    for (const socket of wanted) {
+      if (this.#sockets.has(socket.name)) continue;
+      const failure = await this.#bind(socket).catch((thrown: ListenFailure) => thrown);
+      if (failure !== undefined) failures.push({ ...failure, listener: listenerOf(socket.name) });
+    }
     for (const { fd } of this.#held) closeSync(fd);
     this.#held = [];
     return failures;
   }
 
-  async #bind({ name, address, thread = "worker" }: WantedSocket): Promise<AddressConfig> {
-    const members = this.#members.filter((member) => member.role === thread);
+  /** One that dies meanwhile is no failure of the listener: the thread in its place binds it. */
+  async #bind(wanted: WantedSocket): Promise<undefined> {
+    const { name, address } = wanted;
     const isHeld = (socket: HeldSocket) =>
       socket.name === name && isSameAddress(socket.asked, address);
     const held = this.#held.find(isHeld);
     this.#held = this.#held.filter((socket) => socket !== held);
-    let bound = held?.address ?? address;
-    for (const [k, member] of members.entries()) {
-      if (k > 0 && address.path !== undefined) break;
-      bound = await member.listen({ name, address: bound, fd: k === 0 ? held?.fd : undefined });
+    let { address: bound, fd } = held ?? { address, fd: undefined };
+    const asked = new Set<Member>();
+    // Threads may be started again meanwhile: until the socket is in the list they do not know it by themselves.
+    const next = () => this.#members.find((member) => !asked.has(member) && binds(member, wanted));
+    for (let member = next(); member !== undefined; member = next()) {
+      asked.add(member);
+      try {
+        bound = await member.listen({ name, address: bound, fd });
+      } catch (failure) {
+        if (!member.gone) throw failure;
+      }
+      fd = undefined;
     }
-    return bound;
+    this.#sockets.set(name, { asked: address, address: bound });
   }
 
   /** The sockets that a process in this one's place has to listen at, if this one dies. */
@@ -293,13 +305,13 @@ export class Fleet implements RehearsalStage {
     const names = new Set(
       config.listeners.filter((l) => (l.thread ?? "worker") === role).map((l) => l.name),
     );
-    // A unix socket is the first worker's alone.
-    const takes = ({ name, address }: Bound) =>
-      names.has(listenerOf(name)) &&
-      (address.path === undefined || role === "control" || index === 0);
+    const bound = () =>
+      [...this.#sockets]
+        .map(([name, { address }]) => ({ name, address, thread: role }))
+        .filter((socket) => names.has(listenerOf(socket.name)) && binds(member, socket));
     member.join(
       { generation: this.#generation, modules: [...this.#modules.values()], removed: [], config },
-      [...this.#sockets].map(([name, { address }]) => ({ name, address })).filter(takes),
+      bound,
     );
   }
 
@@ -368,6 +380,13 @@ function socketsOf(listener: ListenerConfig): WantedSocket[] {
     address: at,
     thread,
   }));
+}
+
+/** A unix socket is bound by the first worker alone. */
+function binds({ role, thread }: Member, { address, thread: wanted = "worker" }: WantedSocket) {
+  return (
+    role === wanted && (address.path === undefined || role === "control" || thread.index === 0)
+  );
 }
 
 function isSameAddress(a: AddressConfig, b: AddressConfig): boolean {

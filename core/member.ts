@@ -4,6 +4,7 @@ import {
   BEAT,
   type FromWorker,
   type ListenerConfig,
+  type ModuleSource,
   type ProfiledFilter,
   type Refusal,
   type RuntimeConfig,
@@ -30,6 +31,13 @@ const BOX_MS = 1_000;
 const SETUP_BOX_MS = PREPARE_MS;
 
 export type Profiled = Omit<Extract<FromWorker, { type: "profiled" }>, "type">;
+
+/** What serves. */
+export interface Live {
+  readonly modules: ReadonlyMap<string, ModuleSource>;
+  readonly config: RuntimeConfig | undefined;
+}
+const NOTHING: Live = { modules: new Map(), config: undefined };
 
 /** The answers of a thread to `prepare`: at once, and when all is set up. */
 interface Staged {
@@ -71,16 +79,16 @@ export class Member {
   #running = false;
   /** The generation that it has set up last, and could serve. */
   #prepared: number | undefined = undefined;
-  /** It has gone back to the generation before by itself, and so to the config of that one. */
-  #isBehind = false;
+  /** The packages with which it has gone back to the generation before by itself, and so to the config of that one. */
+  readonly #reverted = new Set<string>();
+  /** That was after it had been asked to prepare, so that what it sets up lacks what the others have. */
+  #isOutdated = false;
 
   constructor(role: "worker" | "control", start: StartThread, index: number, events: ThreadEvents) {
     this.role = role;
     this.thread = start(role, index, {
       onMessage: (message) => {
-        if (message.type === "prepared") this.#prepared = message.generation;
-        else if (message.type === "refused") this.#prepared = undefined;
-        else if (message.type === "fault" && message.reverted !== undefined) this.#isBehind = true;
+        this.#note(message);
         for (const waiter of [...this.#waiting]) waiter(message as Answer);
         events.onMessage(message);
       },
@@ -92,6 +100,30 @@ export class Member {
         events.onExit(reason);
       },
     });
+  }
+
+  #note(message: FromWorker): void {
+    switch (message.type) {
+      case "prepared":
+        this.#prepared = this.#isOutdated ? undefined : message.generation;
+        break;
+      case "refused":
+        this.#prepared = undefined;
+        break;
+      case "committed":
+        this.#reverted.clear();
+        break;
+      case "fault":
+        for (const name of message.reverted ?? []) {
+          this.#reverted.add(name);
+          this.#isOutdated = true;
+        }
+    }
+  }
+
+  /** The thread has ended. */
+  get gone(): boolean {
+    return this.#gone;
   }
 
   post(message: ToWorker): void {
@@ -122,32 +154,37 @@ export class Member {
     return this.#waiting.size > 0 || !this.#running ? SETUP_BOX_MS : BOX_MS;
   }
 
-  /** Sets a new thread up with what the others run. Changes wait for it; if it fails, the thread is ended. */
-  join(change: Change, listeners: readonly Bound[]): void {
+  /**
+   * Sets a new thread up with what the others run. Changes wait for it; if it fails, the thread is ended. `listeners`: those that the
+   * others have bound by then.
+   */
+  join(change: Change, listeners: () => readonly Bound[]): void {
     const join = async () => {
-      await this.#takeUp(change, change.config);
-      for (const listener of listeners)
-        await this.listen(listener).catch(({ message }: ListenFailure) =>
+      await this.#takeUp(change, NOTHING);
+      for (const listener of listeners())
+        await this.#listen(listener).catch(({ message }: ListenFailure) =>
           this.thread.kill(`it could not listen at "${listener.name}" again: ${message}`),
         );
     };
     this.#joined = join();
   }
 
-  /** `live`: the config that serves. */
-  async prepare(
-    change: Change,
-    live: RuntimeConfig | undefined,
-    rehearsed: boolean,
-  ): Promise<Staged> {
+  async prepare(change: Change, live: Live, rehearsed: boolean): Promise<Staged> {
     await this.#joined;
     return this.#prepare(change, live, rehearsed);
   }
 
-  #prepare(change: Change, live: RuntimeConfig | undefined, rehearsed = true): Promise<Staged> {
-    const whole = change.config ?? (this.#isBehind ? live : undefined);
+  /** A thread that has gone back gets what the others have and it has not. */
+  #prepare(change: Change, live: Live, rehearsed = true): Promise<Staged> {
+    const { generation, removed } = change;
+    const isBehind = this.#reverted.size > 0;
+    const whole = change.config ?? (isBehind ? live.config : undefined);
     const config = whole && WrittenConfig.of(whole).for(this.role);
-    return this.#stage({ type: "prepare", ...change, config, rehearsed }, whole);
+    const known = new Set([...removed, ...change.modules.map((module) => module.package)]);
+    const missing = [...this.#reverted].filter((name) => !known.has(name));
+    this.#isOutdated = false;
+    const modules = [...missing.flatMap((name) => live.modules.get(name) ?? []), ...change.modules];
+    return this.#stage({ type: "prepare", generation, modules, removed, config, rehearsed }, whole);
   }
 
   extend(generation: number, config: RuntimeConfig, nth: number): Promise<Staged> {
@@ -198,17 +235,17 @@ export class Member {
     ];
   }
 
-  /** `live`: the config that serves. Settles when the thread serves the change, or has been ended because it cannot. */
-  async commit(change: Change, live: RuntimeConfig | undefined): Promise<void> {
+  /** Settles when the thread serves the change, or has been ended because it cannot. */
+  async commit(change: Change, live: Live): Promise<void> {
     await this.#joined;
     await this.#takeUp(change, live);
   }
 
   /**
-   * Puts a change into service. A thread that was started again since the others prepared it, or has lost it with its isolate, sets
-   * it up now.
+   * Puts a change into service. A thread that was started again since the others prepared it, or has lost it with its isolate, or
+   * has gone back meanwhile, sets it up now.
    */
-  async #takeUp(change: Change, live: RuntimeConfig | undefined): Promise<void> {
+  async #takeUp(change: Change, live: Live): Promise<void> {
     const { generation } = change;
     let reason = "its isolate was lost again and again";
     for (let times = 0; times < SET_UP_TIMES && !this.#gone; times++) {
@@ -235,13 +272,18 @@ export class Member {
     );
     this.post({ type: "commit", generation });
     if ((await answer)?.type === "refused") return false;
-    this.#isBehind = false;
     this.#running = true;
     return true;
   }
 
   /** Binds a listener. Answers the address it got; rejects with a ListenFailure. */
   async listen(listener: ToListen): Promise<AddressConfig> {
+    // A new thread binds what it has found bound before, which this may replace.
+    await this.#joined;
+    return this.#listen(listener);
+  }
+
+  async #listen(listener: ToListen): Promise<AddressConfig> {
     const answer = this.#answer(
       LISTEN_MS,
       (message) =>

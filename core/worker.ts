@@ -369,6 +369,7 @@ class Worker {
       builtinReady: false,
       boxesReady: false,
     };
+    if (this.#pending !== undefined) this.#drop(this.#pending);
     this.#pending = pending;
     let brought = "[]";
     const refusals = this.#tried(() => {
@@ -589,7 +590,8 @@ class Worker {
     // Only code is blamed: core could not take a config back on the other threads.
     const changed =
       isYoung && this.#before !== undefined ? changedPackages(this.#before, this.#live) : [];
-    const blamed = changed.length > 0;
+    // New code that has none before it stays on the other threads, so it does here.
+    const blamed = changed.some((name) => this.#before!.modules.has(name));
     const reason = error instanceof Error ? error.message : String(error);
     this.#post({
       type: "fault",

@@ -157,3 +157,36 @@ test("a config that was saved just before an isolate is lost stays: only code is
     await proxy.stop();
   }
 });
+
+test("code that came together with the config that uses it stays as that does, since none was before it", async () => {
+  const plain = bootstrap([listener("main", http([direct("/old", "yes")]))]);
+  const filters = [{ name: "fragile", config: {} }];
+  const proxy = await Proxy.start({
+    concurrency: 1,
+    args: ["--trust", "fragile"],
+    files: { "filters/moody.ts": MOODY },
+    config: plain,
+  });
+  try {
+    const at = (path: string) =>
+      get(proxy.port("main"), path).then(
+        ({ status }) => status,
+        () => undefined,
+      );
+    const serves = () =>
+      eventually(
+        () => at("/new"),
+        (status) => status === 200,
+        "the new config",
+      );
+    proxy.reconfigure(bootstrap([listener("main", http([direct("/new", "yes")], {}, filters))]));
+    await proxy.line(/fragile.*the config of before goes on/s);
+    proxy.write("filters/fragile.ts", FRAGILE);
+    await serves();
+    await at("/spin");
+    await proxy.line(/the isolate of the shipped filters was lost .* is built anew/);
+    await serves();
+  } finally {
+    await proxy.stop();
+  }
+});
