@@ -1,4 +1,4 @@
-import { latin1Encode } from "@tsproxy/sdk";
+import { latin1Encode, RequestHeaders } from "@tsproxy/sdk";
 import { requestHeaders } from "@tsproxy/sdk/testing";
 import { describe, expect, it } from "vitest";
 import { open } from "./test-client.ts";
@@ -71,6 +71,17 @@ describe("a tunnel", () => {
       expect(events.take()).toEqual(["head 403 end [content-length: 0]", ends ? "idle" : "retire"]);
       expect(connection.open).toBe(ends);
     }
+  });
+
+  it("of an upgrade keeps the letters of Connection, in a copy of the head too", () => {
+    const { ask, connection } = open();
+    const copy = new RequestHeaders();
+    copy.method = "GET";
+    copy.path = "/ws";
+    copy.append("connection", "Upgrade");
+    copy.append("upgrade", "websocket");
+    ask(copy, false, "websocket");
+    expect(connection.take()).toContain("\r\nconnection: Upgrade\r\n");
   });
 
   it("of an upgrade keeps the length that the client has given", () => {

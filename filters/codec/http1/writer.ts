@@ -5,7 +5,6 @@ import {
   type HeaderLine,
   type HeaderMap,
   headerName,
-  latin1Decode,
   latin1Encode,
   NAME_ID,
   type Output,
@@ -16,6 +15,8 @@ import {
 import { GET, parseLength } from "./framing.ts";
 import { reasonPhrase } from "./reason.ts";
 
+const CONNECTION = headerName("connection");
+const UPGRADES = /^(?:keep-alive, ?)?upgrade$/i;
 const CONTENT_LENGTH = headerName("content-length");
 const REASON_MAX = 100;
 /** Maximum bytes of a head beside HeaderMap.wireSize: its first line and the lines that the codec adds. */
@@ -248,18 +249,11 @@ function framingId(name: string): number {
   }
 }
 
-/** Writes the Connection line of an upgrade: as received if it is `upgrade` or `keep-alive, upgrade`, to keep its case. */
+/** Writes the Connection line of an upgrade: as it is in the head if it is `upgrade` or `keep-alive, upgrade`, to keep its case. */
 export function writeUpgrade(out: Output, headers: HeaderMap): void {
-  const { spans, memory, base } = headers;
-  for (let i = 0; i < headers.count * SPAN; i += SPAN) {
-    if ((spans[i + 5]! & FLAG.KNOWN) !== NAME_ID.CONNECTION) continue;
-    const value = latin1Decode(memory, base + spans[i + 2]!, base + spans[i + 3]!);
-    if (/^(?:keep-alive, ?)?upgrade$/i.test(value)) {
-      writeText(out, `connection: ${value}\r\n`);
-      return;
-    }
-  }
-  writeBytes(out, LINE.UPGRADE);
+  const value = headers.getAll(CONNECTION).find((line) => UPGRADES.test(line));
+  if (value === undefined) writeBytes(out, LINE.UPGRADE);
+  else writeText(out, `connection: ${value}\r\n`);
 }
 
 /** The content-length of a head, edits included; -1 if there is none, -2 if it is invalid or there are several. */

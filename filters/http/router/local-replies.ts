@@ -3,6 +3,7 @@ import {
   type HttpStream,
   type RedirectAction,
   type Reply,
+  type RequestEncoder,
   type RequestHeaders,
   type ResponseHeaders,
   reply,
@@ -88,6 +89,14 @@ export function directReply(
   const lines: [string, string][] = located ? [["location", location]] : [];
   if (made !== undefined) lines.push(["content-type", made.type]);
   return reply(status, { body: made?.body ?? action.body, headers: lines, details });
+}
+
+/** Whether a WebSocket handshake is answered with neither 101 nor an error. Envoy allows this only over HTTP/2 (RFC 8441). */
+export function isNoHandshake(
+  { status }: ResponseHeaders,
+  encoder: RequestEncoder | undefined,
+): boolean {
+  return status !== 101 && status < 400 && encoder?.protocol !== "HTTP/2";
 }
 
 /** The answer to a refused WebSocket handshake: status and headers of the upstream's response, without its body. */

@@ -1,164 +1,180 @@
 import {
+  type Chunk,
   type Cluster,
-  type HeaderMap,
+  HeaderMap,
   type Host,
-  type HttpStream,
   headerName,
-  type MirrorPolicy,
   type PoolCallbacks,
   type PoolFailure,
   type PoolHandle,
   type RequestEncoder,
-  RequestHeaders,
+  type RequestHeaders,
   type ResetReason,
   type ResponseDecoder,
   ResponseHeaders,
   type Timer,
 } from "@tsproxy/sdk";
-import type { KeptBody } from "./kept-body.ts";
+import { KeptBody } from "./kept-body.ts";
+import { isNoHandshake } from "./local-replies.ts";
+import type { MirrorOptions } from "./mirrors.ts";
 import type { Router } from "./router.ts";
 import type { Answered, ClusterCharges } from "./stats.ts";
-import { NO_HOST, ofPool, ofReset } from "./upstream-failure.ts";
+import { FAILURE, NO_HOST, ofCut, ofPool, type UpstreamFailure } from "./upstream-failure.ts";
 
-const FORWARDED_FOR = headerName("x-forwarded-for");
-const INTERNAL = headerName("x-envoy-internal");
-/** Limit of mirrored requests in progress, for one router: a slow mirror must not hold the bodies of all requests. */
-const MAX_MIRRORS = 1024;
+const CANARY = headerName("x-envoy-upstream-canary");
 
-/** Copies of a request's head that are sent to mirrors once its body is complete. */
-export class MirrorPlan {
-  readonly #router: Router;
-  readonly #targets: readonly { readonly cluster: string; readonly headers: RequestHeaders }[];
-
-  constructor(router: Router, policies: readonly MirrorPolicy[], stream: HttpStream) {
-    this.#router = router;
-    const headers = stream.request;
-    this.#targets = policies.flatMap((policy) => {
-      if (!policy.chosen()) return [];
-      const cluster = clusterOf(policy, headers);
-      return cluster === "" ? [] : [{ cluster, headers: shadowHead(policy, stream, router) }];
-    });
-  }
-
-  get empty(): boolean {
-    return this.#targets.length === 0;
-  }
-
-  /** Begins a mirrored request to each target that exists. `timeoutMs` 0: no timeout. */
-  send(body: KeptBody | undefined, timeoutMs: number): void {
-    const router = this.#router;
-    for (const { cluster: name, headers } of this.#targets) {
-      const cluster = router.cx.clusters.get(name);
-      if (cluster === undefined) continue;
-      if (router.mirrors.size >= MAX_MIRRORS) {
-        router.onMirrorDropped(name, MAX_MIRRORS);
-        continue;
-      }
-      new Mirror(router, cluster, headers, body).begin(timeoutMs);
-    }
-  }
-}
-
-function clusterOf(policy: MirrorPolicy, headers: RequestHeaders): string {
-  const { cluster, clusterHeader } = policy;
-  return clusterHeader === undefined ? cluster : (headers.get(clusterHeader) ?? "");
-}
-
-/** A copy of the head as Envoy sends it: from an internal client, over one more hop, to another host. */
-function shadowHead(policy: MirrorPolicy, stream: HttpStream, router: Router): RequestHeaders {
-  const headers = stream.request;
-  const copy = new RequestHeaders();
-  copy.method = headers.method;
-  copy.path = headers.path;
-  copy.scheme = headers.scheme;
-  for (const [name, value] of headers) copy.append(name, value);
-  const before = copy.getAll(FORWARDED_FOR);
-  const own = router.cx.node.address;
-  if (own !== undefined) copy.set(FORWARDED_FOR, [...before, own].join(","));
-  copy.set(INTERNAL, "true");
-  if (policy.host !== undefined) copy.authority = policy.host;
-  else if (policy.shadowHost) copy.authority = shadowHost(headers.authority ?? "");
-  if (policy.edit !== undefined) {
-    const { info, metadata, filterState } = stream;
-    policy.edit(copy, { info, metadata, filterState, request: copy, response: undefined });
-  }
-  return copy;
-}
-
-/** Adds `-shadow` to a host name, before the port. */
-export function shadowHost(host: string): string {
-  const port = /:[0-9]+$/.exec(host);
-  // The colons of a bare IPv6 address do not separate a port.
-  if (port === null || (host.includes("::") && !host.includes("]"))) return `${host}-shadow`;
-  return `${host.slice(0, port.index)}-shadow${port[0]}`;
-}
-
-/** One mirrored copy of a request. Its response is counted and dropped. */
+/**
+ * One mirrored copy of a request: its head and body go out as they come, its response is counted and dropped.
+ *
+ *   begin ──> waits (the body is kept) ──> runs (`#encoder`) ──> over
+ */
 export class Mirror implements PoolCallbacks, ResponseDecoder, Answered {
   readonly responseHeaders = new ResponseHeaders();
   readonly internal = true;
-  readonly canary = false;
   readonly withoutCode = false;
-  readonly zone = "";
+  canary = false;
+  /** The connection, or what is kept for it, takes no more of the body for now. */
+  full = false;
   readonly #router: Router;
   readonly #cluster: Cluster;
   readonly #charges: ClusterCharges;
   readonly #headers: RequestHeaders;
-  readonly #body: KeptBody | undefined;
+  readonly #options: MirrorOptions;
   readonly #timer: Timer;
-  #begunAt = 0;
+  /** Called when `full` changes, until the request has ended. */
+  #onFull: (() => void) | undefined = undefined;
+  #kept: KeptBody | undefined = undefined;
+  #requestEnded = false;
+  #requestEndedAt = 0;
   #handle: PoolHandle | undefined = undefined;
   #encoder: RequestEncoder | undefined = undefined;
   #host: Host | undefined = undefined;
+  #informed = false;
   #answered = false;
+  #over = false;
 
-  constructor(
-    router: Router,
-    cluster: Cluster,
-    headers: RequestHeaders,
-    body: KeptBody | undefined,
-  ) {
+  constructor(router: Router, cluster: Cluster, headers: RequestHeaders, options: MirrorOptions) {
     this.#router = router;
     this.#cluster = cluster;
     this.#charges = router.charges(cluster);
     this.#headers = headers;
-    this.#body = body;
+    this.#options = options;
     this.#timer = router.cx.timer(() => this.#onTimeout());
   }
 
-  begin(timeoutMs: number): void {
-    const router = this.#router;
-    router.mirrors.add(this);
-    router.mirrored.inc();
-    this.#begunAt = router.cx.now();
-    if (timeoutMs > 0) this.#timer.arm(timeoutMs);
-    this.#handle = this.#cluster.newStream(this, { head: this.#headers });
+  /** `onFull` undefined: the request has ended with its head. */
+  begin(onFull: (() => void) | undefined): void {
+    this.#router.mirrors.add(this);
+    this.#router.mirrored.inc();
+    this.#onFull = onFull;
+    if (onFull === undefined) this.#onRequestEnded();
+    if (this.#isTurnedAway()) {
+      this.#count(503);
+      this.#end();
+    } else this.#handle = this.#cluster.newStream(this, { head: this.#headers });
   }
+
+  #isTurnedAway(): boolean {
+    const { dropOverload = 0 } = this.#cluster;
+    return this.#charges.turnsAway() || (dropOverload > 0 && Math.random() < dropOverload);
+  }
+
+  // ---- the request
+
+  body(chunk: Chunk, endStream: boolean): void {
+    if (this.#over) return;
+    if (endStream) this.#onRequestEnded();
+    if (this.#encoder !== undefined) {
+      this.#encoder.encodeBody(chunk.memory, chunk.at, chunk.end, endStream);
+      return;
+    }
+    this.#kept ??= new KeptBody();
+    this.#kept.add(chunk);
+    if (this.#kept.size > this.#options.bufferLimit) this.#setFull(true);
+  }
+
+  trailers(trailers: HeaderMap): void {
+    if (this.#over) return;
+    this.#onRequestEnded();
+    if (this.#encoder !== undefined) {
+      this.#encoder.encodeTrailers(trailers);
+      return;
+    }
+    // A copy, as the request may be over before there is a connection.
+    const copy = new HeaderMap();
+    for (const [name, value] of trailers) copy.append(name, value);
+    this.#kept ??= new KeptBody();
+    this.#kept.trailers = copy;
+  }
+
+  /** As in Envoy, a mirror has the route's timeout from the end of the request on. */
+  #onRequestEnded(): void {
+    this.#requestEnded = true;
+    this.#requestEndedAt = this.#router.cx.now();
+    this.#onFull = undefined;
+    const { timeoutMs } = this.#options;
+    if (timeoutMs > 0) this.#timer.arm(timeoutMs);
+  }
+
+  #setFull(full: boolean): void {
+    if (this.full === full) return;
+    this.full = full;
+    this.#onFull?.();
+  }
+
+  // ---- the connection
 
   get decoder(): ResponseDecoder {
     return this;
   }
+  get zone(): string {
+    return this.#host?.zone ?? "";
+  }
 
   onPoolReady(encoder: RequestEncoder, host: Host): void {
+    const kept = this.#kept;
+    const ended = this.#requestEnded;
+    const headOnly = ended && (kept === undefined || kept.empty);
     this.#handle = undefined;
+    this.#kept = undefined;
     this.#encoder = encoder;
     this.#host = host;
-    const body = this.#body;
-    const headOnly = body === undefined || body.empty;
-    encoder.encodeHeaders(this.#headers, headOnly, "");
-    if (!headOnly) body.send(encoder, true);
-  }
-  onPoolFailure({ reason, host }: PoolFailure): void {
-    // An overflow of the cluster's circuit breaker is not the host's fault.
-    if (reason !== "overflow") host?.onReset();
-    this.#count(reason === "no_host" ? NO_HOST.status : ofPool(reason).status);
-    this.#end();
+    this.#setFull(false);
+    encoder.encodeHeaders(this.#headers, headOnly, this.#options.upgrade);
+    if (!headOnly) kept?.send(encoder, ended);
   }
 
-  onInformational(): void {}
+  onPoolFailure({ reason, host }: PoolFailure): void {
+    this.#host = host;
+    if (reason === "no_host") {
+      this.#count(NO_HOST.status);
+      this.#end();
+    } else this.#onFailed(ofPool(reason));
+  }
+
+  onUpstreamBlocked(blocked: boolean): void {
+    this.#setFull(blocked);
+  }
+
+  // ---- the response
+
+  /** As in Envoy, the first interim response is counted, if it is 100, 102 or 103. */
+  onInformational({ status }: ResponseHeaders): void {
+    if (this.#informed || (status !== 100 && status !== 102 && status !== 103)) return;
+    this.#informed = true;
+    this.#count(status);
+  }
+
   onResponseHeaders(endStream: boolean): void {
-    const { status } = this.responseHeaders;
+    const { responseHeaders: headers } = this;
+    const { status } = headers;
+    if (this.#options.upgrade === "websocket" && isNoHandshake(headers, this.#encoder)) {
+      this.giveUp();
+      return;
+    }
     this.#answered = true;
+    this.canary =
+      this.#host?.canary === true || (headers.has(CANARY) && headers.get(CANARY) === "true");
     this.#host?.onResponse(status);
     this.#count(status);
     if (endStream) this.#onResponseEnded();
@@ -171,21 +187,25 @@ export class Mirror implements PoolCallbacks, ResponseDecoder, Answered {
   }
   onDecodeError(): void {
     this.#charges.traffic.cxProtocolError.inc();
-    // After its head the response has been counted already.
-    if (!this.#answered) {
-      this.#host?.onReset();
-      this.#count(502);
-    }
-    this.#end();
+    this.#onFailed(FAILURE.protocolError);
   }
   onUpstreamReset(reason: ResetReason): void {
+    const isHttp1 = this.#encoder?.protocol !== "HTTP/2";
+    const inMessage = this.#answered && isHttp1 && this.responseHeaders.status !== 101;
+    const failure = ofCut(reason, inMessage);
+    if (failure === FAILURE.protocolError && isHttp1) this.#charges.traffic.cxProtocolError.inc();
+    this.#onFailed(failure);
+  }
+
+  /** After its head the response has been counted already. */
+  #onFailed(failure: UpstreamFailure): void {
     if (!this.#answered) {
-      this.#host?.onReset();
-      this.#count(ofReset(reason).status);
+      // An overflow of the cluster's circuit breaker is not the host's fault.
+      if (failure !== FAILURE.overflow) this.#host?.onReset();
+      this.#count(failure.status);
     }
     this.#end();
   }
-  onUpstreamBlocked(): void {}
 
   #onTimeout(): void {
     this.#charges.traffic.rqTimeout.inc();
@@ -194,16 +214,22 @@ export class Mirror implements PoolCallbacks, ResponseDecoder, Answered {
     this.giveUp();
   }
 
+  /** As in Envoy, an answer that comes before the end of the request ends the exchange. */
   #onResponseEnded(): void {
-    if (this.#router.config.dynamic_stats) {
-      this.#charges.time(this.#router.cx.now() - this.#begunAt, this, "");
+    if (!this.#requestEnded) {
+      this.giveUp();
+      return;
     }
+    if (this.#router.config.dynamic_stats)
+      this.#charges.time(this.#router.cx.now() - this.#requestEndedAt, this, "");
     this.#end();
   }
 
   #count(status: number): void {
     if (this.#router.config.dynamic_stats) this.#charges.response(status, this, "");
   }
+
+  // ---- the end
 
   giveUp(): void {
     const handle = this.#handle;
@@ -214,9 +240,12 @@ export class Mirror implements PoolCallbacks, ResponseDecoder, Answered {
   }
 
   #end(): void {
+    this.#over = true;
     this.#timer.cancel();
     this.#handle = undefined;
     this.#encoder = undefined;
+    this.#kept = undefined;
     this.#router.mirrors.delete(this);
+    this.#setFull(false);
   }
 }

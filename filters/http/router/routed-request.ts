@@ -34,6 +34,7 @@ import {
   badHeaderReply,
   directReply,
   dropReply,
+  isNoHandshake,
   maintenanceReply,
   NO_ROUTE,
   noClusterReply,
@@ -43,7 +44,7 @@ import {
   timeoutReply,
   withoutBody,
 } from "./local-replies.ts";
-import { MirrorPlan } from "./mirror.ts";
+import { Mirrors } from "./mirrors.ts";
 import { RequestCharges } from "./request-charges.ts";
 import { RequestContext } from "./request-context.ts";
 import { Retries } from "./retries.ts";
@@ -122,7 +123,8 @@ export class RoutedRequest implements HttpFilter, AttemptOwner {
   #kept: KeptBody | undefined = undefined;
   /** The body was longer than may be kept, so no internal redirect is possible. */
   #keptTooMuch = false;
-  #mirrors: MirrorPlan | undefined = undefined;
+  /** Copies for mirrors that take the request as it comes. */
+  #mirrors: Mirrors | undefined = undefined;
 
   constructor(router: Router) {
     this.#router = router;
@@ -212,13 +214,23 @@ export class RoutedRequest implements HttpFilter, AttemptOwner {
     }
     if (cluster.choosesByStream === true) this.#requestContext();
     if (this.#stream.hasFilterState !== false) this.#overrideHost();
-    const mirrors = endStream ? this.#mirrors : undefined;
-    const timeoutMs = this.#timeouts.totalMs;
-    if (mirrors !== undefined) this.#mirrors = undefined;
     if (endStream) this.#onRequestEnded();
+    if (this.#mirrors === undefined) this.#beginAttempt(cluster, endStream);
+    else this.#beginMirrored(this.#mirrors, cluster, endStream);
+  }
+
+  /** Begins the first attempt, and after it, as in Envoy, the copies for mirrors. */
+  #beginMirrored(mirrors: Mirrors, cluster: Cluster, endStream: boolean): void {
+    const options = {
+      upgrade: this.#upgrade,
+      timeoutMs: this.#timeouts.totalMs,
+      bufferLimit: this.#bufferLimit,
+    };
     this.#beginAttempt(cluster, endStream);
-    // After the request itself, as in Envoy. `this` may serve another request by now.
-    mirrors?.send(undefined, timeoutMs);
+    // A request that has failed already is not mirrored; `this` may serve another one.
+    if (this.#mirrors !== mirrors) return;
+    if (endStream) this.#mirrors = undefined;
+    mirrors.begin(options, endStream ? undefined : () => this.#updatePause());
   }
 
   /** Begins the current attempt. Callers touch no field after it: the request may be over. */
@@ -312,11 +324,8 @@ export class RoutedRequest implements HttpFilter, AttemptOwner {
     if (policies !== undefined) {
       if (policies.internalRedirect !== undefined) this.#keepsBody = true;
       if (policies.mirrors.length > 0 && this.#headers.method !== "CONNECT") {
-        const plan = new MirrorPlan(this.#router, policies.mirrors, this.#stream);
-        if (!plan.empty) {
-          this.#mirrors = plan;
-          this.#keepsBody = true;
-        }
+        const mirrors = new Mirrors(this.#router, policies.mirrors, this.#stream);
+        if (!mirrors.empty) this.#mirrors = mirrors;
       }
     }
     this.#requestContext();
@@ -326,6 +335,7 @@ export class RoutedRequest implements HttpFilter, AttemptOwner {
     const attempt = this.#attempts.current;
     if (this.#keepsBody && !this.#keepForRetries(chunk)) return;
     if (endStream) this.#onRequestEnded();
+    if (this.#mirrors !== undefined) this.#mirrorBody(this.#mirrors, chunk, endStream);
     const { encoder } = attempt;
     if (encoder !== undefined) {
       attempt.touch();
@@ -335,8 +345,16 @@ export class RoutedRequest implements HttpFilter, AttemptOwner {
     } else if (attempt.waiting && !this.#keepsBody) this.#keep(chunk);
   }
 
+  #mirrorBody(mirrors: Mirrors, chunk: Chunk, endStream: boolean): void {
+    // From here on the copies go on without the request.
+    if (endStream) this.#mirrors = undefined;
+    mirrors.body(chunk, endStream);
+  }
+
   onRequestTrailers(trailers: HeaderMap): void {
     const { encoder, waiting } = this.#attempts.current;
+    this.#mirrors?.trailers(trailers);
+    this.#mirrors = undefined;
     if (this.#keepsBody || waiting) {
       trailers.detach();
       this.#kept ??= new KeptBody();
@@ -354,18 +372,20 @@ export class RoutedRequest implements HttpFilter, AttemptOwner {
     this.#answer(TOO_LARGE);
   }
 
+  get #bufferLimit(): number {
+    return Math.min(KEPT_LIMIT, this.#policies?.bufferLimit ?? KEPT_LIMIT);
+  }
+
   /** Keeps a chunk of body. Beyond the limit no more retries follow; false: one was due, so the request was answered 507. */
   #keepForRetries(chunk: Chunk): boolean {
     this.#kept ??= new KeptBody();
-    const limit = Math.min(KEPT_LIMIT, this.#policies?.bufferLimit ?? KEPT_LIMIT);
-    if (this.#kept.size + chunk.length <= limit) {
+    if (this.#kept.size + chunk.length <= this.#bufferLimit) {
       this.#kept.add(chunk);
       return true;
     }
     this.#charges.cluster.retries.abandoned.inc();
     this.#keepsBody = false;
     this.#keptTooMuch = true;
-    this.#mirrors = undefined;
     this.#retries.end();
     const { current } = this.#attempts;
     if (current.over && !this.#responded) {
@@ -384,18 +404,11 @@ export class RoutedRequest implements HttpFilter, AttemptOwner {
     const { info } = this.#stream;
     if (this.#sent) info.upstreamTxEnd = this.#requestEndedAt - (info.startedAt ?? 0);
     if (this.#tunnel) return;
-    if (this.#mirrors !== undefined) this.#mirror(this.#mirrors);
     const { totalMs, perTryMs } = this.#timeouts;
     if (totalMs > 0) this.#timer.arm(totalMs);
     if (perTryMs === 0) return;
     const { current } = this.#attempts;
     if (current.encoder !== undefined) current.limit("try", perTryMs);
-  }
-
-  /** Sends the mirrored copies. They share the kept body, and keep it when the request drops it. */
-  #mirror(plan: MirrorPlan): void {
-    this.#mirrors = undefined;
-    plan.send(this.#kept, this.#timeouts.totalMs);
   }
 
   // ---- how an attempt goes
@@ -428,7 +441,7 @@ export class RoutedRequest implements HttpFilter, AttemptOwner {
   }
 
   onReady(attempt: Attempt, encoder: RequestEncoder, host: Host, connection: Connection): void {
-    const { info, responder } = this.#stream;
+    const { info } = this.#stream;
     const startedAt = info.startedAt ?? 0;
     noteUpstream(info, host, connection, startedAt);
     const before = info.upstreamWire;
@@ -458,7 +471,7 @@ export class RoutedRequest implements HttpFilter, AttemptOwner {
     encoder.encodeHeaders(headers, headOnly, this.#upgrade);
     if (ended) info.upstreamTxEnd = info.upstreamTxBegin;
     if (kept !== undefined && !headOnly) kept.send(encoder, ended);
-    if (!headOnly) responder.pauseRequest(this.#full);
+    if (!headOnly) this.#updatePause();
   }
 
   onNoConnection(attempt: Attempt, failure: PoolFailure): void {
@@ -487,8 +500,7 @@ export class RoutedRequest implements HttpFilter, AttemptOwner {
     // A request that its upstream has begun to answer is not retried.
     this.#charges.response(status, attempt.host);
     this.#retries.end();
-    this.#keepsBody &&=
-      this.#mirrors !== undefined || this.#policies?.internalRedirect !== undefined;
+    this.#keepsBody &&= this.#policies?.internalRedirect !== undefined;
     this.#attempts.keepOnly(attempt);
     this.#stream.responder.sendInformational(headers);
   }
@@ -497,7 +509,7 @@ export class RoutedRequest implements HttpFilter, AttemptOwner {
     const { info, responder } = this.#stream;
     const router = this.#router;
     attempt.endTry();
-    if (this.#upgrade === "websocket" && this.#isNoHandshake(attempt, headers)) {
+    if (this.#upgrade === "websocket" && isNoHandshake(headers, attempt.encoder)) {
       this.#giveUp();
       this.#conclude(withoutBody(headers));
       return;
@@ -506,7 +518,7 @@ export class RoutedRequest implements HttpFilter, AttemptOwner {
     if (this.#policies?.internalRedirect !== undefined && this.#redirects(attempt, headers)) return;
     this.#attempts.keepOnly(attempt);
     this.#retries.end();
-    this.#keepsBody &&= this.#mirrors !== undefined;
+    this.#keepsBody = false;
     this.#responded = true;
     this.#tunnel = headers.status === 101;
     const host = attempt.host!;
@@ -534,11 +546,6 @@ export class RoutedRequest implements HttpFilter, AttemptOwner {
       headers.replace(ATTEMPT_COUNT, String(this.#retries.attempt));
     if (endStream) this.#onResponseEnded();
     responder.sendHeaders(headers, endStream);
-  }
-
-  /** Whether a WebSocket handshake is answered with neither 101 nor an error. Envoy allows this only over HTTP/2 (RFC 8441). */
-  #isNoHandshake({ encoder }: Attempt, { status }: ResponseHeaders): boolean {
-    return status !== 101 && status < 400 && encoder?.protocol !== "HTTP/2";
   }
 
   #isGrpc(): boolean {
@@ -643,8 +650,13 @@ export class RoutedRequest implements HttpFilter, AttemptOwner {
   onFull(attempt: Attempt, full: boolean): void {
     if (attempt !== this.#attempts.current) return;
     this.#full = full;
-    // Before there is a connection the request is paused in any case.
-    if (!attempt.waiting) this.#stream.responder.pauseRequest(full);
+    this.#updatePause();
+  }
+
+  /** The request is paused while it waits for a connection, and while the upstream or a mirror takes no more. */
+  #updatePause(): void {
+    const pause = this.#attempts.current.waiting || this.#full || this.#mirrors?.full === true;
+    this.#stream.responder.pauseRequest(pause);
   }
 
   #onFailed(attempt: Attempt, failure: UpstreamFailure, transport: string): void {
@@ -783,6 +795,10 @@ export class RoutedRequest implements HttpFilter, AttemptOwner {
     this.#timer.cancel();
     this.#retries.end();
     this.#attempts.giveUp();
+    if (this.#mirrors === undefined) return;
+    // The rest of the request does not come.
+    this.#mirrors.giveUp();
+    this.#mirrors = undefined;
   }
 
   // ---- answers of our own
