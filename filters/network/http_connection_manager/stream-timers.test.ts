@@ -50,6 +50,19 @@ describe("timeouts", () => {
     expect(body.take()).toMatch(/^HTTP\/1.1 408 Request Timeout\n[\s\S]*request timeout$/);
   });
 
+  it("stop to limit a request once it is answered", () => {
+    const p = proxy().start({ request_timeout: 1000 });
+    const c = p.connect().send("POST / HTTP/1.1\r\nhost: h\r\ncontent-length: 6\r\n\r\nabc");
+    p.up.last.respond(200, {});
+    p.cx.clock.advance(1001);
+    p.up.last.send("early", false);
+    expect(c.take()).toContain("early");
+    c.send("def");
+    p.up.last.send("late", true);
+    expect(c.take()).toContain("late");
+    expect(p.cx.stats.value("http.test.downstream_rq_timeout")).toBe(0);
+  });
+
   it("close an idle connection after a time to leave", () => {
     const p = proxy().start({
       common_http_protocol_options: { idle_timeout: 1000 },

@@ -80,7 +80,8 @@ export class StreamTimers {
     this.#headers?.cancel();
   }
 
-  onRequestComplete(): void {
+  /** Ends `request_timeout`: the request is complete, or is being answered before (uploads, tunnels). */
+  endRequestLimit(): void {
     this.#request?.cancel();
   }
 

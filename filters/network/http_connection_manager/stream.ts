@@ -308,7 +308,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, TimersOwner, LogEnt
   #onRequestComplete(): void {
     this.#requestComplete = true;
     this.info.requestDuration = this.#timers.elapsed;
-    this.#timers.onRequestComplete();
+    this.#timers.endRequestLimit();
   }
 
   /** Decides about an upgrade: by the route, else by the connection manager. False: refused. Without a route none is refused. */
@@ -441,6 +441,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, TimersOwner, LogEnt
     if (this.ended || this.#answer.begun) return;
     this.info.responseDuration = this.#timers.elapsed;
     this.response = headers;
+    this.#timers.endRequestLimit();
     this.#answer.head(headers, endStream);
     if (!this.#answer.isPrompt) this.#keepResponse(headers);
   }
@@ -504,6 +505,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, TimersOwner, LogEnt
     const endStream = body.length === 0 || this.#isHead;
     // A reply that replaces a response which is passing through the filters does not pass through them itself.
     if (this.#answer.begun) this.#answer.begin([]);
+    this.#timers.endRequestLimit();
     this.#answer.head(head, endStream);
     if (!endStream) this.#answer.body(body, 0, body.length, true);
   }
