@@ -189,8 +189,7 @@ export class Sandbox {
   }
 
   /**
-   * Builds the isolate if there is none yet, and runs `setup` for these uses. If one refuses, none is taken. Must not be called
-   * while another `prepare` of this sandbox runs.
+   * Builds the isolate if there is none yet, and runs `setup` for these uses. If one refuses, none is taken.
    */
   async prepare(uses: readonly SandboxUse[]): Promise<readonly Refusal[]> {
     return this.#options.quarantined === true ? [] : this.#uses.prepare(uses);

@@ -197,6 +197,38 @@ describe("a use that is new", () => {
   });
 });
 
+describe("uses of a change that is given up while they are set up", () => {
+  const NEW = { id: 7, config: { bad: true }, place: "/uses/6" };
+
+  it.each([
+    ["there is an isolate", async () => {}],
+    ["there is none", down],
+  ])("are gone when the isolate is built anew, if %s", async (_when, begin) => {
+    const sandbox = await worker.sandbox(code(THROW));
+    await begin(sandbox);
+    const before = worker.faults.length;
+    const prepared = sandbox.prepare([NEW]);
+    void sandbox.release(NEW.id);
+    expect(await prepared).toEqual([]);
+    await sandbox.setRuntime(fails(1));
+    sandbox.isolate!.gate[GATE.FAULT] = sandbox.isolate!.gate[GATE.ENTRIES] = 1;
+    sandbox.wantsEntry();
+    await worker.until(() => sandbox.ready);
+    expect(worker.faults.slice(before).map(({ place }) => place)).not.toContain(NEW.place);
+  });
+
+  it("are waited for by the next change, which uses their isolate", async () => {
+    let isolates = 0;
+    const onMade = async () => void isolates++;
+    const sandbox = await worker.unprepared(code(""), { onMade });
+    const given = sandbox.prepare([NEW]);
+    void sandbox.release(NEW.id);
+    expect(await sandbox.prepare([{ ...NEW, id: 8 }])).toEqual([]);
+    expect(await given).toEqual([]);
+    expect(isolates).toBe(1);
+  });
+});
+
 describe("what changes while an isolate is built anew", () => {
   /** `change` happens when the new isolate has loaded its code. */
   const during = async (change: (sandbox: Sandbox) => void) => {

@@ -48,6 +48,9 @@ export class Uses {
   readonly #sandbox: UsesPorts;
   #all: readonly SandboxUse[] = [];
   #left: readonly SandboxUse[] = [];
+  /** Those that are being prepared, without those that were released meanwhile. */
+  #coming: readonly SandboxUse[] = [];
+  #prepared: Promise<unknown> = Promise.resolve();
   #runtime = "";
   #rebuilding: Promise<void> | undefined = undefined;
   #preparing: Promise<unknown> | undefined = undefined;
@@ -82,9 +85,21 @@ export class Uses {
 
   /**
    * Builds the isolate if there is none yet, and runs `setup` for these uses. If one refuses, none is taken. They are tried apart first
-   * if there is one: nobody else's streams are lost with an isolate that a setup never returns in.
+   * if there is one: nobody else's streams are lost with an isolate that a setup never returns in. A change that is given up leaves its
+   * `prepare` behind, so the next one waits for that.
    */
-  async prepare(uses: readonly SandboxUse[]): Promise<readonly Refusal[]> {
+  prepare(uses: readonly SandboxUse[]): Promise<readonly Refusal[]> {
+    this.#coming = [...this.#coming, ...uses];
+    const prepared = this.#prepared
+      .then(() => this.#prepare(uses))
+      .finally(() => {
+        this.#coming = this.#coming.filter((use) => !uses.includes(use));
+      });
+    this.#prepared = prepared;
+    return prepared;
+  }
+
+  async #prepare(uses: readonly SandboxUse[]): Promise<readonly Refusal[]> {
     let isTried = uses.length === 0;
     for (let k = 0; k < PREPARE_TIMES; k++) {
       await this.#rebuilding;
@@ -103,7 +118,7 @@ export class Uses {
         if (this.#sandbox.isolate !== isolate) continue;
       }
       const failures = await this.#setUp("setup", isolate, uses);
-      if (failures?.length === 0) this.#all = [...this.#all, ...uses];
+      if (failures?.length === 0) this.#take(uses);
       if (failures !== undefined) return failures.map(({ refusal }) => refusal);
     }
     const why = "its isolate was stopped each time, by uses that run; save it again";
@@ -125,6 +140,7 @@ export class Uses {
   async release(id: number): Promise<void> {
     this.#all = this.#all.filter((kept) => kept.id !== id);
     this.#left = this.#left.filter((kept) => kept.id !== id);
+    this.#coming = this.#coming.filter((use) => use.id !== id);
     await this.#call("release", (isolate) => isolate.call("release", id));
   }
 
@@ -184,7 +200,7 @@ export class Uses {
       const surroundings = this.#surroundings;
       const made = await build(this.#options, all, surroundings);
       if ("isolate" in made) {
-        this.#all = [...this.#all, ...uses];
+        this.#take(uses);
         this.#install(made, false, all, surroundings);
         return [];
       }
@@ -251,6 +267,12 @@ export class Uses {
     this.#sandbox.install(made, again);
     if (runtime !== this.#runtime) void this.setRuntime(this.#runtime);
     for (const use of uses) if (!this.#all.includes(use)) void this.release(use.id);
+  }
+
+  /** These have been set up, and those of them that were released before that are released again. */
+  #take(uses: readonly SandboxUse[]): void {
+    this.#all = [...this.#all, ...uses.filter((use) => this.#coming.includes(use))];
+    for (const use of uses) if (!this.#coming.includes(use)) void this.release(use.id);
   }
 
   /** These have failed among `tried`. */
