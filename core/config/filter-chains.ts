@@ -8,7 +8,6 @@ import { type Maker, placeOf } from "./maker.ts";
 export const Metadata = Type.Optional(
   Type.Object({
     filter_metadata: Type.Optional(Type.Record(Type.String(), Type.Unknown())),
-    typed_filter_metadata: Type.Optional(Type.Record(Type.String(), Type.Unknown())),
   }),
 );
 

@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { formatDiagnostic, loadListener } from "./load.ts";
-import { chain, config, errors } from "./test-load.ts";
+import { chain, config, errors, warnings } from "./test-load.ts";
 import { TEST_PACKAGES } from "./test-packages.ts";
 
 describe("listeners", () => {
@@ -14,6 +14,15 @@ describe("listeners", () => {
       /front\.yaml:4:\d+: .*address: 127\.0\.0\.1:1234 is the address of listener "a" already$/,
     );
     expect(config(two(1235)).listeners.map((l) => l.name)).toEqual(["a", "a#2"]);
+  });
+
+  it("are told of metadata that nothing reads", () => {
+    const typed = "metadata: {filter_metadata: {a: {b: 1}}, typed_filter_metadata: {}}";
+    expect(warnings(chain(`[{${typed}}]`))).toEqual([
+      expect.stringMatching(
+        /filter_chains\[0\]\.metadata\.typed_filter_metadata: known to Envoy, not/,
+      ),
+    ]);
   });
 
   it("need an address and a filter chain", () => {

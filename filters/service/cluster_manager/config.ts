@@ -165,7 +165,6 @@ export const ClusterConfig = Type.Object({
   metadata: Type.Optional(
     Type.Object({
       filter_metadata: Type.Optional(Type.Record(Type.String(), Type.Unknown())),
-      typed_filter_metadata: Type.Optional(Type.Record(Type.String(), Type.Unknown())),
     }),
   ),
   /** Each value is a package of that name in filters/cluster. */
