@@ -97,6 +97,20 @@ test("after the handshake, bytes of any kind pass in both directions, the server
   client.destroy();
 });
 
+test("the Connection lines of the handshake and of its answer stay where they stood", async () => {
+  let names: string[] = [];
+  onUpgrade = (request, socket, head) => {
+    names = request.rawHeaders.filter((_, k) => k % 2 === 0);
+    raw(() => {})(request, socket, head);
+  };
+  const client = await RawClient.connect(proxy.port("main"));
+  client.send(handshake("/order"));
+  await client.untilText("\r\n\r\n");
+  expect(names.slice(0, 4)).toEqual(["host", "upgrade", "connection", "sec-websocket-key"]);
+  expect(client.text).toMatch(/^HTTP.*\r\nupgrade: websocket\r\nconnection: Upgrade\r\ndate: /);
+  client.destroy();
+});
+
 test("a client's FIN delivers what it sent before and ends both connections", async () => {
   const finished = deferred<string>();
   onUpgrade = (request, socket, head) => {

@@ -34,10 +34,10 @@ import {
   LINE,
   lengthOf,
   requestHeadSize,
+  upgradeLineBit,
   writeBytes,
   writeRequestHead,
   writeText,
-  writeUpgrade,
 } from "./writer.ts";
 
 const STATE = { IDLE: 0, HEAD: 1, BODY: 2, CLOSED: 3 } as const;
@@ -381,6 +381,7 @@ class ClientStream implements RequestEncoder {
     const isConnectMethod = isMethod(headers, CONNECT);
     this.isConnect = isConnectMethod && upgrade === "";
     let skip = HOP_BY_HOP | (upgrade === "" ? UPGRADE_BIT : 0);
+    const upgradeLine = upgrade === "" ? 0 : upgradeLineBit(headers);
     const length = lengthOf(headers);
     let mode: number = MODE.NONE;
     let noBody = false;
@@ -403,10 +404,10 @@ class ClientStream implements RequestEncoder {
     const form = this.isConnect ? "connect" : isConnectMethod ? "asGet" : plain;
     const out = connection.reserve(requestHeadSize(headers, form) + upgrade.length);
     const from = out.at;
-    const fields = from + writeRequestHead(out, headers, skip, form);
+    const fields = from + writeRequestHead(out, headers, skip & ~upgradeLine, form);
     if (upgrade !== "") {
       if (!headers.has(UPGRADE)) writeText(out, `upgrade: ${upgrade}\r\n`);
-      writeUpgrade(out, headers);
+      if (upgradeLine === 0) writeBytes(out, LINE.UPGRADE);
     }
     if (noBody) writeBytes(out, LINE.NO_BODY);
     else if (mode === MODE.CHUNKED) writeBytes(out, LINE.CHUNKED);

@@ -36,12 +36,12 @@ import {
   HEAD_EXTRA,
   LINE,
   lengthOf,
+  upgradeLineBit,
   writeBytes,
   writeFields,
   writeReason,
   writeStatusLine,
   writeText,
-  writeUpgrade,
 } from "./writer.ts";
 
 const STATE = { HEAD: 0, BODY: 1, RESPONSE: 2, CLOSED: 3 } as const;
@@ -486,6 +486,7 @@ class ServerStream implements ResponseEncoder {
     // As in Envoy, the connection closes after a response that begins before the request has ended.
     if (server.draining || this.failed || (!tunnel && !server.isRequestComplete)) this.close = true;
     let skip = HOP_BY_HOP | (upgraded ? 0 : UPGRADE_BIT);
+    const upgradeLine = upgraded ? upgradeLineBit(headers) : 0;
     const length = lengthOf(headers);
     let mode: number = MODE.NONE;
     let noBody = false;
@@ -514,10 +515,10 @@ class ServerStream implements ResponseEncoder {
     if (headers.reason === undefined) writeStatusLine(out, this.#minor, status);
     else writeReason(out, this.#minor, status, headers.reason);
     const fields = out.at;
-    writeFields(out, headers, skip, -1);
+    writeFields(out, headers, skip & ~upgradeLine, -1);
     if (upgraded) {
       if (!headers.has(UPGRADE)) writeText(out, `upgrade: ${this.#upgrade}\r\n`);
-      writeUpgrade(out, headers);
+      if (upgradeLine === 0) writeBytes(out, LINE.UPGRADE);
     } else if (tunnel) {
       // RFC 9110 §9.3.6: a 2xx to CONNECT has no Connection header, as a tunnel follows.
     } else if (this.close || this.#announcesClose) {

@@ -1,6 +1,6 @@
 import { HeaderLine, headerName, latin1Decode, latin1Encode, ResponseHeaders } from "@tsproxy/sdk";
 import { expect, it } from "vitest";
-import { writeFields } from "./writer.ts";
+import { upgradeLineBit, writeFields } from "./writer.ts";
 
 /** A head as a parser leaves it. */
 function head(...lines: readonly string[]): ResponseHeaders {
@@ -62,4 +62,13 @@ it("leaves out what the codec frames by itself, replaced or not", () => {
   const headers = head("content-length: 3", "a: 1");
   headers.replace("content-length", "4");
   expect(written(headers, 1 << headerName("content-length").known)).toEqual(["a: 1"]);
+});
+
+it("keeps the Connection line of an upgrade if there is one that says nothing else", () => {
+  const keeps = (headers: ResponseHeaders) => upgradeLineBit(headers) !== 0;
+  expect(keeps(head("connection: Upgrade"))).toBe(true);
+  expect(keeps(head("connection: keep-alive, Upgrade"))).toBe(true);
+  expect(keeps(head("a: 1"))).toBe(false);
+  expect(keeps(head("connection: upgrade, x-secret"))).toBe(false);
+  expect(keeps(head("connection: upgrade", "connection: x"))).toBe(false);
 });

@@ -249,11 +249,10 @@ function framingId(name: string): number {
   }
 }
 
-/** Writes the Connection line of an upgrade: as it is in the head if it is `upgrade` or `keep-alive, upgrade`, to keep its case. */
-export function writeUpgrade(out: Output, headers: HeaderMap): void {
-  const value = headers.getAll(CONNECTION).find((line) => UPGRADES.test(line));
-  if (value === undefined) writeBytes(out, LINE.UPGRADE);
-  else writeText(out, `connection: ${value}\r\n`);
+/** The bit of `connection` if the one line of that name may stand where it is: it says no more than an upgrade does. Else 0. */
+export function upgradeLineBit(headers: HeaderMap): number {
+  const values = headers.getAll(CONNECTION);
+  return values.length === 1 && UPGRADES.test(values[0]!) ? 1 << NAME_ID.CONNECTION : 0;
 }
 
 /** The content-length of a head, edits included; -1 if there is none, -2 if it is invalid or there are several. */
