@@ -21,9 +21,6 @@ import { steadyNow } from "./steady-clock.ts";
 /** Sandboxes use the last quarter of a worker's stats cells; it begins at this fraction of the block. */
 const SANDBOX_CELLS_FROM = 3 / 4;
 
-/** Milliseconds after a commit in which no isolate is made for the next change: the thread has answers to give. */
-const RESTOCK_AFTER_MS = 25;
-
 export interface BoxesOptions {
   readonly supply: Supply;
   readonly watchdog: Watchdog;
@@ -355,9 +352,7 @@ export class Boxes {
       this.#fallBackOn(this.#boxes.get(box), this.#boxes.get(before));
       this.#supersede(before);
     }
-    if (boxes.size === 0) return;
-    // It takes 4 ms, which the first answers by the new code need not wait for.
-    setTimeout(() => this.#options.supply.restock(), RESTOCK_AFTER_MS).unref();
+    if (boxes.size > 0) this.#options.supply.restockSoon();
   }
 
   /** With `failurePolicy: previous`: `before` serves the streams that `box` cannot take. */

@@ -74,6 +74,7 @@ export class FakeWorker implements ParkPorts {
   readonly cells = new Float64Array(64 * 1024);
   readonly #beats = new SharedArrayBuffer(4);
   readonly #isolates: SandboxIsolate[] = [];
+  readonly #supplies: Supply[] = [];
   #nextCell = 0;
   #arena = ARENA;
   #answers = ANSWERS;
@@ -159,11 +160,13 @@ export class FakeWorker implements ParkPorts {
 
   async unprepared(code: string, { image, ...options }: FakeOptions = {}): Promise<Sandbox> {
     const script = image ?? (await imageCode());
+    const supply = new Supply(new SandboxImage(script));
+    this.#supplies.push(supply);
     const sandbox = new Sandbox({
       package: "http/test",
       worker: 0,
       node: { id: "node", cluster: "cluster" },
-      supply: new Supply(new SandboxImage(script)),
+      supply,
       watchdog,
       module: { code, filename: "test.js" },
       memory: this.#buffer,
@@ -297,6 +300,7 @@ export class FakeWorker implements ParkPorts {
 
   dispose(): void {
     for (const box of this.boxes) box.dispose();
+    for (const supply of this.#supplies) supply.dispose();
   }
 
   // ---- heads and streams

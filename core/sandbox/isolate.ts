@@ -282,9 +282,9 @@ export class SandboxIsolate {
   /** As `run`, but on another thread (60 µs): for a sandbox that may take long. */
   async runAside(count: number): Promise<unknown> {
     this.words[BOX.RAN] = 0;
-    // By the clock, as isolated-vm does not tell that thread's CPU time. A longer box lets a loop that allocates reach an allocation
-    // that ends the process.
-    const timeout = this.#timeoutMs;
+    // By the clock, as isolated-vm does not tell that thread's CPU time. Whoever comes here is suspect, and all other streams of the
+    // package wait meanwhile. A longer box also lets a loop that allocates reach an allocation that ends the process.
+    const timeout = this.#timeoutMs / 2;
     try {
       const options = this.isDebugged ? {} : { timeout };
       await this.#aside.run(() => this.#run.apply(undefined, [count], options));
@@ -293,7 +293,8 @@ export class SandboxIsolate {
       const isStopped = String((error as Error | null)?.message).startsWith(
         "Script execution timed out",
       );
-      if (this.#isolate.isDisposed || isStopped || this.words[BOX.RAN] !== 1) throw error;
+      if (isStopped) throw new Error(`it was stopped: no return within ${timeout} ms`);
+      if (this.#isolate.isDisposed || this.words[BOX.RAN] !== 1) throw error;
       return error;
     }
   }

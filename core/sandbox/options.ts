@@ -8,7 +8,8 @@ import type { Supply } from "./supply.ts";
 export interface SandboxLimits {
   /**
    * Time box of one entry, by the clock. A smaller one stops honest filters on a busy machine: with twice as many busy threads as
-   * cores, 100 ms did so once in 20,000 requests. A filter that hangs delays others so long once; then it gets another thread.
+   * cores, 100 ms did so once in 20,000 requests. A filter that hangs delays others so long once; then it gets another thread, and
+   * half of the time.
    */
   readonly timeoutMs: number;
   /** CPU time of one entry, per 64 records in it. Three longer entries in 10 s that take ten times as much in all are a fault. */

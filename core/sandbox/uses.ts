@@ -189,6 +189,7 @@ export class Uses {
   /** Sets these uses up in an isolate that nobody is told of. Answers which of them have failed. */
   async #try(uses: readonly SandboxUse[]): Promise<readonly SetupFailure[]> {
     const made = await build(this.#trial, uses, this.#surroundings);
+    this.#options.supply.restockSoon();
     if (!("isolate" in made)) return made;
     discard(this.#trial, made);
     return [];
@@ -227,6 +228,8 @@ export class Uses {
       const made = await build(this.#options, uses, surroundings);
       if ("isolate" in made) {
         this.#install(made, true, uses, surroundings);
+        // One fault is often followed by another.
+        this.#options.supply.restockSoon();
         return;
       }
       const unknown = made.find(({ use }) => use === 0);
