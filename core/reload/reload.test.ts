@@ -447,3 +447,39 @@ test("takes code back that brought a thread down, and leaves it until its files 
   fs.writeFileSync(end, filter("envoy.filters.network.end", "mended", true));
   await world.serves("mended", "network/end");
 });
+
+test("takes code back although a later save of it does not parse", async () => {
+  const world = await worlds.started();
+  const end = path.join(world.shipped, "network/end/filter.ts");
+  const save = (marker: string) =>
+    fs.writeFileSync(end, filter("envoy.filters.network.end", marker, true));
+  save("hangs");
+  await world.serves("hangs", "network/end");
+  fs.writeFileSync(end, "export default {");
+  await world.says("network/end stays at generation 2");
+  world.reload.takeBack(["network/end"], "hung");
+  await world.serves("end", "network/end");
+  save("mended");
+  await world.serves("mended", "network/end");
+});
+
+test("a save that was refused for the config is still there after the code before it was taken back", async () => {
+  let refuses = true;
+  const refusal = { package: "network/end", message: "no", path: "", place: "", stack: "" };
+  const world = await worlds.started({
+    canary: (change) =>
+      refuses && change.modules.some((m) => textOf(m).includes('"later"')) ? [refusal] : [],
+  });
+  const end = path.join(world.shipped, "network/end/filter.ts");
+  const save = (marker: string) =>
+    fs.writeFileSync(end, filter("envoy.filters.network.end", marker, true));
+  save("hangs");
+  await world.serves("hangs", "network/end");
+  save("later");
+  await world.says("network/end stays at generation 2");
+  world.reload.takeBack(["network/end"], "hung");
+  await world.serves("end", "network/end");
+  refuses = false;
+  fs.writeFileSync(world.config, yaml("shout", 10001));
+  await world.serves("later", "network/end");
+});

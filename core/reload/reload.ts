@@ -303,20 +303,24 @@ export class Reload {
       if (unit.before === undefined || unit.live !== built) continue;
       const told = `${reason}; this is the first line that its last save changed`;
       const charge = firstChange(told, unit.before.bundle.sources, built.bundle.sources);
-      const failure = await this.#takeBack(unit);
-      if (failure === "stale") continue;
+      const problems = await this.#takeBack(unit);
       unit.before = undefined;
-      unit.problems = [charge, ...(failure?.problems ?? [])];
+      unit.problems = [charge, ...problems];
     }
   }
 
   /** A thread that still hangs in the code may lose its isolate while it sets the code of before up: then it is tried again. */
-  async #takeBack(unit: PackageUnit): Promise<Failure | undefined> {
+  async #takeBack(unit: PackageUnit): Promise<readonly Problem[]> {
+    // What is on disk may be a save later, and refused for what the config says.
+    const { next, stoppedWith } = unit;
     for (let times = 1; ; times++) {
       unit.next = unit.before;
-      const failure = await this.#attempt([{ type: "code", unit }], true);
-      unit.next = undefined;
-      if (failure === undefined || failure === "stale" || times === TAKE_BACK_TIMES) return failure;
+      const failure = await this.#attempt([{ type: "code", unit }], true).finally(() => {
+        unit.next = next;
+        unit.stoppedWith = stoppedWith;
+      });
+      if (failure === undefined || failure === "stale") return [];
+      if (times === TAKE_BACK_TIMES) return failure.problems;
     }
   }
 
@@ -503,8 +507,11 @@ export class Reload {
     }
     if (running && this.#changedMeanwhile(edits)) return drop("stale");
     this.#committing = edits;
-    await Promise.all([...stages].map((stage) => stage.commit(generation)));
-    this.#committing = [];
+    try {
+      await Promise.all([...stages].map((stage) => stage.commit(generation)));
+    } finally {
+      this.#committing = [];
+    }
     this.#accept(edits, generation);
     this.#live = rehearsed;
     if (!unchanged) this.loadedAt = new Date();
@@ -532,9 +539,11 @@ export class Reload {
   }
 
   #changedMeanwhile(edits: readonly Edit[]): boolean {
+    // Code that is taken back comes from no file.
+    const isSaved = ({ next, before }: PackageUnit) => next !== before;
     return edits.some(
       (edit) =>
-        (edit.type === "code" && edit.unit.isStale()) ||
+        (edit.type === "code" && isSaved(edit.unit) && edit.unit.isStale()) ||
         (edit.type === "config" &&
           (this.#readConfig() !== edit.text || this.#named.now !== this.#named.asRead)),
     );
