@@ -15,12 +15,16 @@ export function certificatesOf(pem: string): X509Certificate[] {
 export function describeCertificate(certificate: X509Certificate): Certificate {
   const key = certificate.publicKey;
   const der = key.export({ type: "spki", format: "der" });
-  const subject = distinguishedName(certificate.subject);
+  const subject = nameParts(certificate.subject);
   const { names, usages, mustStaple } = extensionsOf(certificate.raw);
   return {
-    subject,
-    issuer: distinguishedName(certificate.issuer),
-    commonName: /(?:^|,)CN=((?:[^,\\]|\\.)*)/.exec(subject)?.[1] ?? "",
+    subject: distinguishedName(subject),
+    issuer: distinguishedName(nameParts(certificate.issuer)),
+    commonName:
+      subject
+        .flat()
+        .find((attribute) => attribute.startsWith("CN="))
+        ?.slice(3) ?? "",
     ...marksOf(certificate),
     spki: createHash("sha256").update(der).digest("base64"),
     notBefore: certificate.validFromDate.getTime(),
@@ -47,9 +51,21 @@ export function marksOf(
   };
 }
 
-/** Turns Node's form of a name (one part a line, the least specific first) into one line, the most specific part first. */
-function distinguishedName(lines: string | undefined): string {
-  return (lines ?? "").split("\n").reverse().join(",");
+/**
+ * The parts of a name that Node shows one a line, the least specific first; here the most specific comes first. A part has
+ * several attributes seldom: Node has ` + ` between them, and escapes a plus sign within one.
+ */
+function nameParts(lines: string | undefined): string[][] {
+  const parts = (lines ?? "").split("\n").map((part) => part.split(" + ").reverse());
+  return parts.reverse();
+}
+
+/** A name in RFC 2253's form, with the bytes of all that is not ASCII escaped, as Envoy writes it. */
+function distinguishedName(parts: readonly (readonly string[])[]): string {
+  const text = parts.map((attributes) => attributes.join("+")).join(",");
+  return text.replace(/\P{ASCII}+/gu, (letters) =>
+    Buffer.from(letters).toString("hex").toUpperCase().replace(/../g, "\\$&"),
+  );
 }
 
 function digest(colons: string): string {

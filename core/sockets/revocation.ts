@@ -30,6 +30,11 @@ export interface RevocationList {
   isSignedBy(key: KeyObject): boolean;
 }
 
+/** The lists of a PEM text, each on its own, for Node takes only the first of a text. Without any, the text as it is. */
+export function listsApart(pem: string): string[] {
+  return pem.match(PEM) ?? [pem];
+}
+
 /** Reads the lists in a PEM text. Throws if one cannot be read. */
 export function revocationLists(pem: string): RevocationList[] {
   return [...pem.matchAll(PEM)].map(([, base64 = ""]) => {

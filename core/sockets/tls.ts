@@ -2,7 +2,7 @@ import { createHash, hkdfSync, randomBytes, X509Certificate } from "node:crypto"
 import tls from "node:tls";
 import type { Certificate, TlsContextOptions, TlsInfo } from "@tsproxy/sdk";
 import { certificatesOf, describeCertificate, isTrustedChain, marksOf } from "./certificate.ts";
-import { type RevocationList, revocationError, revocationLists } from "./revocation.ts";
+import { listsApart, type RevocationList, revocationError, revocationLists } from "./revocation.ts";
 import type { SessionStore } from "./secure-socket.ts";
 
 /** Most sessions that a context keeps, whatever the config says. */
@@ -184,7 +184,8 @@ function secureOptions(
     }),
     // Without this Node fills in the roots of the public web, which Envoy trusts only where the config says so.
     ca: options.trustedCa ?? [],
-    ...(options.crl !== undefined && options.crlOfLeafOnly !== true && { crl: options.crl }),
+    ...(options.crl !== undefined &&
+      options.crlOfLeafOnly !== true && { crl: listsApart(options.crl) }),
     minVersion: options.minVersion,
     maxVersion: options.maxVersion,
     ciphers: cipherList(options.ciphers),

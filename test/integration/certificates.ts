@@ -46,7 +46,10 @@ export class Authority {
     if (rsa) this.#openssl("genrsa", "-out", key, "2048");
     else this.#openssl("ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", key);
     writeFileSync(extensions, `subjectAltName=${names}\n${more}\n`);
-    this.#openssl("req", "-new", "-key", key, "-out", request, "-subj", `/O=Test/CN=${commonName}`);
+    this.#openssl(
+      ...["req", "-new", "-utf8", "-key", key, "-out", request],
+      ...["-subj", `/O=Test/CN=${commonName}`],
+    );
     this.#openssl(
       ...["x509", "-req", "-in", request, "-CA", this.root.certificate, "-CAkey", this.root.key],
       ...["-CAcreateserial", "-days", String(days), "-extfile", extensions, "-out", certificate],

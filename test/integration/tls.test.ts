@@ -4,7 +4,7 @@ import https from "node:https";
 import path from "node:path";
 import tls from "node:tls";
 import { afterAll, afterEach, expect, test } from "vitest";
-import type { Pair } from "./certificates.ts";
+import { Authority, type Pair } from "./certificates.ts";
 import { eventually, get } from "./client.ts";
 import { bootstrap, cluster, direct, http, type Json, listener, route } from "./config.ts";
 import { Proxy, StartFailure } from "./proxy.ts";
@@ -274,6 +274,10 @@ test("shows the word of a certificate's issuer to those who ask for it", async (
 test("turns away what an authority has revoked, in the whole chain or at its end", async () => {
   const revoked = ours.issue("revoked", "revoked", "DNS:revoked.test");
   const crl = source(ours.revocationList(revoked));
+  const other = new Authority("other");
+  const lists = [other.revocationList(), crl.filename as string];
+  const joined = lists.map((file) => readFileSync(file, "utf8")).join("");
+  other.dispose();
   const trusted = { trusted_ca: source(ours.root.certificate), crl };
   const both = {
     trusted_ca: {
@@ -285,6 +289,7 @@ test("turns away what an authority has revoked, in the whole chain or at its end
     whole: trusted,
     leaf: { ...trusted, only_verify_leaf_cert_crl: true },
     beside: both,
+    joined: { ...trusted, crl: { inline_string: joined } },
   };
   const chain = (validation_context: Json) =>
     secure(hello, downstreamTls([a], { validation_context }, { require_client_certificate: true }));

@@ -100,7 +100,7 @@ describe("the stream", () => {
       "192.0.2.9:1 nil",
     );
     const certificate = {
-      subject: "CN=client,O=Org",
+      subject: String.raw`CN=client,O=Gr\C3\BCn \+ \\C3`,
       issuer: "CN=ca",
       serial: "0a",
       sha256: "ff",
@@ -119,9 +119,11 @@ describe("the stream", () => {
     const downstreamConnection = { serverName: "sni", tls } as never;
     const ssl = (method: string) =>
       shown(`h:streamInfo():downstreamSslConnection():${method}`, { downstreamConnection });
-    expect(ssl("subjectPeerCertificate()")).toBe("CN=client,O=Org");
+    expect(ssl("subjectPeerCertificate()")).toBe(certificate.subject);
     expect(ssl("uriSanPeerCertificate()[1]")).toBe("spiffe://a");
-    expect(ssl("parsedSubjectPeerCertificate():organizationName()[1]")).toBe("Org");
+    expect(ssl("parsedSubjectPeerCertificate():organizationName()[1]")).toBe(
+      Buffer.from(String.raw`Grün + \C3`).toString("latin1"),
+    );
     expect(ssl("ciphersuiteId()")).toBe("0x1302");
     expect(ssl("expirationPeerCertificate()")).toBe("2");
     expect(shown("h:streamInfo():requestedServerName()", { downstreamConnection })).toBe("sni");

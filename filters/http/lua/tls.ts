@@ -1,4 +1,4 @@
-import type { Certificate, Log, TlsInfo } from "@tsproxy/sdk";
+import { type Certificate, type Log, type TlsInfo, utf8Decode } from "@tsproxy/sdk";
 import { kind, LuaTable, type Method, Userdata } from "@tsproxy/sdk/lua";
 import { partsOfPem } from "./certificate.ts";
 import type { InfoKinds, Lender } from "./info.ts";
@@ -49,7 +49,13 @@ function namesIn(subject: string, type: string): string[] {
   return [...parts].filter((part) => part[1] === type).map((part) => unescaped(part[2]!));
 }
 
-const unescaped = (text: string): string => text.replace(/\\(.)/g, "$1");
+/** Undoes RFC 2253's escapes: those of bytes, in hexadecimal, and those of characters that would mean something else. */
+const unescaped = (text: string): string =>
+  text.replace(/((?:\\[0-9A-F]{2})+)|\\(.)/g, (_, bytes: string | undefined, char: string) => {
+    if (bytes === undefined) return char;
+    const all = Uint8Array.from(bytes.slice(1).split("\\"), (byte) => Number.parseInt(byte, 16));
+    return utf8Decode(all, 0, all.length);
+  });
 
 export function tlsKind(log: Log): LuaTable {
   const names = (certificate: Certificate | undefined, type: string): LuaTable =>
