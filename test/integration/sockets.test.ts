@@ -380,6 +380,32 @@ test.each(Object.entries(ofAll))(
   },
 );
 
+test("connections that connection_limit refuses are counted by the filter behind it, open and closed", async () => {
+  const limit = {
+    name: "envoy.filters.network.connection_limit",
+    typed_config: {
+      "@type": `${TYPE}filters.network.connection_limit.v3.ConnectionLimit`,
+      stat_prefix: "few",
+      max_connections: 1,
+    },
+  };
+  const behind = listener("main", hello, { stat_prefix: "main" });
+  const proxy = await start({
+    config: bootstrap([{ ...behind, filter_chains: [{ filters: [limit, hello] }] }]),
+  });
+  const agent = new http.Agent({ keepAlive: true });
+  ends.push(() => agent.destroy());
+  expect((await get(proxy.port("main"), "/", { agent })).text).toBe("hello\n");
+  await expect(get(proxy.port("main"), "/")).rejects.toThrow();
+  const closed = await eventually(
+    () => proxy.stats(),
+    (stats) => stats("listener.main.downstream_cx_destroy") === 1,
+    "the refused connection is closed",
+  );
+  expect(closed("http.test.downstream_cx_total")).toBe(2);
+  expect(closed("http.test.downstream_cx_active")).toBe(1);
+});
+
 test("a small buffer limit pauses the source while the client does not read", async () => {
   const origin = await tcpUpstream((socket) => {
     const piece = Buffer.alloc(64 * 1024, 120);

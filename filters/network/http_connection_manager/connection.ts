@@ -96,6 +96,20 @@ export class HcmConnection implements NetworkFilter, ServerEvents {
     this.#codes = runtime.listenerCodes(connection.listener.statPrefix);
     this.#idle = manager.cx.timer(() => this.#onIdleTimeout());
     connection.describedBy = this;
+    // As in Envoy, counts and limits connections that a filter before this one may refuse.
+    const { stats } = runtime;
+    stats.cxTotal.inc();
+    stats.cxActive.inc();
+    if (this.peer.tls) {
+      stats.cxSslTotal.inc();
+      stats.cxSslActive.inc();
+    }
+    this.#armIdle();
+    const longest = runtime.config.common_http_protocol_options.max_connection_duration;
+    if (longest > 0) {
+      this.#durationTimer = manager.cx.timer(() => this.#onMaxDuration());
+      this.#durationTimer.arm(longest);
+    }
   }
 
   describe(): Partial<StreamInfo> {
@@ -113,22 +127,6 @@ export class HcmConnection implements NetworkFilter, ServerEvents {
   get state(): Map<string, unknown> {
     this.#state ??= new Map();
     return this.#state;
-  }
-
-  onConnect(): void {
-    const { stats } = this.#runtime;
-    stats.cxTotal.inc();
-    stats.cxActive.inc();
-    if (this.peer.tls) {
-      stats.cxSslTotal.inc();
-      stats.cxSslActive.inc();
-    }
-    this.#armIdle();
-    const longest = this.#runtime.config.common_http_protocol_options.max_connection_duration;
-    if (longest > 0) {
-      this.#durationTimer = this.#manager.cx.timer(() => this.#onMaxDuration());
-      this.#durationTimer.arm(longest);
-    }
   }
 
   onData(chunk: Chunk, endStream: boolean): void {
