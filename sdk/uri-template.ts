@@ -11,8 +11,8 @@ export const UriTemplateMatch = TypedExtension({
 
 export type UriTemplateMatch = Static<typeof UriTemplateMatch>;
 
-/** Characters of a path segment (RFC 3986 §3.3), except `*`. */
-const SEGMENT = "a-zA-Z0-9\\-._~%!$&'()+,;:@=";
+/** Characters of a path segment (RFC 3986 §3.3). */
+const SEGMENT = "a-zA-Z0-9\\-._~%!$&'()*+,;:@=";
 const ONE = `[${SEGMENT}]+`;
 const MANY = `[${SEGMENT}/]*`;
 const LITERAL = new RegExp(`^[${SEGMENT}]+$`);
@@ -21,7 +21,8 @@ const LONGEST_NAME = 16;
 
 /**
  * Envoy's URI template, such as `/a/{x}/{y=b/*}/**.jpg`. `*` matches one segment, `**` any characters, also slashes or none;
- * `{x}` means `{x=*}`. A literal may directly follow an operator or variable in the last segment only.
+ * `{x}` means `{x=*}`. Literals may stand directly around a variable, and in the last segment after an operator. As in Envoy, a star
+ * that does not begin its segment repeats what is before it: `{v=x*}` matches `x` and `xx`, not `xy`.
  */
 export class UriTemplate {
   /** Names of the variables, in the order of their capture groups. */
@@ -90,15 +91,22 @@ class Parser {
     });
   }
 
-  /** Parses one segment: an operator, variable or literal. In the last segment a literal may follow an operator or variable. */
+  /** Parses one segment: an operator or a literal, or a variable between literals. Only in the last one may a literal follow an operator. */
   #segment(segment: string, last: boolean): string {
-    const [head = ""] = /^(?:\{[^}]*\}|\*\*?)/.exec(segment) ?? [];
-    const rest = segment.slice(head.length);
-    if (rest !== "" && head !== "" && !last)
-      this.#fail(`"${rest}" follows an operator in mid-path`);
-    const tail = rest === "" && head !== "" ? "" : this.#literal(rest);
-    if (head === "") return tail;
-    return (head.startsWith("{") ? this.#variable(head.slice(1, -1)) : this.#operator(head)) + tail;
+    const [operator = ""] = /^\*\*?/.exec(segment) ?? [];
+    if (operator !== "") {
+      const rest = segment.slice(operator.length);
+      if (rest !== "" && !last) this.#fail(`"${rest}" follows an operator in mid-path`);
+      if (rest.startsWith("*")) this.#fail("nothing matches three stars in a row");
+      return this.#operator(operator) + this.#around(rest);
+    }
+    const [, before, variable, after] = /^([^{}]*)\{([^{}]*)\}([^{}]*)$/.exec(segment) ?? [];
+    if (variable === undefined) return this.#literal(segment);
+    return this.#around(before!) + this.#variable(variable) + this.#around(after!);
+  }
+
+  #around(literal: string): string {
+    return literal === "" ? "" : this.#literal(literal);
   }
 
   #operator(operator: string): string {
@@ -118,14 +126,17 @@ class Parser {
     if (this.names.length > MOST_VARIABLES) this.#fail(`more than ${MOST_VARIABLES} variables`);
     if (equals < 0) return `(${this.#operator("*")})`;
     const parts = text.slice(equals + 1).split("/");
-    const inner = parts.map((part) =>
-      /^\*\*?$/.test(part) ? this.#operator(part) : this.#literal(part),
-    );
+    const inner = parts.map((part) => {
+      if (/^\*\*?$/.test(part)) return this.#operator(part);
+      if (part.startsWith("*")) this.#fail(`"${part}" has an operator and more`);
+      return this.#literal(part);
+    });
     return `(${inner.join("/")})`;
   }
 
   #literal(text: string): string {
     if (!LITERAL.test(text)) this.#fail(`"${text}" is not a literal`);
+    if (text.includes("**")) this.#fail(`nothing matches the stars of "${text}"`);
     return text.replace(/[$().+]/g, "\\$&");
   }
 

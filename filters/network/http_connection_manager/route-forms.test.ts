@@ -54,6 +54,14 @@ describe("a URI template", () => {
     ["/a/**", "/a/", true],
     ["/a/**.jpg", "/a/b/c.jpg", true],
     ["/a/**.jpg", "/a/b/cjpg", false],
+    ["/a/*", "/a/b*", true],
+    ["/a/**", "/a/*/b", true],
+    ["/v{x}", "/v1", true],
+    ["/v{x}", "/v", false],
+    ["/{x}-y/c", "/a-y/c", true],
+    ["/{x}-y/c", "/a/c", false],
+    ["/a/{x=v*}/**.mp4", "/a/vv/b.mp4", true],
+    ["/a/{x=v*}/**.mp4", "/a/v1/b.mp4", false],
     ["/{x=a/*}/{y=**}", "/a/b/c/d", true],
     ["/{x=a/*}/{y=**}", "/b/b/c/d", false],
     ["/a/", "/a/", true],
@@ -66,6 +74,7 @@ describe("a URI template", () => {
 
   it("is refused where Envoy refuses it", () => {
     const bad = ["a/b", "/a/**/*", "/{x}/{x}", "/{1}", "/a{x", "/*b/c", "/a b", "/{x=}"];
+    bad.push("/{a}{b}", "/{a}x{b}", "/*{a}", "/{a=*b}", "/a/{b=/x}", "/**x/y", "/a}", "/{a=*=}");
     for (const text of [...bad, "/{a}/{b}/{c}/{d}/{e}/{f}", `/{${"x".repeat(17)}}`]) {
       expect(() => start(say(template(text), "")), text).toThrow(/URI template/);
     }
