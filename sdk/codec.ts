@@ -160,8 +160,8 @@ export interface ResponseEncoder extends WireBytes {
 /** Implemented by the pool. */
 export interface ClientEvents {
   /**
-   * An exchange has ended and the connection may take another. A codec with a `capacity` calls this for every exchange, however
-   * it ended, until the connection itself is lost.
+   * An exchange is complete: the connection may take another, or closes if `onRetire` was called. A codec with a `capacity` calls
+   * this for every exchange, however it ended, until the connection itself is lost.
    */
   onIdle(): void;
   /** The capacity has grown. */
@@ -218,8 +218,8 @@ export interface ResponseDecoder {
 }
 
 export interface RequestEncoder extends WireBytes {
-  /** Absent: HTTP/1.1. */
-  readonly protocol?: CodecFactory["protocol"];
+  /** Absent: HTTP/1.1. As in Envoy, HTTP/1.0 if the connection's last answer, of an exchange before this one or of this one, was that. */
+  readonly protocol?: "HTTP/1.0" | CodecFactory["protocol"];
   /** `upgrade` as in RequestInfo: the exchange may become a tunnel after 101. */
   encodeHeaders(headers: RequestHeaders, endStream: boolean, upgrade: string): void;
   encodeBody(memory: Uint8Array, at: number, end: number, endStream: boolean): void;

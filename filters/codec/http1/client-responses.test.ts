@@ -88,12 +88,12 @@ describe("responses", () => {
     [
       "that close",
       "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok",
-      ["retire", "head 200 [content-length: 2]", "body ok", "end"],
+      ["retire", "head 200 [content-length: 2]", "body ok", "end", "idle"],
     ],
     [
       "of HTTP/1.0",
       "HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok",
-      ["retire", "head 200 [content-length: 2]", "body ok", "end"],
+      ["retire", "head 200 [content-length: 2]", "body ok", "end", "idle"],
     ],
     [
       "of HTTP/1.0 with keep-alive",
@@ -233,12 +233,22 @@ describe("responses", () => {
     expect(kept.map((trailers) => trailers.get("x-t"))).toEqual(["1", "2"]);
   });
 
+  it("of HTTP/1.0 tell the version that the next exchange goes by", () => {
+    const { ask, send } = open();
+    const first = ask();
+    expect(first.protocol).toBe("HTTP/1.1");
+    send("HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 2\r\n\r\nok");
+    expect(ask().protocol).toBe("HTTP/1.0");
+    send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    expect(ask().protocol).toBe("HTTP/1.1");
+  });
+
   it("without a length end with the connection", () => {
     const { connection, events, codec, ask, send } = open();
     ask();
     send("HTTP/1.1 200 OK\r\n\r\nrest");
     codec.onEof();
-    expect(events.take()).toEqual(["retire", "head 200 []", "body rest", "end"]);
+    expect(events.take()).toEqual(["retire", "head 200 []", "body rest", "end", "idle"]);
     expect(connection.closed).toBe("flush");
   });
 

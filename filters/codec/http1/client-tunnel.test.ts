@@ -118,7 +118,7 @@ describe("a tunnel", () => {
     expect(connection.ended).toBe(true);
     send("late");
     codec.onEof();
-    expect(events.take().slice(-2)).toEqual(["body late", "end"]);
+    expect(events.take().slice(-3)).toEqual(["body late", "end", "idle"]);
     expect(connection.closed).toBe("flush");
   });
 

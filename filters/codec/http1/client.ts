@@ -261,10 +261,15 @@ export class Http1Client implements ClientCodec {
       if (!stream.isTunnel) this.#retireAndClose();
       return;
     }
+    if (stream.isCut) {
+      this.#retireAndClose();
+      return;
+    }
+    const last = this.#retired;
     this.#stream = undefined;
     this.#updatePause();
-    if (this.#retired || stream.isCut) this.#retireAndClose();
-    else this.#events.onIdle();
+    this.#events.onIdle();
+    if (last) this.#retireAndClose();
   }
 
   /** Closes the connection because a response head breaks the protocol; `code`: a PARSE code. */
@@ -312,6 +317,11 @@ export class Http1Client implements ClientCodec {
 
   // ---- called by ClientStream
 
+  /** That of the last response, or, before the first, of the requests. */
+  get protocol(): "HTTP/1.0" | "HTTP/1.1" {
+    return this.#framing.minor === 0 ? "HTTP/1.0" : "HTTP/1.1";
+  }
+
   isCurrent(stream: ClientStream): boolean {
     return this.#stream === stream;
   }
@@ -357,6 +367,10 @@ class ClientStream implements RequestEncoder {
   constructor(client: Http1Client, decoder: ResponseDecoder) {
     this.#client = client;
     this.decoder = decoder;
+  }
+
+  get protocol(): "HTTP/1.0" | "HTTP/1.1" {
+    return this.#client.protocol;
   }
 
   get wireSent(): number {

@@ -1,7 +1,6 @@
 import {
   type Chunk,
   type CloseEvent,
-  type CodecFactory,
   type DecodeError,
   FILTER_FAILED,
   type Generation,
@@ -100,7 +99,7 @@ export class UpstreamChain implements RequestEncoder, ResponseDecoder {
 
   // ---- from the router
 
-  get protocol(): CodecFactory["protocol"] {
+  get protocol(): NonNullable<RequestEncoder["protocol"]> {
     return this.#encoder?.protocol ?? "HTTP/1.1";
   }
   get wireSent(): number {

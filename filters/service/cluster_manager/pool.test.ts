@@ -298,6 +298,17 @@ describe("an HTTP/1 pool", () => {
     expect(cx.opened).toHaveLength(2);
   });
 
+  it("counts an exchange that is given up after such an announcement as one in progress", () => {
+    const c = one();
+    const caller = ask(c);
+    caller.givesUp = true;
+    connected(0);
+    say(0, "bye");
+    endTurn();
+    expect([stat("cx_close_notify"), stat("cx_destroy_local_with_active_rq")]).toEqual([0, 1]);
+    expect(gauges()).toEqual({});
+  });
+
   it("counts a malformed answer as an exchange that did not end", () => {
     const caller = ask(one());
     connected(0);

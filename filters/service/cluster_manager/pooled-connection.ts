@@ -74,8 +74,6 @@ export class PooledConnection implements ConnectionHandler, ClientEvents {
   #spent = false;
   /** The codec accepts no further exchange. */
   #retired = false;
-  /** HTTP/1: the codec has aborted the exchange; `onClosed` follows. */
-  #broken = false;
   /** HTTP/2: the codec has failed, with all exchanges. */
   #failed = false;
   /** The peer has sent FIN. */
@@ -266,8 +264,8 @@ export class PooledConnection implements ConnectionHandler, ClientEvents {
       if (this.ready) this.pool.onStale();
       if (this.idle) this.close();
     } else if (this.idle) this.#leave();
+    // An HTTP/1 codec that has aborted its exchange closes the connection itself; `onClosed` follows.
     else if (this.#codec!.active) this.#retired = true;
-    else this.#broken = true;
   }
 
   onStreamLost(by: "us" | "peer" | "connection"): void {
@@ -380,11 +378,10 @@ export class PooledConnection implements ConnectionHandler, ClientEvents {
       this.#onUnasked(chunk);
       return;
     }
-    const codec = this.#codec!;
     this.#reading = true;
-    codec.onData(chunk);
+    this.#codec!.onData(chunk);
     this.#reading = false;
-    if (this.#finished || (this.#retired && !this.#broken && !codec.active)) this.#settle();
+    if (this.#finished) this.#settle();
   }
 
   onEof(): void {
@@ -399,12 +396,11 @@ export class PooledConnection implements ConnectionHandler, ClientEvents {
       this.#leave();
       return;
     }
-    const codec = this.#codec!;
     this.#reading = true;
-    codec.onEof();
+    this.#codec!.onEof();
     this.#reading = false;
-    // A tunnel stays open in the other direction.
-    if (!this.#broken && !codec.active) this.#settle();
+    // Otherwise it is a tunnel, which stays open in the other direction, or the exchange is lost.
+    if (this.#finished) this.#settle();
   }
 
   onAgain(): void {

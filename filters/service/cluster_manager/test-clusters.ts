@@ -63,10 +63,11 @@ export class WordCodec implements ClientCodec {
       this.#events.onRetire();
     }
     decoder.onResponseHeaders(true);
-    if (words.length > 1 || words[0] === "bye") this.#giveUp("flush");
+    if (words.length > 1) this.#giveUp("flush");
     else if (this.#decoder === decoder) {
       this.#decoder = undefined;
       this.#events.onIdle();
+      if (words[0] === "bye") this.#giveUp("flush");
     }
   }
   onEof(): void {
@@ -152,6 +153,8 @@ export class Caller implements PoolCallbacks, ResponseDecoder {
   responses = 0;
   errors = 0;
   resets = 0;
+  /** Resets the exchange once it is answered. */
+  givesUp = false;
   onFailed: () => void = () => {};
 
   onPoolReady(encoder: RequestEncoder, host: Host, connection: Connection): void {
@@ -167,6 +170,7 @@ export class Caller implements PoolCallbacks, ResponseDecoder {
   onInformational(): void {}
   onResponseHeaders(): void {
     this.responses++;
+    if (this.givesUp) this.encoder!.reset();
   }
   onResponseBody(): void {}
   onResponseTrailers(): void {}
