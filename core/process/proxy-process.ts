@@ -51,6 +51,7 @@ export interface ProxyEvents {
 }
 
 export interface End {
+  /** Undefined: a signal has ended it, or it could not be started. */
   readonly code: number | undefined;
   /** Why it ended, to follow "the proxy" in a sentence. */
   readonly reason: string;
@@ -157,7 +158,7 @@ export class ProxyProcess {
     return new Promise((resolve) => {
       this.#child.on("error", ({ message }) =>
         resolve({
-          code: 1,
+          code: undefined,
           reason: `could not be started: ${message}`,
           guilty: undefined,
           marked: undefined,

@@ -13,7 +13,7 @@ afterAll(() => fs.rmSync(folder, { recursive: true }));
 
 let count = 0;
 /** A supervisor over a process that runs `code`, and what it logged. `runs` is a file that the code may append to. */
-function supervise(code: string) {
+function supervise(code: string, options: { readonly execPath?: string } = {}) {
   const main = path.join(folder, `main${count++}.mjs`);
   const runs = `${main}.runs`;
   fs.writeFileSync(
@@ -35,6 +35,7 @@ function supervise(code: string) {
       String(marks),
     ],
     execArgv: [],
+    ...options,
     log: (message) => log.push(message),
     onDev: () => fs.writeFileSync(`${runs}.heard`, ""),
     backOffMs,
@@ -59,6 +60,19 @@ test("does not try a start again that was refused", async () => {
   const { supervisor, runs } = supervise("process.exit(1);");
   expect(await supervisor.run()).toBe(1);
   expect(runs()).toBe(1);
+});
+
+test("tells of a proxy that is ended while it starts", async () => {
+  const { supervisor, runs, log } = supervise('process.kill(process.pid, "SIGKILL");');
+  expect(await supervisor.run()).toBe(1);
+  expect(runs()).toBe(1);
+  expect(log).toEqual(["the proxy was ended by SIGKILL before it served"]);
+});
+
+test("tells of a program that cannot be started", async () => {
+  const { supervisor, log } = supervise("", { execPath: path.join(folder, "nothing") });
+  expect(await supervisor.run()).toBe(1);
+  expect(log).toEqual([expect.stringMatching(/^the proxy could not be started: .*ENOENT/)]);
 });
 
 test("tells how a proxy has ended, though a message to it has failed before", async () => {

@@ -234,6 +234,9 @@ export class Supervisor {
       const { code, reason } = end;
       if (code === 0 || this.#stopAsked || !this.#wasReady) {
         this.#dropStandby();
+        // One that ends itself has said why.
+        if (code === undefined && !this.#stopAsked)
+          this.#options.log(`the proxy ${reason} before it served`);
         return code ?? (this.#stopAsked ? 0 : 1);
       }
       // A package that was quarantined before can only have ended another process with other code or config, so no back-off is needed.
