@@ -20,7 +20,6 @@ import { openLog } from "./logs/log.ts";
 import { LogLevels, unknownComponents } from "./logs/log-levels.ts";
 import { ownOptions, SAME_SIGNAL_MS, type ToProxy, type ToSupervisor } from "./options.ts";
 import { CORE, isPacked } from "./own-files.ts";
-import { succeed } from "./packages/build-cache.ts";
 import { Describer } from "./packages/describe.ts";
 import { SHIPPED_ROOT } from "./packages/packages.ts";
 import { bundlePreludes } from "./packages/preludes.ts";
@@ -29,6 +28,7 @@ import { isAsleep, sampleCpu } from "./process/thread-cpu.ts";
 import { BEAT, type Refusal, type RuntimeConfig } from "./protocol.ts";
 import { Canary } from "./reload/canary.ts";
 import { Reload, type Serving, StartError } from "./reload/reload.ts";
+import type { Served } from "./reload/served.ts";
 import type { Change } from "./reload/stage.ts";
 import { Watch } from "./reload/watch.ts";
 import { WrittenConfig } from "./reload/written-config.ts";
@@ -49,7 +49,6 @@ const LARGE_CHARS = 250_000;
 
 const options = await ownOptions();
 const { held = [] } = options;
-if ((options.quarantined ?? []).length > 0) succeed();
 const { log, reopen, flush } = await openLog(options.log);
 const levels = new LogLevels(log, options.log);
 const heapDumps = new HeapDumps();
@@ -72,6 +71,8 @@ let state: "INITIALIZING" | "LIVE" | "DRAINING" = "INITIALIZING";
 /** True if this process replaces another one, whose ports are rightly in use. */
 const isBeside = options.takeover || options.standby === true;
 const toldToServe = Promise.withResolvers<void>();
+const served = Promise.withResolvers<Served | undefined>();
+if (!options.succeeds) served.resolve(undefined);
 /** Resolves once the first configuration is in service. */
 const started = Promise.withResolvers<void>();
 const describer = new Describer(
@@ -107,6 +108,7 @@ const reload: Reload = new Reload({
   // `filter dev` shows these outcomes itself: it drops log lines with this mark.
   log: options.dev ? log.child({ of: "reload" }) : log,
   onQuiet: rest,
+  onServing: (change) => void started.promise.then(() => tell({ type: "serving", change })),
   onReload: (outcome) => {
     if (outcome.type !== "mended") server.reloads[outcome.type]();
     if (outcome.type === "committed" && (options.quarantined ?? []).length > 0)
@@ -123,7 +125,7 @@ const fleet = newFleet();
 
 obeySignals();
 try {
-  await reload.start();
+  await reload.start(await served.promise);
   const names = reload.packages().map((state) => state.package);
   const unknown = unknownComponents(options.log.components, names);
   if (unknown.length > 0) throw new StartError(unknown);
@@ -340,7 +342,7 @@ function obeySignals(): void {
   });
   process.on("message", (message: ToProxy) => {
     if (message.type === "retire") void drain(message.ms);
-    else if (message.type === "keep_builds") reload.keepBuilds();
+    else if (message.type === "served") served.resolve(message.served);
     else if (message.type === "serve") toldToServe.resolve();
   });
   // The supervisor may have ended while modules were loaded, and nobody was told.

@@ -4,6 +4,7 @@ import type { DevEvent } from "./dev-events.ts";
 import type { LogOptions } from "./logs/log-options.ts";
 import type { HeldSocket, ListeningAt } from "./process/held-sockets.ts";
 import type { FileFlush } from "./protocol.ts";
+import type { Served, ServedChange } from "./reload/served.ts";
 
 /** What `tsproxy run` was asked for; the supervisor hands it to the proxy as JSON. */
 export interface RunOptions {
@@ -38,6 +39,8 @@ export interface RunOptions {
   readonly takeover: boolean;
   /** Started while another process seems to hang: sets everything up, and binds beside that process once it is told to. */
   readonly standby?: boolean;
+  /** Another process has served before: what, comes in the message `served`. */
+  readonly succeeds?: boolean;
   /** The descriptor of a file for Marks: a process before this one died, and nobody knows inside which filter. Absent: no marks. */
   readonly marks?: number | undefined;
   /** Listening sockets of the process before, which died: open here already, with clients that wait. */
@@ -89,8 +92,8 @@ export type ToProxy =
   | { readonly type: "run"; readonly args: readonly string[] }
   /** A successor serves. Accept no more connections, and end with the last one, or after `ms`. */
   | { readonly type: "retire"; readonly ms: number }
-  /** A standby is being started: keep the builds of dropped-in packages on disk, so that it need not build them again. */
-  | { readonly type: "keep_builds" }
+  /** What the process before has served. */
+  | { readonly type: "served"; readonly served: Served }
   /** To a standby: bind, and serve. */
   | { readonly type: "serve" };
 
@@ -104,6 +107,7 @@ export type ToSupervisor =
   | { readonly type: "dev"; readonly event: DevEvent }
   /** The TCP sockets at which it listens now. */
   | { readonly type: "listening"; readonly sockets: readonly ListeningAt[] }
+  | { readonly type: "serving"; readonly change: ServedChange }
   /** The main thread may be silent for so long now. */
   | { readonly type: "busy"; readonly ms: number }
   /** A sandbox of this package has taken one of the process's threads along. The process can go on for a while without it. */

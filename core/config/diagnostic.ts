@@ -41,12 +41,14 @@ export interface ReportOptions {
   readonly serves?: boolean;
   /** True: nothing serves the config, only its routes are told; extensions that are not implemented are left out with a warning. */
   readonly explains?: boolean;
+  /** Contents of files that the text names, in the place of those on disk. */
+  readonly given?: ReadonlyMap<string, Buffer> | undefined;
 }
 
 /** Gathers all findings about one file, so that they are reported together. */
 export class Report {
   /** The files that the text names and that have been read. */
-  readonly files = new NamedFiles();
+  readonly files: NamedFiles;
   /** The parts of the text and the line at which each starts: the file, and the overlays. */
   readonly #parts: { readonly name: string; readonly line: number }[];
   text: string;
@@ -62,8 +64,9 @@ export class Report {
   constructor(
     file: string,
     text: string,
-    { strict, serves = false, explains = false }: ReportOptions,
+    { strict, serves = false, explains = false, given }: ReportOptions,
   ) {
+    this.files = new NamedFiles(given);
     this.#parts = [{ name: file, line: 0 }];
     this.text = text;
     this.#strict = strict;

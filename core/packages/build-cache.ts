@@ -12,17 +12,10 @@ const FOLDER =
 
 /**
  * True for a file whose build is kept on disk. For the next start of a checkout these are its own packages and preludes: to
- * bundle all of them takes two seconds of CPU, to see that nothing has changed 30 ms. The npm package comes already built. A
- * process that replaces a hung one takes the builds of all files from here, so that it does not wait for esbuild.
+ * bundle all of them takes two seconds of CPU, to see that nothing has changed 30 ms. The npm package comes already built.
  */
 export function isKept(file: string): boolean {
-  return isSuccessor || (!isPacked && file.startsWith(`${ROOT.replace(/\/$/, "")}/`));
-}
-
-let isSuccessor = false;
-/** Called in a process that replaces one that hung: builds of all files count as kept. */
-export function succeed(): void {
-  isSuccessor = true;
+  return !isPacked && file.startsWith(`${ROOT.replace(/\/$/, "")}/`);
 }
 
 /** A file name: a hash of these words. */

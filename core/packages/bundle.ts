@@ -95,8 +95,26 @@ export async function bundle(options: BundleOptions): Promise<Bundle> {
   return made;
 }
 
+/** A bundle as text, for another process. */
+export interface KeptBundle {
+  readonly code: string;
+  readonly hash: string;
+  readonly inputs: readonly (readonly [string, string])[];
+  /** The source map. */
+  readonly map: string;
+}
+
+export function keptBundle({ code, hash, inputs, sources }: Bundle): KeptBundle {
+  return { code, hash, inputs: [...inputs], map: sources.json };
+}
+
+export function restored({ code, hash, inputs, map }: KeptBundle, filename: string): Bundle {
+  const sources = new SourcePositions(() => map);
+  return new Bundle({ shared: sharedCode(code), hash, filename, inputs: new Map(inputs), sources });
+}
+
 /** Writes a bundle into the build cache, for a later process. */
-export async function keepBundle(made: Bundle, options: BundleOptions): Promise<void> {
+async function keepBundle(made: Bundle, options: BundleOptions): Promise<void> {
   const { code, hash, inputs, sources } = made;
   const name = keptAs(options);
   await keep(`${name}.js.map`, sources.json);
@@ -196,15 +214,23 @@ export function hashOf(bytes: string | Uint8Array): string {
   return createHash("sha256").update(bytes).digest("base64url").slice(0, 22);
 }
 
+const NO_POSITIONS = JSON.stringify({ version: 3, sources: [], sourcesContent: [], mappings: "" });
+
 /** Translates positions in a bundled module into positions in its source files. */
 export class SourcePositions {
   readonly #read: () => string;
   #map: SourceMap | undefined;
   #contents = new Map<string, string>();
 
-  /** `read` answers the source map as JSON. */
+  /** `read` answers the source map as JSON. If it throws, as the file is gone, no position is known. */
   constructor(read: () => string) {
-    this.#read = read;
+    this.#read = () => {
+      try {
+        return read();
+      } catch {
+        return NO_POSITIONS;
+      }
+    };
   }
 
   get json(): string {

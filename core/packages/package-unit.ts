@@ -5,7 +5,15 @@ import { type Problem, problem, shortPath } from "../problem.ts";
 import type { ModuleSource, PackageInfo } from "../protocol.ts";
 import { placesOf } from "../reload/watch.ts";
 import { sandboxCells } from "../sandbox/cells.ts";
-import { type Bundle, BundleError, bundle, hashOf } from "./bundle.ts";
+import {
+  type Bundle,
+  BundleError,
+  bundle,
+  hashOf,
+  type KeptBundle,
+  keptBundle,
+  restored,
+} from "./bundle.ts";
 import { DescribeError, type Describer, type Description } from "./describe.ts";
 import { parseManifest } from "./manifest.ts";
 import { readBundle } from "./package-bundle.ts";
@@ -16,6 +24,8 @@ import { unknownHooks } from "./unknown-hooks.ts";
 /** The build of a package from one state of its files. */
 export interface Built {
   readonly bundle: Bundle;
+  /** The real path of the entry: a symbolic link may have been swapped since. */
+  readonly target: string;
   /** One for each definition of the module, all with the same code. */
   readonly modules: readonly ModuleSource[];
   /** `builtin`, or its sandbox. */
@@ -29,6 +39,13 @@ export interface Built {
   readonly said: string;
   /** What is probably a mistake in a dropped-in package, and keeps it from nothing. */
   readonly warnings: readonly Problem[];
+}
+
+/** A build as another process can take it over, without a look at the files. */
+export interface KeptPackage {
+  readonly source: PackageSource;
+  readonly target: string;
+  readonly bundle: KeptBundle;
 }
 
 /** Kinds that can run in a sandbox: what calls them can wait for the answer, or gets it within one crossing. */
@@ -71,18 +88,23 @@ export class PackageUnit {
   stoppedWith: string | undefined;
   /** Its files are gone from disk. */
   gone = false;
+  /** The supervisor has what serves (`kept`). */
+  isTold = false;
+  #kept: KeptPackage | undefined;
   #inputs: ReadonlyMap<string, string> = new Map();
   #directories: Set<string> | undefined = undefined;
-  /** The real path of the entry at the last build: a symbolic link may have been swapped since. */
+  /** `Built.target` of the last build. */
   #builtFrom = "";
   #tried = false;
   #built = false;
   /** Hash of the code that an earlier process hung or ended in; "": none did. Undefined: not built yet. */
   #quarantined: string | undefined = undefined;
 
-  constructor(source: PackageSource, names: PackageNames) {
+  /** `kept`: its first build is this one. */
+  constructor(source: PackageSource, names: PackageNames, kept?: KeptPackage) {
     this.source = source;
     this.#names = names;
+    this.#kept = kept;
   }
 
   /** Its name in logs: `http/router`; the path if it was never described. */
@@ -97,6 +119,13 @@ export class PackageUnit {
   /** An earlier process hung or ended inside what would serve. */
   get isQuarantined(): boolean {
     return (this.live ?? this.next)?.modules.some((module) => module.quarantined) === true;
+  }
+
+  /** What serves, for another process. Undefined: nothing does. */
+  get kept(): KeptPackage | undefined {
+    if (this.live === undefined) return undefined;
+    const { target, bundle } = this.live;
+    return { source: this.source, target, bundle: keptBundle(bundle) };
   }
 
   /** True until the first attempt to build it. */
@@ -145,13 +174,18 @@ export class PackageUnit {
     this.#built = false;
     const began = performance.now();
     try {
-      this.#builtFrom = this.#target();
-      checkPacked(this.source);
-      const packed = packedPackage(this.source);
+      const kept = this.#kept;
+      this.#kept = undefined;
+      const target = kept?.target ?? this.#target();
+      this.#builtFrom = target;
+      if (kept === undefined) checkPacked(this.source);
+      const packed = kept === undefined ? packedPackage(this.source) : undefined;
       // While it is bundled.
       if (this.source.origin === "dropped-in") describer.warm();
       const { entry, id: filename } = this.source;
-      const plain = packed?.bundle ?? (await bundle({ entry, filename }));
+      const plain = kept
+        ? restored(kept.bundle, filename)
+        : (packed?.bundle ?? (await bundle({ entry, filename })));
       // The hash is part of the name in stacks, so that errors in old code are mapped to the lines of that code.
       const made = plain.named(`${plain.filename}@${plain.hash}`);
       this.#inputs = made.inputs;
@@ -190,7 +224,7 @@ export class PackageUnit {
           ? unknownHooks(infos.length === 1 ? infos[0]!.kind : "", made)
           : [];
       const builtAt = new Date();
-      this.next = { bundle: made, builtAt, buildMs, infos, said, group, modules, warnings };
+      this.next = { bundle: made, target, builtAt, buildMs, infos, said, group, modules, warnings };
       return [];
     } catch (error) {
       if (error instanceof BundleError) {

@@ -3,6 +3,7 @@ import { createInterface } from "node:readline";
 import type { DevEvent } from "../dev-events.ts";
 import type { ToProxy, ToSupervisor } from "../options.ts";
 import { isRunning, startProcess } from "../proxy-start.ts";
+import type { ServedChange } from "../reload/served.ts";
 import { HangWatch } from "./hang-watch.ts";
 import type { ListeningAt } from "./held-sockets.ts";
 import { takeMarks } from "./marks.ts";
@@ -39,6 +40,8 @@ export interface ProxyEvents {
   onListening(sockets: readonly ListeningAt[]): void;
   /** The process has begun to shut down because it was asked to. */
   onStopping(): void;
+  /** What the process serves has changed. */
+  onServing(change: ServedChange): void;
   onDev(event: DevEvent): void;
   /** One of its threads seems to hang inside this sandboxed package. */
   onSuspicion(guilty: string): void;
@@ -135,6 +138,9 @@ export class ProxyProcess {
         case "listening":
           this.#listening = message.sockets;
           events.onListening(message.sockets);
+          break;
+        case "serving":
+          events.onServing(message.change);
           break;
         case "dev":
           events.onDev(message.event);

@@ -89,7 +89,7 @@ test("tells how a proxy has ended, though a message to it has failed before", as
       .stdout.toString()
       .startsWith("Z")
   );
-  supervisor.send({ type: "keep_builds" });
+  supervisor.send({ type: "serve" });
   expect(await ended).toBe(0);
   expect(log[0]).toMatch(/was ended by SIGKILL; starting it again at once/);
 });

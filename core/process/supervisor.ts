@@ -2,6 +2,7 @@ import type { DevEvent } from "../dev-events.ts";
 import type { Log } from "../logs/log.ts";
 import type { LogOptions } from "../logs/log-options.ts";
 import type { RunOptions, Runtime, ToProxy } from "../options.ts";
+import { type Served, serves } from "../reload/served.ts";
 import { HeldSockets, type ListeningAt } from "./held-sockets.ts";
 import { openMarks } from "./marks.ts";
 import { type End, HELD, MARKS, ProxyProcess, type ProxyProgram } from "./proxy-process.ts";
@@ -19,7 +20,9 @@ const LISTEN_AGAIN_MS = 100;
 const LOOK_MS = 500;
 
 /** How a process is to be started. */
-export type ProcessRole = Required<Pick<RunOptions, "quarantined" | "standby" | "marks" | "held">>;
+export type ProcessRole = Required<
+  Pick<RunOptions, "quarantined" | "standby" | "marks" | "held" | "succeeds">
+>;
 
 export interface SupervisorOptions extends Omit<ProxyProgram, "args" | "marks" | "held"> {
   readonly args: (role: ProcessRole) => readonly string[];
@@ -163,7 +166,8 @@ interface Standby {
  *     └─exit before its first ready: end      └─exit 0: end       five crashes in a minute: end
  *
  * The process that is started after one has died has its listening sockets from the first moment on (HeldSockets). After the first
- * crash whose cause nobody knows it need not even be started: it waits as a Spare.
+ * crash whose cause nobody knows it need not even be started: it waits as a Spare. It begins with what was Served, so that a broken
+ * save that lies on disk is refused like any other.
  *
  * From that crash on, processes keep Marks: the next one tells which sandboxed packages it was inside.
  * If that is one, it is quarantined: its failure policy answers until its code or config changes. Of several, that one is which the next
@@ -199,6 +203,8 @@ export class Supervisor {
   #suspects: ReadonlySet<string> = new Set();
   /** The sockets at which the last process that died has listened. */
   #left: readonly ListeningAt[] = [];
+  /** What is served, for the next process. Undefined: nothing yet. */
+  #served: Served | undefined;
 
   constructor(options: SupervisorOptions) {
     this.#options = options;
@@ -318,6 +324,7 @@ export class Supervisor {
       standby: isStandby,
       marks: marks === undefined ? undefined : MARKS,
       held: sockets.from(HELD),
+      succeeds: this.#served !== undefined,
     });
     sockets.listen();
     try {
@@ -335,6 +342,9 @@ export class Supervisor {
       onStopping: () => {
         if (!this.#retired.has(proxy)) this.#onStopAsked();
       },
+      onServing: (change) => {
+        if (!this.#retired.has(proxy)) this.#served = serves(this.#served, change);
+      },
       onDev: (event) => this.#options.onDev?.(event),
       onSuspicion: (guilty) => this.#onSuspicion(proxy, guilty),
       onRelief: () => this.#onRelief(proxy),
@@ -343,6 +353,7 @@ export class Supervisor {
         if (proxy === this.#proxy) this.#quarantined = new Set(packages);
       },
     });
+    if (this.#served !== undefined) proxy.send({ type: "served", served: this.#served });
     return proxy;
   }
 
@@ -401,7 +412,6 @@ export class Supervisor {
   }
 
   #standBy(proxy: ProxyProcess, guilty: string, reason: string): Standby {
-    proxy.send({ type: "keep_builds" });
     const standby: Standby = {
       proxy: this.#start(guilty),
       guilty,

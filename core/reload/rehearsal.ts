@@ -28,6 +28,8 @@ export interface ConfigText {
   /** As in LoadOptions. */
   readonly serves?: boolean;
   readonly allowUnknown?: boolean;
+  /** Contents of files that the text names, in the place of those on disk. */
+  readonly given?: ReadonlyMap<string, Buffer> | undefined;
   /** Changes a loaded config before it is set up. */
   readonly adjust?: ((config: RuntimeConfig) => void) | undefined;
 }
@@ -147,8 +149,10 @@ export function load(options: ConfigText): Loaded {
     strict,
     serves = false,
     allowUnknown = false,
+    given,
   } = options;
-  const loaded = loadConfig({ file, text, overlays }, packages, { strict, serves, allowUnknown });
+  const how = { strict, serves, allowUnknown, given };
+  const loaded = loadConfig({ file, text, overlays }, packages, how);
   // Changed in place, so that refusals of its parts are still found at their lines in the file.
   if (loaded.ok) options.adjust?.(loaded.config);
   return loaded;

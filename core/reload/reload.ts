@@ -4,7 +4,7 @@ import { setImmediate } from "node:timers/promises";
 import { NamedFiles } from "../config/named-files.ts";
 import type { Overlay } from "../config/overlay.ts";
 import type { Log } from "../logs/log.ts";
-import { keepBundle, type SourcePositions } from "../packages/bundle.ts";
+import type { SourcePositions } from "../packages/bundle.ts";
 import type { Describer } from "../packages/describe.ts";
 import { setAsideDoubles } from "../packages/doubles.ts";
 import { type PackageState, statesOf } from "../packages/package-state.ts";
@@ -22,6 +22,7 @@ import {
   type Rejected,
   rehearse,
 } from "./rehearsal.ts";
+import type { Served, ServedChange } from "./served.ts";
 import type { Change, Stage } from "./stage.ts";
 import { textHash } from "./text-hash.ts";
 import { type Interest, Looks, placesOf, Watch } from "./watch.ts";
@@ -54,6 +55,8 @@ export interface ReloadOptions {
   readonly log: Log;
   /** Called when a change was put into service or refused. */
   readonly onReload?: (outcome: ReloadOutcome) => void;
+  /** Called when something was put into service, with what a later process needs to serve it too. */
+  readonly onServing?: (change: ServedChange) => void;
   /** Called when nothing has changed for a while. */
   readonly onQuiet?: () => void;
   /** Changes a config before it is set up. */
@@ -99,7 +102,13 @@ export class StartError extends Error {
 type Edit =
   | { readonly type: "code"; readonly unit: PackageUnit }
   | { readonly type: "removal"; readonly unit: PackageUnit }
-  | { readonly type: "config"; readonly text: string; readonly named: string };
+  | {
+      readonly type: "config";
+      readonly text: string;
+      readonly named: string;
+      /** Contents of the files that it names, in the place of those on disk. */
+      readonly given?: ReadonlyMap<string, Buffer>;
+    };
 
 /** Why an attempt failed. `stale`: files changed during it; the next look sees them. */
 type Failure = "stale" | Omit<Rejected, "warnings" | "files">;
@@ -181,23 +190,59 @@ export class Reload {
   }
 
   /**
-   * Puts the first generation into service. Packages that cannot be built are left out and reported. Throws a StartError if the config
-   * needs one of them, or is refused.
+   * Puts the first generation into service: what the process before has served, or else what is on disk. Packages that cannot be
+   * built are left out and reported. Throws a StartError if the config needs one of them, or is refused.
    */
-  async start(): Promise<void> {
+  async start(served?: Served): Promise<void> {
     this.#shipped = discoverShipped(this.#options.shippedRoot);
-    this.#discover(true);
+    let problems = served === undefined ? [] : await this.#startWith(served);
+    // What has served is refused: its port is another program's now, say. Then a save may have mended that.
+    if (this.#live === undefined) {
+      if (problems.length > 0)
+        this.#log.error(
+          `${problems.map(formatProblem).join("\n")}\nwhat served before cannot serve again, so the files are taken as they are`,
+        );
+      problems = await this.#startWith(undefined);
+    }
+    if (problems.length > 0) throw new StartError(problems);
+    this.#report();
+  }
+
+  /** Answers what is wrong. `served`: instead of what is on disk; what differs there counts as saved after the start. */
+  async #startWith(served: Served | undefined): Promise<readonly Problem[]> {
+    this.#units.clear();
+    if (served === undefined) this.#discover(true);
+    else this.#adopt(served);
     const units = [...this.#units.values()];
     await Promise.all(units.map((unit) => unit.build(this.#options.describer)));
     setAsideDoubles(this.#units.values());
-    const text = this.#readConfigOrRefuse();
     const edits: Edit[] = units.filter((unit) => unit.next).map((unit) => ({ type: "code", unit }));
-    const failure = await this.#attempt([...edits, { type: "config", text, named: "" }], false);
-    if (failure !== undefined) {
-      const own = units.flatMap((unit) => unit.problems);
-      throw new StartError([...own, ...(failure === "stale" ? [] : failure.problems)]);
+    const failure = await this.#attempt([...edits, this.#firstConfig(served)], false);
+    if (failure === undefined) return [];
+    const own = units.flatMap((unit) => unit.problems);
+    return [...own, ...(failure === "stale" ? [] : failure.problems)];
+  }
+
+  #firstConfig(served: Served | undefined): Edit {
+    if (served?.config === undefined)
+      return { type: "config", text: this.#readConfigOrRefuse(), named: "" };
+    const { text, files } = served.config;
+    const given = new Map(files.map(([file, bytes]) => [file, Buffer.from(bytes, "base64")]));
+    return { type: "config", text, named: "", given };
+  }
+
+  /** Makes the units of what another process has served. */
+  #adopt({ packages }: Served): void {
+    const shipped = this.#names.shipped as Set<string>;
+    for (const source of this.#shipped) {
+      shipped.add(source.id);
+      this.#units.set(source.id, new PackageUnit(source, this.#names));
     }
-    this.#report();
+    for (const kept of packages) {
+      const unit = new PackageUnit(kept.source, this.#names, kept);
+      unit.isTold = true;
+      this.#units.set(kept.source.id, unit);
+    }
   }
 
   /** Starts watching: from now on edits of packages and config are put into service. */
@@ -218,13 +263,6 @@ export class Reload {
     this.#tried = "";
     this.#reported.delete("config");
     for (const directory of this.#directories().keys()) this.#looks.event(directory);
-  }
-
-  /** Keeps the builds on disk, for a process that takes this one's place. */
-  keepBuilds(): void {
-    for (const { live, source } of this.#units.values())
-      if (live !== undefined && source.origin === "dropped-in")
-        void keepBundle(live.bundle, { entry: source.entry, filename: source.id });
   }
 
   /** These packages' code has brought a thread down: the code before serves again, on all threads, until their files change. */
@@ -333,6 +371,7 @@ export class Reload {
       const isTouched =
         unit.isNew || [...unit.directories()].some((directory) => touched.has(directory));
       if (!isTouched || !unit.isStale()) return;
+      this.#tellOf(unit);
       const before = unit.next;
       await unit.build(this.#options.describer);
       if (unit.next !== undefined && unit.next.bundle.hash !== before?.bundle.hash) fresh = true;
@@ -367,7 +406,11 @@ export class Reload {
   }
 
   /** A config's text, to be checked against these packages. */
-  #checked(text: string, packages: readonly Built[]): ConfigText {
+  #checked(
+    text: string,
+    packages: readonly Built[],
+    given?: ReadonlyMap<string, Buffer>,
+  ): ConfigText {
     const { configFile, strict, overlays = [], allowUnknown = false, adjust } = this.#options;
     return {
       file: configFile === "" ? "--config-yaml" : configFile,
@@ -377,6 +420,7 @@ export class Reload {
       strict,
       serves: true,
       allowUnknown,
+      given,
       adjust,
     };
   }
@@ -476,7 +520,7 @@ export class Reload {
     const canary = isFirst ? serving : this.#options.canary;
     const change = changeOf(edits, generation);
     const rehearsed = await rehearse({
-      ...this.#checked(configEdit?.text ?? this.#configText, packages),
+      ...this.#checked(configEdit?.text ?? this.#configText, packages, configEdit?.given),
       named: configEdit?.named ?? this.#live?.loaded.files.asRead ?? "",
       said: packages.map((built) => built.said).join(),
       node,
@@ -523,7 +567,37 @@ export class Reload {
     );
     for (const found of [...ofCode, ...warnings, ...unbound]) this.#log.warn(formatProblem(found));
     if (running) this.#announce(edits, generation, performance.now() - started);
+    this.#tell(edits, running);
     return undefined;
+  }
+
+  /** At the start shipped packages are as on disk, so that another process has them as well. */
+  #tell(edits: readonly Edit[], running: boolean): void {
+    const codes = edits.flatMap((edit) => (edit.type === "code" ? edit.unit : []));
+    const told = codes.filter((unit) => running || unit.source.origin === "dropped-in");
+    for (const unit of told) unit.isTold = true;
+    const isConfig = edits.some((edit) => edit.type === "config");
+    this.#options.onServing?.({
+      config: isConfig ? this.#servedConfig() : undefined,
+      packages: told.flatMap((unit) => unit.kept ?? []),
+      removed: edits.flatMap((edit) => (edit.type === "removal" ? edit.unit.source.id : [])),
+    });
+  }
+
+  /** Before the build of a save replaces the one that is kept on disk. */
+  #tellOf(unit: PackageUnit): void {
+    if (unit.isTold || unit.kept === undefined) return;
+    unit.isTold = true;
+    this.#options.onServing?.({ packages: [unit.kept], removed: [] });
+  }
+
+  #servedConfig(): Served["config"] {
+    if (this.#options.configText !== undefined) return undefined;
+    const files = [...(this.#live?.loaded.files.contents ?? [])];
+    return {
+      text: this.#configText,
+      files: files.map(([file, bytes]) => [file, bytes.toString("base64")] as const),
+    };
   }
 
   /** The packages that would serve after the attempt, by unit. */

@@ -10,6 +10,7 @@ import { bundlePreludes } from "../packages/preludes.ts";
 import type { ListenerConfig, ModuleSource, Refusal } from "../protocol.ts";
 import type { RehearsalStage } from "./rehearsal.ts";
 import { Reload, type Serving } from "./reload.ts";
+import { type Served, serves } from "./served.ts";
 import type { Change } from "./stage.ts";
 
 /** The worlds of one test file. */
@@ -60,12 +61,17 @@ export class World {
   readonly config = path.join(this.root, "front.yaml");
   readonly shipped = path.join(this.root, "shipped");
   readonly lines: string[] = [];
-  readonly serving: FakeServing;
+  serving = new FakeServing();
   readonly canary: FakeServing;
-  readonly reload: Reload;
+  reload: Reload;
+  readonly #describer: Describer;
+  readonly #options: WorldOptions;
+  /** What the supervisor would keep. */
+  served: Served | undefined;
 
   constructor(describer: Describer, options: WorldOptions) {
-    this.serving = new FakeServing();
+    this.#describer = describer;
+    this.#options = options;
     this.canary = new FakeServing(options.canary);
     fs.mkdirSync(this.filters);
     fs.mkdirSync(path.join(this.shipped, "network/end"), { recursive: true });
@@ -74,22 +80,28 @@ export class World {
       filter("envoy.filters.network.end", "end", true),
     );
     fs.writeFileSync(this.config, yaml("shout"));
+    this.reload = this.#newReload();
+  }
+  #newReload(): Reload {
     const sink = {
       write: (line: string) => {
         this.lines.push(JSON.parse(line).msg);
         this.serving.changed();
       },
     };
-    this.reload = new Reload({
+    return new Reload({
       configFile: this.config,
       shippedRoot: this.shipped,
-      droppedIn: [options.filters ?? this.filters],
+      droppedIn: [this.#options.filters ?? this.filters],
       trusted: [],
       strict: false,
       node: { id: "", cluster: "" },
-      describer,
+      describer: this.#describer,
       canary: this.canary,
       serving: this.serving,
+      onServing: (change) => {
+        this.served = serves(this.served, change);
+      },
       log: logTo(sink, { level: "info", components: {}, escaped: false }),
     });
   }
@@ -97,8 +109,15 @@ export class World {
     return path.join(this.filters, name);
   }
   async start(): Promise<void> {
-    await this.reload.start();
+    await this.reload.start(this.served);
     this.reload.watch();
+  }
+  /** Another process takes the place of this one; `start` starts it. */
+  async crash(): Promise<void> {
+    await this.reload.close();
+    this.serving = new FakeServing();
+    this.lines.length = 0;
+    this.reload = this.#newReload();
   }
   serves(marker: string, name = "network/shout"): Promise<void> {
     return this.serving.until(`${name} serves ${marker}`, () =>
