@@ -42,6 +42,37 @@ it("counts a call by its status and its messages, however they were cut", () => 
   }
 });
 
+it("counts messages of a response with 200 alone, up to the envelope that ends a Connect stream", () => {
+  const { call, value } = open();
+  const grpc = { "content-type": "application/grpc" };
+  const last = `\x02${message(1).slice(1)}`;
+  const stream = call();
+  stream.requestBody(last + message(1), true);
+  stream.responseHeaders(200, grpc, false);
+  stream.responseBody(message(2) + last, false);
+  stream.responseBody(message(3), false);
+  stream.responseTrailers(trailers("0"));
+  expect(value("shop.Cart.Add.request_message_count")).toBe(2);
+  expect(value("shop.Cart.Add.response_message_count")).toBe(1);
+
+  const refused = call();
+  refused.responseHeaders(429, grpc, false);
+  refused.responseBody(message(2), true);
+  expect(value("shop.Cart.Add.response_message_count")).toBe(1);
+});
+
+it("shows logs the messages of a gRPC response to any request", () => {
+  const { call, value } = open({ stats_for_all_methods: true, emit_filter_state: true });
+  const stream = call("/shop.Cart/Add", "text/plain");
+  stream.requestBody(message(1), true);
+  stream.responseHeaders(200, { "content-type": "application/grpc" }, false);
+  stream.responseBody(message(2), true);
+  expect(JSON.stringify(stream.filterState.get("envoy.filters.http.grpc_stats"))).toBe(
+    '{"responseMessageCount":"1"}',
+  );
+  expect(value("shop.Cart.Add.response_message_count")).toBe(0);
+});
+
 it("takes the status of an answer that is a head alone", () => {
   const { call, value } = open();
   call().responseHeaders(200, { "content-type": "application/grpc", "grpc-status": "0" }, true);

@@ -136,9 +136,10 @@ class MessageCounts {
 class GrpcStatsFilter implements HttpFilter {
   readonly #stats: GrpcStats;
   readonly #stream: HttpStream;
-  readonly #requests = new MessageCounter();
-  readonly #responses = new MessageCounter();
+  readonly #requests = new MessageCounter("request");
+  readonly #responses = new MessageCounter("response");
   #method: MethodStats | undefined = undefined;
+  #asksGrpc = false;
   /** The response was gRPC when its head reached this filter; filters after this one may change the content type. */
   #answersGrpc = false;
   #counts: MessageCounts | undefined = undefined;
@@ -151,16 +152,18 @@ class GrpcStatsFilter implements HttpFilter {
   }
 
   onRequestHeaders(headers: RequestHeaders) {
-    if (!isGrpc(headers.get(CONTENT_TYPE))) return done;
+    this.#asksGrpc = isGrpc(headers.get(CONTENT_TYPE));
     const action = this.#stream.route?.action;
     const cluster = action?.type === "route" ? (action.cluster ?? "") : "";
-    this.#method = this.#stats.of(cluster, headers.path);
+    if (this.#asksGrpc) this.#method = this.#stats.of(cluster, headers.path);
+    // As in Envoy, logs also see the messages of a gRPC response to what was no gRPC request.
     const emits = this.#stats.config.emit_filter_state === true;
     return this.#method === undefined && !emits ? done : undefined;
   }
 
   onRequestBody(chunk: Chunk, endStream: boolean): void {
     if (endStream) this.#sentAt = this.#stats.now();
+    if (!this.#asksGrpc) return;
     const messages = this.#requests.count(chunk.memory, chunk.at, chunk.end);
     if (messages === 0) return;
     this.#method?.add("request_message_count", messages);
@@ -173,7 +176,7 @@ class GrpcStatsFilter implements HttpFilter {
   }
 
   onResponseHeaders(headers: ResponseHeaders): void {
-    this.#answersGrpc = isGrpc(headers.get(CONTENT_TYPE));
+    this.#answersGrpc = headers.status === 200 && isGrpc(headers.get(CONTENT_TYPE));
     this.#charge(headers);
   }
 
