@@ -162,6 +162,10 @@ test("lines tell of each session, now and then and at its end, and of all of the
     ...["UdpPeriodic", "UdpSessionEnd", "UdpSessionEnd", "NotSet"],
   ]);
   expect(logged[1]!.info).toMatchObject({ bytesReceived: 5, bytesSent: 11, connectionId: 0 });
+  expect([logged[1]!.info.downstreamWire, logged[1]!.info.upstreamWire]).toEqual([
+    undefined,
+    undefined,
+  ]);
   expect(logged[1]!.metadata!.get("udp.proxy.session")).toEqual({
     cluster_name: "dns",
     ...{ bytes_received: 5, bytes_sent: 11, errors_sent: 0 },

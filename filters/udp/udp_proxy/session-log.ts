@@ -107,13 +107,7 @@ function entry(
 }
 
 function infoOf(counts: UdpCounts, startTime: number, duration: number): StreamInfo {
+  // As in Envoy, datagrams count no bytes of the wire.
   const { bytesReceived, bytesSent } = counts;
-  return newStreamInfo({
-    startTime,
-    duration,
-    bytesReceived,
-    bytesSent,
-    downstreamWire: { wireReceived: bytesReceived, wireSent: bytesSent },
-    upstreamWire: { wireReceived: bytesSent, wireSent: bytesReceived },
-  });
+  return newStreamInfo({ startTime, duration, bytesReceived, bytesSent });
 }
