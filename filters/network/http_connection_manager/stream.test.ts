@@ -341,6 +341,9 @@ describe("upgrades", () => {
     p.up.last.send("", true);
     expect(c.connection.open).toBe(false);
     expect(p.cx.stats.value("http.test.downstream_cx_upgrades_active")).toBe(0);
+    // As in Envoy, a tunnel is a request that was not complete when it was answered, nor when the upstream left.
+    expect(p.cx.stats.value("http.test.downstream_rq_response_before_rq_complete")).toBe(1);
+    expect(p.cx.stats.value("http.test.downstream_rq_rx_reset")).toBe(1);
   });
 
   it("are over when the client closes its half, as in Envoy", () => {

@@ -595,7 +595,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, TimersOwner, LogEnt
     this.#tunnel = tunnel;
     if (this.#filterState !== undefined) this.#grantWishes(this.#filterState, headers);
     if (tunnel && runtime.logsTunnel) this.#logNow("DownstreamTunnelSuccessfullyEstablished");
-    if (!this.#requestReceived && !tunnel) runtime.stats.rqResponseBeforeRqComplete.inc();
+    if (!this.#requestReceived) runtime.stats.rqResponseBeforeRqComplete.inc();
     if (!tunnel)
       this.#connection.beforeResponse(this.#encoder, this.#faulty, this.#requestComplete);
     this.#encoder.encodeHeaders(headers, endStream);
@@ -631,7 +631,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, TimersOwner, LogEnt
 
   /** Ends the stream after its response. As in Envoy, a request that is not complete by then counts as reset. */
   #finishResponse(): void {
-    if (!this.#requestReceived && !this.#tunnel && !this.ended) this.#runtime.stats.rqRxReset.inc();
+    if (!this.#requestReceived && !this.ended) this.#runtime.stats.rqRxReset.inc();
     this.#finish();
   }
 
