@@ -281,6 +281,24 @@ describe("a try that takes too long", () => {
     expect(p.up.exchanges.slice(1).every((e) => e.wasReset || e === second)).toBe(true);
     expect(p.up.retries).toBe(0);
   });
+
+  it("is a success if it answers after its own timeout, though no more retries are left", () => {
+    const p = proxy(
+      { retry_on: "5xx", num_retries: 1, per_try_timeout: 100 },
+      { hedge_policy: { hedge_on_per_try_timeout: true } },
+    );
+    const c = p.connect().get("/");
+    p.cx.clock.advance(100);
+    p.wait(50);
+    p.up.exchanges[0]!.break("connection_closed");
+    p.wait(100);
+    expect(p.stat("retry_limit_exceeded")).toBe(1);
+    p.up.exchanges[1]!.respond(200, {}, "late");
+    expect(c.take()).toMatch(/\nlate\n0\n\n$/);
+    expect(p.stat("retry_success")).toBe(1);
+    p.wait();
+    expect(p.up.retries).toBe(0);
+  });
 });
 
 describe("where a retry goes", () => {

@@ -116,17 +116,21 @@ export class RetryState implements Retriable {
   }
 
   #decide(would: boolean): RetryVerdict {
-    if (this.#retrying && !would) {
-      this.#stats.success.inc();
-      for (const also of this.#also) also.retrySuccess.inc();
+    if (!would) {
+      if (this.#retrying) {
+        this.#stats.success.inc();
+        for (const also of this.#also) also.retrySuccess.inc();
+      }
+      this.end();
+      return "no";
     }
-    this.end();
-    if (!would) return "no";
     if (this.#left === 0) {
+      // A slow retry goes on, and may succeed yet.
       this.#stats.limitExceeded.inc();
       for (const also of this.#also) also.retryLimitExceeded.inc();
       return "limit";
     }
+    this.end();
     this.#left--;
     if (!this.#cluster.beginRetry(this.#priority)) {
       this.#stats.overflow.inc();
