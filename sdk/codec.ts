@@ -168,9 +168,9 @@ export interface ClientEvents {
   onCapacity?(): void;
   /**
    * No new exchange, please: the peer asked to leave, or the codec can take no more. The pool closes the connection when it is
-   * idle.
+   * idle. `announced`: HTTP/1, the head of an answer says that the connection closes.
    */
-  onRetire(): void;
+  onRetire(announced?: boolean): void;
   /**
    * One exchange of several ended early: reset by us (also for errors of the peer) or by the peer, or its connection is gone.
    */

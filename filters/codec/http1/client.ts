@@ -191,15 +191,15 @@ export class Http1Client implements ClientCodec {
     } else {
       this.#state = STATE.BODY;
       stream.denyTunnel();
+      if (!framing.keepAlive) this.#retire(true);
       if (stream.isHead || status === 204 || status === 304 || framing.contentLength === 0)
         endStream = true;
       else if (framing.chunked) body.beginChunked();
       else if (framing.contentLength > 0) body.beginLength(framing.contentLength);
       else {
         body.beginRaw();
-        framing.keepAlive = false;
+        this.#retire();
       }
-      if (!framing.keepAlive) this.#retire();
       if (endStream) this.#endResponse(stream);
     }
     stream.decoder.onResponseHeaders(endStream);
@@ -301,10 +301,10 @@ export class Http1Client implements ClientCodec {
     this.connection.close("flush");
   }
 
-  #retire(): void {
+  #retire(announced = false): void {
     if (this.#retired) return;
     this.#retired = true;
-    this.#events.onRetire();
+    this.#events.onRetire(announced);
   }
 
   #updatePause(): void {

@@ -305,7 +305,7 @@ describe("an HTTP/1 pool", () => {
     connected(0);
     say(0, "bye");
     endTurn();
-    expect([stat("cx_close_notify"), stat("cx_destroy_local_with_active_rq")]).toEqual([0, 1]);
+    expect([stat("cx_close_notify"), stat("cx_destroy_local_with_active_rq")]).toEqual([1, 1]);
     expect(gauges()).toEqual({});
   });
 

@@ -255,7 +255,7 @@ export class PooledConnection implements ConnectionHandler, ClientEvents {
     this.pool.onAvailable(this);
   }
 
-  onRetire(): void {
+  onRetire(announced = false): void {
     if (this.#state !== STATE.OPEN || this.#retired) return;
     if (this.#multiplexes) {
       this.#retired = true;
@@ -265,7 +265,10 @@ export class PooledConnection implements ConnectionHandler, ClientEvents {
       if (this.idle) this.close();
     } else if (this.idle) this.#leave();
     // An HTTP/1 codec that has aborted its exchange closes the connection itself; `onClosed` follows.
-    else if (this.#codec!.active) this.#retired = true;
+    else if (this.#codec!.active) {
+      this.#retired = true;
+      if (announced) this.pool.owner.cells.cxCloseNotify.inc();
+    }
   }
 
   onStreamLost(by: "us" | "peer" | "connection"): void {
@@ -284,8 +287,6 @@ export class PooledConnection implements ConnectionHandler, ClientEvents {
     this.#finished = false;
     this.#endExchange();
     this.#countSent();
-    // Bodies and tunnels that end with the connection retire it too; they end with FIN and do not count as close notification.
-    if (this.#retired && !this.#ended && !this.#multiplexes) owner.cells.cxCloseNotify.inc();
     // The codec may have closed the connection already; then only `onClosed` follows.
     if (this.#isLeaving || this.#isOutdated) {
       if (!this.idle) return;

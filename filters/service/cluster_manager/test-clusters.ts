@@ -60,7 +60,7 @@ export class WordCodec implements ClientCodec {
     }
     if (words[0] === "bye") {
       decoder.responseHeaders.set("connection", "close");
-      this.#events.onRetire();
+      this.#events.onRetire(true);
     }
     decoder.onResponseHeaders(true);
     if (words.length > 1) this.#giveUp("flush");
