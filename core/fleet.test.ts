@@ -5,6 +5,7 @@ import {
   type FromWorker,
   type ListenerConfig,
   type RuntimeConfig,
+  socketName,
   type ToWorker,
 } from "./protocol.ts";
 import type { Change } from "./reload/stage.ts";
@@ -217,15 +218,19 @@ test("a listener keeps its sockets while its address stays, and only new ones ar
   expect(fleet.bound.map(({ address }) => address.port)).toEqual([4321, 1001, 1002]);
 });
 
-test("a listener that cannot be bound is named, and the others are bound", async () => {
+test("an address that cannot be bound is named with its listener, and the others are bound", async () => {
   const { fleet, threads } = fleetOf(1);
+  const second = { ip: "127.0.0.1", port: 1001 };
+  const name = socketName("a", 1);
+  const said = { code: "EADDRINUSE", message: "in use" };
   threads[0]!.answer = (message) =>
-    message.type === "listen" && message.listeners[0]!.name === "a"
-      ? { type: "listen_failed", name: "a", code: "EADDRINUSE", message: "in use" }
+    message.type === "listen" && message.listeners[0]!.name === name
+      ? { type: "listen_failed", name, ...said }
       : usually(message);
-  const failures = await serve(fleet, 1, [listener("a", 1000), listener("b", 1001)]);
-  expect(failures).toEqual([{ listener: "a", code: "EADDRINUSE", message: "in use" }]);
-  expect(fleet.bound.map(({ name }) => name)).toEqual(["b"]);
+  const both = { ...listener("a", 1000), additionalAddresses: [second] };
+  const failures = await serve(fleet, 1, [both, listener("b", 1002)]);
+  expect(failures).toEqual([{ listener: "a", address: second, ...said }]);
+  expect(fleet.bound.map(({ address }) => address.port)).toEqual([1000, 1002]);
 });
 
 test("what one thread publishes reaches the others, and those that come later", async () => {

@@ -281,7 +281,10 @@ function servingThreads(): Serving {
       }
       const failures = await fleet.listen(listeners);
       tell({ type: "listening", sockets: fleet.listening(listeners) });
-      return failures.map((f) => listenProblem(listeners.find((l) => l.name === f.listener)!, f));
+      return failures.map((failure) => {
+        const listener = listeners.find(({ name }) => name === failure.listener)!;
+        return listenProblem({ ...listener, address: failure.address }, failure);
+      });
     },
   };
 }

@@ -300,7 +300,8 @@ export class Member {
             code: "",
             message: `${this.thread.name} ${this.#gone ? "died" : "did not answer"} while it bound the socket`,
           };
-    const failure: ListenFailure = { listener: listener.name, code, message: text };
+    const { name, address } = listener;
+    const failure: ListenFailure = { listener: name, address, code, message: text };
     throw failure;
   }
 

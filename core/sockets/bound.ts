@@ -10,6 +10,8 @@ export interface Bound {
 /** A listener whose address could not be bound. */
 export interface ListenFailure {
   readonly listener: string;
+  /** The one of its addresses. */
+  readonly address: AddressConfig;
   /** The socket's error code (`EADDRINUSE`), or "". */
   readonly code: string;
   readonly message: string;
