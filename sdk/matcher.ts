@@ -135,14 +135,18 @@ export interface CompiledMatcher<T> {
   match(subject: MatchSubject): T | undefined;
 }
 
-/** Compiles a tree; `compileAction` is called once for each of its actions. `path` is where the tree stands in the config. */
+/**
+ * Compiles a tree; `compileAction` is called once for each of its actions. `path` is where the tree stands in the config. `inputs`:
+ * the only types of input that the tree may have; it may not say `keep_matching` then.
+ */
 export function compileMatcher<A, T>(
   config: Matcher<A>,
   path: string,
   cx: SetupContext,
   compileAction: (action: A, path: string) => T,
+  inputs?: readonly string[],
 ): CompiledMatcher<T> {
-  const compiler = new Compiler(cx, compileAction);
+  const compiler = new Compiler(cx, compileAction, inputs);
   return { match: compiler.matcher(config, path) };
 }
 
@@ -153,10 +157,17 @@ type Holds = (subject: MatchSubject) => boolean;
 class Compiler<A, T> {
   readonly #cx: SetupContext;
   readonly #action: (action: A, path: string) => T;
+  /** Undefined: any. */
+  readonly #inputs: readonly string[] | undefined;
 
-  constructor(cx: SetupContext, action: (action: A, path: string) => T) {
+  constructor(
+    cx: SetupContext,
+    action: (action: A, path: string) => T,
+    inputs: readonly string[] | undefined,
+  ) {
     this.#cx = cx;
     this.#action = action;
+    this.#inputs = inputs;
   }
 
   matcher(config: Matcher<A>, path: string): Decide<T> {
@@ -196,10 +207,24 @@ class Compiler<A, T> {
     }
     if (matcher !== undefined) return this.matcher(matcher, `${path}.matcher`);
     const made = this.#action(action!.typed_config, `${path}.action.typed_config`);
-    return config.keep_matching === true ? () => undefined : () => made;
+    if (config.keep_matching !== true) return () => made;
+    if (this.#inputs !== undefined)
+      throw new ConfigError(`${path}.keep_matching`, "is not supported here; leave it out");
+    return () => undefined;
+  }
+
+  #checkInput({ typed_config: { "@type": type } }: MatchInput, path: string): void {
+    if (this.#inputs === undefined || this.#inputs.includes(type)) return;
+    const names = this.#inputs.map((each) => each.slice(each.lastIndexOf(".") + 1));
+    const [last, ...others] = names.reverse();
+    throw new ConfigError(
+      path,
+      `"${type}" is no input for this tree; use ${others.reverse().join(", ")} or ${last}`,
+    );
   }
 
   #tree(config: NonNullable<Matcher<A>["matcher_tree"]>, path: string): Decide<T> {
+    this.#checkInput(config.input, `${path}.input`);
     if (isCelInput(config.input))
       throw new ConfigError(`${path}.input`, "HttpAttributesCelMatchInput is for a CelMatcher");
     const read = compileInput(config.input, `${path}.input`);
@@ -325,6 +350,7 @@ class Compiler<A, T> {
   }
 
   #single(config: NonNullable<Predicate["single_predicate"]>, path: string): Holds {
+    this.#checkInput(config.input, `${path}.input`);
     const read = compileInput(config.input, `${path}.input`);
     const { value_match: text, custom_match: custom } = config;
     if ((text === undefined) === (custom === undefined)) {

@@ -65,6 +65,13 @@ type Answer = Choice["route"];
 /** Tables with more virtual hosts compile each at its first request: a given worker never needs most of them. */
 const MANY_HOSTS = 100;
 
+/** What a matcher of routes may look at: as in Envoy, nothing but the request's headers and what is known before it. */
+const INPUTS = [
+  "envoy.type.matcher.v3.HttpRequestHeaderMatchInput",
+  "envoy.extensions.matching.common_inputs.network.v3.FilterStateInput",
+  "envoy.extensions.matching.common_inputs.environment_variable.v3.Config",
+];
+
 /** Compiles the routes of a route table, with the settings of the levels around them. */
 export class RouteCompiler {
   /** Some route switches a filter off or on. */
@@ -158,13 +165,19 @@ export class RouteCompiler {
     );
     const matcher =
       config.matcher &&
-      compileMatcher(config.matcher, `${path}.matcher`, this.#cx, (action, at) => {
-        const { "@type": type } = action;
-        if (type === "envoy.config.route.v3.Route") return [this.#choice(action, outer, at, at)];
-        return everyOf(action.routes, (route, r) =>
-          this.#choice(route, outer, `${at}.routes[${r}]`, `${at}.routes[${r}]`),
-        );
-      });
+      compileMatcher(
+        config.matcher,
+        `${path}.matcher`,
+        this.#cx,
+        (action, at) => {
+          const { "@type": type } = action;
+          if (type === "envoy.config.route.v3.Route") return [this.#choice(action, outer, at, at)];
+          return everyOf(action.routes, (route, r) =>
+            this.#choice(route, outer, `${at}.routes[${r}]`, `${at}.routes[${r}]`),
+          );
+        },
+        INPUTS,
+      );
     return { routes, matcher };
   }
 

@@ -181,6 +181,33 @@ describe("a matcher of a virtual host", () => {
     },
   });
 
+  it("is refused where Envoy refuses it", () => {
+    const start = (typed_config: object, more: object = {}) => {
+      const on_match = { ...route(say({ prefix: "/" }, "x")), ...more };
+      const predicate = {
+        single_predicate: { input: { name: "i", typed_config }, value_match: { exact: "a" } },
+      };
+      const matcher = { matcher_list: { matchers: [{ predicate, on_match }] } };
+      const virtual_hosts = [{ name: "all", domains: ["*"], matcher }];
+      return () =>
+        new TestProxy({ codec, router }).start({ route_config: { name: "r", virtual_hosts } });
+    };
+    const type = (name: string, more: object) => ({
+      "@type": `type.googleapis.com/envoy.${name}`,
+      ...more,
+    });
+    const query = type("type.matcher.v3.HttpRequestQueryParamMatchInput", { query_param: "a" });
+    const header = type("type.matcher.v3.HttpRequestHeaderMatchInput", { header_name: "a" });
+    const state = type("extensions.matching.common_inputs.network.v3.FilterStateInput", {
+      key: "a",
+    });
+    expect(start(query)).toThrow(
+      /no input for this tree; use HttpRequestHeaderMatchInput, FilterStateInput or Config/,
+    );
+    expect(start(header, { keep_matching: true })).toThrow(/^is not supported here/);
+    for (const taken of [header, state]) expect(start(taken)).not.toThrow();
+  });
+
   it("chooses the routes that may match", () => {
     const matcher = {
       matcher_tree: {
