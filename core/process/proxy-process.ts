@@ -189,6 +189,11 @@ export class ProxyProcess {
     return this.#listening;
   }
 
+  /** It serves. */
+  get isReady(): boolean {
+    return this.#isReady;
+  }
+
   send(message: ToProxy): void {
     // A message to a process that has just ended fails; the end itself is told by its `exit`.
     if (this.#child.connected) this.#child.send(message, () => {});

@@ -3,7 +3,7 @@ import fs from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import { afterAll, beforeAll, expect, test, vi } from "vitest";
-import { Supervisor } from "./supervisor.ts";
+import { Supervisor, type SupervisorOptions } from "./supervisor.ts";
 
 let folder: string;
 beforeAll(() => {
@@ -13,7 +13,10 @@ afterAll(() => fs.rmSync(folder, { recursive: true }));
 
 let count = 0;
 /** A supervisor over a process that runs `code`, and what it logged. `runs` is a file that the code may append to. */
-function supervise(code: string, options: { readonly execPath?: string } = {}) {
+function supervise(
+  code: string,
+  options: Partial<Pick<SupervisorOptions, "execPath" | "backOffMs">> = {},
+) {
   const main = path.join(folder, `main${count++}.mjs`);
   const runs = `${main}.runs`;
   fs.writeFileSync(
@@ -35,11 +38,11 @@ function supervise(code: string, options: { readonly execPath?: string } = {}) {
       String(marks),
     ],
     execArgv: [],
-    ...options,
     log: (message) => log.push(message),
     onDev: () => fs.writeFileSync(`${runs}.heard`, ""),
     backOffMs,
     drainTimeMs: 60_000,
+    ...options,
   });
   return {
     supervisor,
@@ -108,6 +111,31 @@ test("gives up after five crashes within a minute", async () => {
   expect(await supervisor.run()).toBe(1);
   expect(runs()).toBe(5);
   expect(log.at(-1)).toMatch(/ended with code 7; five times within a minute/);
+});
+
+test("a proxy that has crashed is not started again once another one serves in its place", async () => {
+  const hour = 3_600_000;
+  const { supervisor, runs, log } = supervise(
+    `${READY} setImmediate(() => process.kill(process.pid, "SIGABRT"));`,
+    { backOffMs: { first: hour, most: hour } },
+  );
+  const ended = supervisor.run();
+  await vi.waitFor(() => expect(log.at(-1)).toMatch(/starting it again in 3600 s/), 30_000);
+  supervisor.retire(hour);
+  expect(await ended).toBe(0);
+  expect(runs()).toBe(2);
+});
+
+test("a proxy that starts after a crash ends once another one serves in its place", async () => {
+  const { supervisor, runs } = supervise(
+    `if (run === 1) { ${READY} setImmediate(() => process.kill(process.pid, "SIGABRT")); }
+     else process.on("message", () => {});`,
+  );
+  const ended = supervisor.run();
+  await vi.waitFor(() => expect(runs()).toBe(2), 30_000);
+  supervisor.retire(3_600_000);
+  expect(await ended).toBe(0);
+  expect(runs()).toBe(2);
 });
 
 test("kills a proxy whose thread has stopped turning, and starts another", async () => {

@@ -61,7 +61,7 @@ export async function superviseProxy(
   let control: ControlSocket | undefined;
   const onRetire = (ms: number): void => {
     control?.leave();
-    supervisor.send({ type: "retire", ms });
+    supervisor.retire(ms);
   };
   const listen = async (): Promise<void> => {
     for (let n = 0; n < LISTEN_TIMES && control === undefined; n++) {
@@ -291,6 +291,18 @@ export class Supervisor {
 
   send(message: ToProxy): void {
     this.#proxy?.send(message);
+  }
+
+  /** Another proxy serves in the place of this one, which may finish its connections for `ms`. */
+  retire(ms: number): void {
+    // It has crashed and is to be started again, or starts: it has no connections, and must not serve beside the other one.
+    if (this.#proxy?.isReady !== true) {
+      this.signal("SIGTERM");
+      return;
+    }
+    this.#onStopAsked();
+    this.#dropStandby();
+    this.send({ type: "retire", ms });
   }
 
   get #backOff() {
