@@ -16,11 +16,10 @@ export const PARSE = {
   BODY_DISALLOWED: -10,
   UNDERSCORE: -11,
   LOW_VERSION: -12,
-  MISSING_HOST: -13,
-  LENGTH_BESIDE_CHUNKED: -14,
-  INVALID_AUTHORITY: -15,
-  INVALID_SCHEME: -16,
-  HTTPS_IN_PLAINTEXT: -17,
+  LENGTH_BESIDE_CHUNKED: -13,
+  INVALID_AUTHORITY: -14,
+  INVALID_SCHEME: -15,
+  HTTPS_IN_PLAINTEXT: -16,
 } as const;
 
 /** The server codec's counters, under `http1.`. */
@@ -55,8 +54,6 @@ const requestErrors: Readonly<Record<number, DecodeError>> = {
   [PARSE.BODY_DISALLOWED]: badRequest("http1.body_disallowed"),
   [PARSE.UNDERSCORE]: badRequest("http1.unexpected_underscore"),
   [PARSE.LOW_VERSION]: { status: 426, body: "Upgrade Required", details: "low_version" },
-  // Envoy's local reply to a request without a host has no body.
-  [PARSE.MISSING_HOST]: { status: 400, body: "", details: "missing_host_header" },
 };
 
 function badRequest(details: string): DecodeError {

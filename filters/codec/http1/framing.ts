@@ -130,10 +130,10 @@ export class Framing {
     if (this.isConnect && this.contentLength > 0) return PARSE.BODY_DISALLOWED;
     if (this.isConnect && this.contentLength === 0) this.#dropLength(headers, true);
     if (memory[base + headers.pathAt] !== 47 || this.isConnect) {
-      const { isConnect, minor } = this;
+      const { isConnect } = this;
       const refusesHttps = !secure && options.refusesHttpsInPlaintext === true;
       const absoluteUrl = options.allowAbsoluteUrl;
-      const code = readTarget(headers, { isConnect, minor, absoluteUrl, refusesHttps });
+      const code = readTarget(headers, { isConnect, absoluteUrl, refusesHttps });
       if (code < 0) return code;
     }
     if (this.#hosts === 0 && this.minor === 0 && !this.isConnect)

@@ -172,7 +172,7 @@ const book: Readonly<Record<string, readonly Case[]>> = {
     [
       "an authority beside a missing Host line",
       "GET http://b.test/ HTTP/1.1\r\n\r\n",
-      ["error 400 missing_host_header"],
+      ["head GET / HTTP/1.1 end [host: b.test]"],
     ],
     [
       "HTTP/1.0 needs no Host line",
@@ -586,6 +586,11 @@ const book: Readonly<Record<string, readonly Case[]>> = {
     [
       "has an authority for its target",
       "CONNECT a.test:443 HTTP/1.1\r\nHost: b\r\n\r\n",
+      ["head CONNECT  HTTP/1.1 isConnect [host: a.test:443]"],
+    ],
+    [
+      "needs no Host line",
+      "CONNECT a.test:443 HTTP/1.1\r\n\r\n",
       ["head CONNECT  HTTP/1.1 isConnect [host: a.test:443]"],
     ],
     [

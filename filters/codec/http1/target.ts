@@ -28,7 +28,6 @@ export function readTarget(
   headers: RequestHeaders,
   options: {
     readonly isConnect: boolean;
-    readonly minor: number;
     readonly absoluteUrl: boolean;
     readonly refusesHttps: boolean;
   },
@@ -39,7 +38,8 @@ export function readTarget(
   if (options.isConnect) {
     headers.pathEnd = headers.pathAt;
     if (!isAuthority(memory, at, end, true)) return PARSE.INVALID_URL;
-    return putAuthority(headers, at, end, options.minor);
+    putAuthority(headers, at, end);
+    return 1;
   }
   if (memory[at] === SLASH) return 1;
   if (memory[at] === 42 && end === at + 1) {
@@ -57,7 +57,8 @@ export function readTarget(
   // RFC 9112 §3.2.4: the absolute form of `*` has neither path nor query.
   else if (q === end) headers.path = isOptions(headers) ? "*" : "/";
   else headers.path = `/${latin1Decode(memory, q, end)}`;
-  return putAuthority(headers, authorityAt, q, options.minor);
+  putAuthority(headers, authorityAt, q);
+  return 1;
 }
 
 function isOptions(headers: RequestHeaders): boolean {
@@ -85,21 +86,21 @@ function skipScheme(headers: RequestHeaders, at: number, end: number): number {
   return -1;
 }
 
-/** Replaces the Host value with the target's authority, without a copy (RFC 9112 §3.2.2). Returns 1 or a PARSE code. */
-function putAuthority(headers: RequestHeaders, at: number, end: number, minor: number): number {
+/**
+ * Replaces the Host value with the target's authority, without a copy (RFC 9112 §3.2.2). As in Envoy, an authority does without
+ * a Host line: clients that ask for a tunnel leave it out.
+ */
+function putAuthority(headers: RequestHeaders, at: number, end: number): void {
   const index = headers.find(HOST);
-  if (index >= 0) {
-    const i = index * SPAN;
-    const spans = headers.spans;
-    spans[i + 2] = at - headers.base;
-    spans[i + 3] = end - headers.base;
-    spans[i + 5] = spans[i + 5]! | FLAG.IRREGULAR;
-    return 1;
+  if (index < 0) {
+    headers.authority = latin1Decode(headers.memory, at, end);
+    return;
   }
-  // RFC 9112 §3.2: every HTTP/1.1 request must have a Host line, whatever the form of its target.
-  if (minor === 1) return PARSE.MISSING_HOST;
-  headers.authority = latin1Decode(headers.memory, at, end);
-  return 1;
+  const i = index * SPAN;
+  const spans = headers.spans;
+  spans[i + 2] = at - headers.base;
+  spans[i + 3] = end - headers.base;
+  spans[i + 5] = spans[i + 5]! | FLAG.IRREGULAR;
 }
 
 /**

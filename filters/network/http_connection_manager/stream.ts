@@ -260,13 +260,8 @@ export class HcmStream implements RequestDecoder, WalkOwner, TimersOwner, LogEnt
     const { status, body, details } = error;
     this.#faulty = true;
     stats.cxProtocolError.inc();
-    // In Envoy a request without a host is well-formed, and gets no flag.
-    const wellFormed = details === "missing_host_header";
-    if (wellFormed) this.#headRead = this.#requestComplete = true;
-    else {
-      this.#lateFlag = "DPE";
-      this.#connection.hasProtocolError = true;
-    }
+    this.#lateFlag = "DPE";
+    this.#connection.hasProtocolError = true;
     if (this.#responded) this.reset(details, this.#lateFlag);
     else this.sendReply(reply(status, { body, details }), false);
   }
