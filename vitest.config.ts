@@ -9,16 +9,13 @@ const OF_TLS = [
 ];
 if (!hasOpenssl) console.warn(`there is no openssl in PATH: left out are ${OF_TLS.join(", ")}`);
 
-// The proxy's own V8 flags: without --no-use-osr and --no-maglev an allocation loop in an isolate escapes every limit.
 export default defineConfig({
   test: {
     pool: "forks",
     // A file that waits for a proxy leaves its core to another one; vitest itself would keep one core free.
     maxWorkers: os.availableParallelism(),
+    // Linear regexes, for tests of what runs in isolates without one. The first isolate of a test sets these and more (core/isolate-flags.ts).
     execArgv: [
-      "--no-node-snapshot",
-      "--no-maglev",
-      "--no-use-osr",
       "--enable-experimental-regexp-engine",
       "--enable-experimental-regexp-engine-on-excessive-backtracks",
     ],

@@ -2,8 +2,6 @@ import { existsSync } from "node:fs";
 import { createRequire } from "node:module";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
-import { setFlagsFromString } from "node:v8";
-import { isMainThread } from "node:worker_threads";
 
 /** True in the npm package, where core is JavaScript (pack.ts). In a checkout Node runs the TypeScript itself. */
 export const isPacked = !import.meta.url.endsWith(".ts");
@@ -20,18 +18,10 @@ export function ownModule(name: string): URL {
 }
 
 /**
- * Loads isolated-vm. Its first load in a process undoes the flag --max-semi-space-size for all isolates that are made later, in
- * any thread, so the main thread sets the flag again, before it sends threads the messages on which they make isolates.
+ * Loads isolated-vm, whose isolates need flags (isolate-flags.ts). The npm package brings its binaries, so that its installation needs
+ * no compiler and no install scripts.
  */
 export function isolatedVm(): unknown {
-  const ivm = loadIsolatedVm();
-  const flag = process.execArgv.find((arg) => arg.startsWith("--max-semi-space-size="));
-  if (isMainThread && flag !== undefined) setFlagsFromString(flag);
-  return ivm;
-}
-
-/** The npm package brings isolated-vm's binaries, so that its installation needs no compiler and no install scripts. */
-function loadIsolatedVm(): unknown {
   const require = createRequire(import.meta.url);
   if (!isPacked) return require("isolated-vm");
   const { platform, arch, versions } = process;

@@ -1,4 +1,4 @@
-import { isMainThread, parentPort } from "node:worker_threads";
+import { isMainThread, parentPort, workerData } from "node:worker_threads";
 import {
   AfterReloads,
   COLLECT_AFTER_MS,
@@ -10,6 +10,7 @@ import { ThreadProfile } from "./admin/thread-profile.ts";
 import { Boxes, SandboxCells } from "./boxes.ts";
 import { Builtin } from "./builtin.ts";
 import { BuiltinCalls } from "./builtin-calls.ts";
+import { type EarlyThread, onLoaded, untilAllLoaded } from "./early-threads.ts";
 import { FetchQueue } from "./fetch-queue.ts";
 import { createRing } from "./inside/ring.ts";
 import { giveBack } from "./inside/shared-counts.ts";
@@ -731,10 +732,13 @@ function changedPackages(before: Live, after: Live): string[] {
 
 if (!isMainThread && parentPort !== null) {
   const port = parentPort;
+  const early = workerData as EarlyThread | null;
   let worker: Worker | undefined;
   port.on("message", (message: ToWorker) => {
-    if (message.type === "start")
+    if (message.type === "start") {
+      if (early !== null) untilAllLoaded(early);
       worker = new Worker(message.start, (message) => port.postMessage(message));
-    else worker!.onMessage(message);
+    } else worker!.onMessage(message);
   });
+  if (early !== null) onLoaded(early);
 }

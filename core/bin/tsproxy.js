@@ -10,24 +10,7 @@ import { existsSync, readdirSync, readFileSync } from "node:fs";
 import nodeModule, { createRequire } from "node:module";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
-
-// Isolates need the first. Without the next two a loop that allocates escapes every limit: code that is replaced in the middle
-// of a loop no longer checks for interrupts. Two give linear regexes.
-// The supervisor starts the proxy with these, so this is the one list.
-const FLAGS = [
-  "--no-node-snapshot",
-  "--no-maglev",
-  "--no-use-osr",
-  // V8 keeps all code that an isolate ever compiled: 100 KiB for each version of a filter, for ever.
-  "--no-compilation-cache",
-  // Young garbage that stays in the cache: 8 % less CPU a request than with V8's own 16 MiB (test/bench/cpu.ts http). 4 MiB costs
-  // as much CPU as 2, and 12 MiB more memory after a load. A start that begins with 1 collects more often than it has to (7 % of its CPU).
-  "--max-semi-space-size=2",
-  "--min-semi-space-size=2",
-  "--enable-experimental-regexp-engine",
-  "--enable-experimental-regexp-engine-on-excessive-backtracks",
-  "--disable-warning=ExperimentalWarning",
-];
+import { FLAGS } from "./flags.js";
 
 /** One with eight workers has 82 open before its first connection. Without enough Node ends with a stack trace, or without a word. */
 const FILES_LEAST = 128;

@@ -66,7 +66,7 @@ function project(name: string, dir: string): TestProjectInlineConfiguration {
       // Conformance sends a body cut at every place, each time through an isolate, which takes long on a busy machine.
       testTimeout: 180_000,
       pool: "forks",
-      // The proxy's own Node flags, so that regular expressions behave the same; with `gc`, tests can measure growth.
+      // With `gc`, tests can measure growth.
       execArgv: [...process.execArgv, "--expose-gc"],
     },
   };

@@ -1,4 +1,5 @@
 import type ivmTypes from "isolated-vm";
+import { setIsolateFlags } from "../isolate-flags.ts";
 import { isolatedVm } from "../own-files.ts";
 import { textOf } from "../packages/module-code.ts";
 import type { SharedCode } from "../protocol.ts";
@@ -48,5 +49,6 @@ export class SandboxImage {
 /** Makes the snapshot (2.5 MB) in 46 ms of this thread. It can be used in this process only. */
 export function snapshotOf(code: SharedCode): ArrayBuffer {
   const text = textOf({ code });
+  setIsolateFlags();
   return ivm.Isolate.createSnapshot([{ code: text, filename: IMAGE_FILENAME }]).copy();
 }

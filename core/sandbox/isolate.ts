@@ -1,6 +1,7 @@
 import type ivmTypes from "isolated-vm";
 import { BOX, GATE } from "../inside/sandbox/layout.ts";
 import type { Watchdog } from "../isolate.ts";
+import { setIsolateFlags } from "../isolate-flags.ts";
 import { isolatedVm } from "../own-files.ts";
 import type { SandboxMarks } from "../process/marks.ts";
 import { randomBytes } from "../random.ts";
@@ -59,6 +60,7 @@ export class EmptyIsolate {
     // Where V8 itself runs out of memory isolated-vm would end the process, if nobody wanted to be told. So it leaves the thread that
     // the isolate runs on asleep instead: one of its own, or this one, which the supervisor sees (HangWatch).
     const onCatastrophicError = aside.onLost;
+    setIsolateFlags();
     const isolate = new ivm.Isolate({
       memoryLimit,
       inspector,

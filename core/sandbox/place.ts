@@ -17,12 +17,15 @@ import { ParkedLogger } from "../inside/parked-log.ts";
 import { parkedNetworkFactory } from "../inside/parked-network.ts";
 import { parkedListenerFactory } from "../inside/parked-peek.ts";
 import { seenHooks } from "../inside/sandboxes.ts";
+import { setIsolateFlags } from "../isolate-flags.ts";
 import { bundle } from "../packages/bundle.ts";
 import { parseManifest } from "../packages/manifest.ts";
 import { FakeWorker } from "./fake-worker.ts";
 import type { Sandbox } from "./sandbox.ts";
 
-// Under `tsproxy filter test` this module is loaded before the tests: `places` of the testing kit finds what it leaves.
+// Under `tsproxy filter test` this module is loaded before the tests: `places` of the testing kit finds what it leaves. The flags are
+// those that filters' own regular expressions meet in isolates.
+setIsolateFlags();
 
 const TURNS = 64;
 

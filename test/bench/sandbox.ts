@@ -4,7 +4,7 @@
  * but the sockets and the builtin isolate is real: stubs, records, crossings, verdicts. Prints this thread's CPU and the entries
  * into sandboxes per request.
  *
- *   node --no-node-snapshot --no-maglev --no-use-osr test/bench/sandbox.ts [requests]
+ *   node test/bench/sandbox.ts [requests]
  */
 import {
   FLAG,

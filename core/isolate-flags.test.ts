@@ -1,0 +1,40 @@
+import { execFile } from "node:child_process";
+import { promisify } from "node:util";
+import { expect, test } from "vitest";
+import { ISOLATE_FLAGS } from "./isolate-flags.ts";
+
+const { FLAGS } = (await import(new URL("./bin/flags.js", import.meta.url).href)) as {
+  readonly FLAGS: readonly string[];
+};
+
+async function node(...args: readonly string[]): Promise<string> {
+  const { stdout } = await promisify(execFile)(process.execPath, args);
+  return stdout;
+}
+
+/** The values of all V8 flags, as flags. */
+async function values(...flags: readonly string[]): Promise<string[]> {
+  const printed = await node(...flags, "--print-flag-values", "-e", "0");
+  return printed.split("\n").filter((line) => line.startsWith("--"));
+}
+
+test("V8 would conclude nothing more from the flags for isolates on a command line", async () => {
+  const usual = new Set(await values());
+  const changed = (await values(...ISOLATE_FLAGS)).filter((flag) => !usual.has(flag));
+  // Without any replacement in loops it makes no difference that Maglev would do none.
+  const moot = "--no-maglev-osr";
+  expect(changed.sort()).toEqual([...ISOLATE_FLAGS, moot].sort());
+});
+
+test("the proxy's process takes Node's own modules in the compiled form that comes with Node", async () => {
+  const usage = `
+    const { internalBinding } = require("internal/test/binding");
+    require("node:worker_threads");
+    console.log([...internalBinding("builtins").getCacheUsage().compiledWithoutCache].join());`;
+  expect(await node(...FLAGS, "--no-warnings", "--expose-internals", "-e", usage)).toBe("\n");
+});
+
+test("isolates can be made beside Node's own, which come from another snapshot", () => {
+  // Isolates of a process share V8's read-only memory, so all snapshots must have the same: none may have added to it.
+  expect(process.config.variables).toMatchObject({ v8_enable_extensible_ro_snapshot: 0 });
+});
