@@ -68,8 +68,6 @@ const lines = new LineOrder(
   () => fleet.flushLines(),
 );
 let state: "INITIALIZING" | "LIVE" | "DRAINING" = "INITIALIZING";
-/** True if this process replaces another one, whose ports are rightly in use. */
-const isBeside = options.takeover || options.standby === true;
 const toldToServe = Promise.withResolvers<void>();
 const served = Promise.withResolvers<Served | undefined>();
 if (!options.succeeds) served.resolve(undefined);
@@ -270,10 +268,12 @@ function servingThreads(): Serving {
       use(next!);
     },
     abort: (generation) => fleet.abort(generation),
-    check: async (listeners) =>
-      isBeside && state === "INITIALIZING"
-        ? []
-        : checkAddresses(listeners, [...fleet.bound, ...held]),
+    check: async (listeners) => {
+      const isFirst = state === "INITIALIZING";
+      // A standby listens only once the process that it waits for has ended.
+      if (options.standby && isFirst) return [];
+      return checkAddresses(listeners, [...fleet.bound, ...held], options.takeover && isFirst);
+    },
     listen: async (listeners) => {
       if (options.standby && state === "INITIALIZING") {
         tell({ type: "prepared" });
