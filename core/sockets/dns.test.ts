@@ -67,6 +67,14 @@ test("an address stands for itself, whatever the family", async () => {
   expect(await resolveName("192.0.2.7", "V6_ONLY")).toEqual([{ ip: "192.0.2.7", ttl: 0 }]);
 });
 
+test("a name that ends in a number is no address in disguise", async () => {
+  const quick = { servers: [], fallback: false, system: false, timeoutMs: 50, tries: 1 };
+  for (const name of ["127.1", "2130706433", "0x7f.1", "0177.0.0.1."]) {
+    const found = await resolveName(name, "V4_ONLY", quick).catch(() => "no such name");
+    expect(["no such name", []], name).toContainEqual(found);
+  }
+});
+
 test("this machine's own names need no server, in any family", async () => {
   for (const name of ["localhost", "a.Localhost."]) {
     expect(await resolveName(name, "V4_ONLY"), name).toEqual([{ ip: "127.0.0.1", ttl: 0 }]);

@@ -48,6 +48,9 @@ function known(name: string, version: 4 | 6): readonly Resolved[] {
   return listed.map((ip) => ({ ip, ttl: 0 }));
 }
 
+/** getaddrinfo takes such names for addresses in inet_aton's forms (`127.1`, `0x7f000001`), which c-ares and thus Envoy do not. */
+const ENDS_IN_NUMBER = /(?:^|\.)(?:[0-9]+|0x[0-9a-f]*)\.?$/i;
+
 /**
  * Resolves a name: by what needs no server, then by DNS with TTLs, then by the system's resolver. With `servers` these are the only
  * resolvers besides the hosts file, or, with `fallback`, the last ones; with `system` DNS is not queried. An empty list: the name
@@ -69,7 +72,9 @@ export async function resolveName(
     if (first.asked) return [];
     throw new Error(`no answer from ${servers.join(", ")}`);
   }
-  const looked = await lookUp(name, family).catch((error: Error) => error);
+  const looked = ENDS_IN_NUMBER.test(name)
+    ? undefined
+    : await lookUp(name, family).catch((error: Error) => error);
   if (looked !== undefined && !(looked instanceof Error) && looked.length > 0) return looked;
   if (fallback) {
     const second = await query(name, family, options);

@@ -73,6 +73,10 @@ it("asks for the host that the route names in the place of the request's", () =>
   const header = open(() => "known", { host_rewrite_header: "x-to" });
   header.stream.requestHeaders("GET", "/", { host: "a.test", "x-to": "c.test" });
   expect([literal.asked, header.asked]).toEqual([["b.test"], ["c.test"]]);
+  const empty = open(() => "known", { host_rewrite_header: "x-to" });
+  empty.stream.requestHeaders("GET", "/", { host: "a.test", "x-to": "" });
+  expect(empty.asked).toEqual([]);
+  expect(empty.stream.reply).toMatchObject({ status: 400, details: "empty_host_header" });
   const far = open(() => "known", { host_rewrite_literal: "ж.test" });
   far.stream.requestHeaders("GET", "/", { host: "a.test" });
   expect(far.asked).toEqual([Buffer.from("ж.test").toString("latin1")]);

@@ -28,6 +28,7 @@ interface Rewrite {
 const OVERFLOW = "DNS cache overflow";
 const PENDING_OVERFLOW = "DNS cache pending request overflow";
 const FAILURE = "DNS resolution failure";
+const NO_NAME = reply(400, { body: "Empty host header", details: "empty_host_header" });
 
 /** Holds a request until its route's cluster, one of type dynamic_forward_proxy, has resolved the host that the request names. */
 class DynamicForwardProxy implements HttpFilter {
@@ -51,7 +52,8 @@ class DynamicForwardProxy implements HttpFilter {
     if (rewrite !== undefined) {
       const { literal, header } = rewrite;
       const host = literal ?? (header === undefined ? undefined : headers.get(header));
-      if (host !== undefined && host !== "") headers.authority = host;
+      if (host === "") return NO_NAME;
+      if (host !== undefined) headers.authority = host;
     }
     const reads = this.#readsState && this.#stream.hasFilterState !== false;
     const state = reads ? this.#stream.filterState : undefined;

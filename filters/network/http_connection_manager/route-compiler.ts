@@ -378,8 +378,8 @@ export class RouteCompiler {
     return (subject) => {
       const weights = cells.map((cell) => cell.value);
       const sum = weights.reduce((all, weight) => all + weight, 0);
-      // An operator has set every weight to 0: the request gets no route.
-      return sum === 0 ? undefined : answers[pick(weights, random(subject, sum))]!(subject);
+      // As in Envoy, the first cluster gets the request if an operator has set every weight to 0.
+      return answers[sum === 0 ? 0 : pick(weights, random(subject, sum))]!(subject);
     };
   }
 
