@@ -168,6 +168,8 @@ export class Looks {
   readonly #look: (directories: ReadonlySet<string>, last: boolean) => Promise<void>;
   readonly #touched = new Set<string>();
   #timers: NodeJS.Timeout[] = [];
+  /** The last look, when it is due. */
+  #dueSoon: NodeJS.Immediate | undefined;
   #firstEvent: number | undefined;
   #running: Promise<void> | undefined;
   #due = false;
@@ -184,9 +186,11 @@ export class Looks {
     const now = performance.now();
     this.#firstEvent ??= now;
     const last = Math.min(LAST_LOOK_MS, Math.max(0, this.#firstEvent + LAST_LOOK_AT_MOST_MS - now));
+    // One that waits for the present look to end would judge too soon.
+    if (last > 0) this.#lastDue = false;
     this.#timers = [
       setTimeout(() => this.#want(false), LOOK_AGAIN_MS),
-      setTimeout(() => this.#want(true), last),
+      setTimeout(() => this.#wantLast(), last),
     ];
     this.#want(false);
   }
@@ -201,6 +205,16 @@ export class Looks {
     this.#clear();
     this.#due = this.#lastDue = false;
     await this.#running;
+  }
+
+  /**
+   * After a turn that took long, timers come before events that were there first: those are heard before the last look, which judges.
+   * Not for ever, though.
+   */
+  #wantLast(): void {
+    const waitedMs = performance.now() - this.#firstEvent!;
+    if (waitedMs >= LAST_LOOK_AT_MOST_MS) this.#want(true);
+    else this.#dueSoon = setImmediate(() => this.#want(true));
   }
 
   #want(last: boolean): void {
@@ -227,5 +241,6 @@ export class Looks {
   #clear(): void {
     for (const timer of this.#timers) clearTimeout(timer);
     this.#timers = [];
+    clearImmediate(this.#dueSoon);
   }
 }
