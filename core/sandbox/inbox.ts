@@ -1,7 +1,10 @@
 // Hot path: every record is copied here (test/bench/sandbox.ts).
 import {
   BOX,
+  baseOf,
   GATE,
+  isConnection,
+  KIND,
   partOf,
   RECORD,
   RECORD_FLAG,
@@ -15,6 +18,12 @@ import type { SandboxIsolate } from "./isolate.ts";
 const BACKLOG_BYTES_MAX = 16 * 1024 * 1024;
 /** Most records that may wait: ten thousand calls of a sandbox may be answered at once, with three records each. */
 const BACKLOG_MAX = 65_536;
+
+/** What an isolate has left alone, by tokens of lane 0: streams none of whose records it has begun with, and those among them that wait. */
+interface Detached {
+  readonly unbegun: ReadonlySet<number>;
+  readonly kept: ReadonlySet<number>;
+}
 
 interface Waiting {
   readonly token: number;
@@ -45,19 +54,52 @@ export class Inbox {
   }
 
   /**
-   * The isolate has ended, and what waited for it is dropped. `begun`: number of records in the block that it has begun with. Answers
-   * the tokens (lane bit 0) of streams whose records it has all left alone.
+   * The isolate has ended. `begun`: number of records in the block that it has begun with. `keeps` is asked for each new connection that
+   * it has left alone: these wait for the next isolate (a filter that has seen nothing of its connection has lost nothing), and all else
+   * is dropped. Tokens are those of lane 0.
    */
-  detach(begun: number): ReadonlySet<number> {
+  detach(begun: number, keeps: (token: number) => boolean): Detached {
     const isolate = this.#isolate;
     const unbegun =
       isolate === undefined ? new Set<number>() : unbegunIn(isolate.words, begun, this.count);
     for (const { token, block } of this.#backlog)
-      if (block !== undefined && token !== 0) unbegun.add(token & ~1);
-    this.#backlog = [];
-    this.#backlogBytes = 0;
+      if (block !== undefined && token !== 0) unbegun.add(baseOf(token));
+    const waiting = [...this.#leftAlone(begun), ...this.#backlog];
+    const kept = new Set<number>();
+    for (const { token, block } of waiting) {
+      const isNew = block !== undefined && (block.readInt32LE(0) & 0xff) === KIND.CONNECTION;
+      if (isNew && unbegun.has(token) && keeps(token)) kept.add(token);
+    }
+    this.#backlog = waiting.filter(
+      ({ token, block }) => block !== undefined && kept.has(baseOf(token)),
+    );
+    this.#backlogBytes = this.#backlog.reduce((sum, { block }) => sum + block!.length, 0);
     this.#isolate = undefined;
-    return unbegun;
+    return { unbegun, kept };
+  }
+
+  /** Copies of the block's records from `begun` on, and of those that have made a filter and called no hook. The isolate could write there, so what makes no sense is left out. */
+  *#leftAlone(begun: number): Iterable<Waiting> {
+    if (this.#isolate === undefined) return;
+    const { words, bytes } = this.#isolate;
+    for (let k = 0; k < this.count; k++) {
+      const i = (BOX.RECORDS >> 2) + k * RECORD_WORDS;
+      if (words[i] === -1 || (k < begun && !isConnection(words, i))) continue;
+      const at = words[i]!;
+      const size = words[i + 1]!;
+      const rangeSize = words[i + 3]!;
+      const isBehind = words[i + 2] === at + size;
+      const whole = size + (isBehind ? rangeSize : 0);
+      const fits = at >= BOX.HEAP && (at & 7) === 0 && at + whole <= BOX.HEAP + BOX.HEAP_SIZE;
+      if (!fits || size < RECORD_SIZE_MIN || rangeSize < 0 || rangeSize > whole) continue;
+      yield {
+        token: words[(at >> 2) + RECORD.TOKEN]!,
+        block: Buffer.from(bytes.subarray(at, at + whole)),
+        rangeAt: isBehind ? size : 0,
+        rangeSize,
+        account: NOBODY,
+      };
+    }
   }
 
   /** Number of records in the block. */

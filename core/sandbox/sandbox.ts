@@ -756,10 +756,20 @@ export class Sandbox {
     this.#options.onWork();
   }
 
-  /** The failure policy answers streams whose hooks the isolate has called and not answered; all others may begin anew. */
+  /**
+   * The failure policy answers streams whose hooks the isolate has called and not answered. New connections wait for the next one, and all
+   * others may begin anew.
+   */
   #teardown(begun: number): void {
     this.#build++;
-    const unbegun = this.#inbox.detach(begun);
+    const now = this.#now();
+    const { unbegun, kept } = this.#inbox.detach(
+      begun,
+      (token) =>
+        !this.#disposed &&
+        this.#tokens.isLive(token) &&
+        this.#lets(token, this.#tokens.accountOf(token), now),
+    );
     this.#stats?.end();
     if (this.#isolate !== undefined) this.#tellUsage();
     if (this.#isolate !== undefined) this.#isolate.gate[GATE.OPEN] = -1;
@@ -776,11 +786,15 @@ export class Sandbox {
     this.#answers.clear();
     this.#due = this.#more = false;
     this.#lazy = 0;
-    for (const token of this.#tokens.clear()) {
+    for (const token of this.#tokens.clear(kept)) {
       if (unbegun.has(baseOf(token)) && !this.#disposed)
         this.#options.onVerdict(token, 0, -STATUS.AGAIN);
       else this.#answerByPolicy(token);
     }
+    for (const base of kept)
+      for (const token of [base, base | 1])
+        if (this.#tokens.isWaiting(token))
+          this.#tokens.leftPending(token, now + this.#limits.pauseMs);
   }
 
   /** No stream and no use is left: tells the package of the last streams' ends, disposes of its uses, and ends the sandbox. */

@@ -113,20 +113,19 @@ export class Tokens {
     return late;
   }
 
-  /** Removes all streams. Answers the tokens that waited. */
-  clear(): number[] {
+  /** Removes all streams but those of `kept` (tokens of lane 0). Answers the tokens that waited. */
+  clear(kept: ReadonlySet<number>): number[] {
     const waited: number[] = [];
     for (let slot = 0; slot < this.#live.length; slot++) {
       const token = this.#live[slot]!;
-      if (token === 0) continue;
+      if (token === 0 || kept.has(token)) continue;
       if ((this.#waiting[slot]! & 1) !== 0) waited.push(token);
       if ((this.#waiting[slot]! & 2) !== 0) waited.push(token | 1);
+      this.#live[slot] = this.#waiting[slot] = 0;
     }
-    this.#live.fill(0);
-    this.#waiting.fill(0);
     this.#pending = [];
     this.#pendingHead = 0;
-    this.#count = 0;
+    this.#count = kept.size;
     return waited;
   }
 }

@@ -418,19 +418,25 @@ export const STATS_CELLS = 8192;
 
 /**
  * The streams whose records in the table of `count` all lie behind the first `begun`, by tokens with lane bit 0: the sandbox was
- * stopped before it has seen anything of them in this entry.
+ * stopped before it has seen anything of them in this entry, or has only made the filter of a new connection.
  */
 export function unbegunIn(words: Int32Array, begun: number, count: number): Set<number> {
   const streams = new Set<number>();
-  for (let k = count - 1; k >= 0; k--) {
+  const touched = new Set<number>();
+  for (let k = 0; k < count; k++) {
     const i = (BOX.RECORDS >> 2) + k * RECORD_WORDS;
     const isEnd = words[i] === -1;
     const token = baseOf(isEnd ? words[i + 1]! : words[(words[i]! >> 2) + RECORD.TOKEN]!);
-    if (k < begun) streams.delete(token);
+    if (k < begun && (isEnd || !isConnection(words, i))) touched.add(token);
     else if (!isEnd) streams.add(token);
   }
+  for (const token of touched) streams.delete(token);
   return streams;
 }
+
+/** Whether the record at word `i` of the table makes a network filter and calls none of its hooks. */
+export const isConnection = (words: Int32Array, i: number): boolean =>
+  (words[words[i]! >> 2]! & 0xff) === KIND.CONNECTION;
 
 /** Framing and hop-by-hop fields, which only the codec may set (RFC 9110 §7.6.1, RFC 9112 §6). */
 export const FRAMING: ReadonlySet<string> = new Set([
