@@ -140,6 +140,17 @@ test("warns of a log in a folder that does not exist, which is an error with --s
   });
 });
 
+test("refuses a logger that there is not while checking a config, as at the start", async () => {
+  const good = write("levels.yaml", ECHO);
+  const check = (levels: string) =>
+    run("-c", good, "--mode", "validate", "--component-log-level", levels);
+  expect((await check("main:info,http/router:debug")).code).toBe(0);
+  expect(await check("nobody:info")).toMatchObject({
+    code: 1,
+    err: expect.stringContaining('no logger is called "nobody"'),
+  });
+});
+
 test("merges --config-yaml over the file, and takes it alone", async () => {
   const good = write("base.yaml", ECHO);
   const validate = ["--mode", "validate", "--config-yaml"];

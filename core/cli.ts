@@ -430,6 +430,7 @@ async function run(flags: RunFlags, runtime: Runtime): Promise<number> {
       strict,
       allowUnknown,
       trust: flags.trust,
+      components: options.log.components,
       filters: () => filters,
     });
   }

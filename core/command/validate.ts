@@ -1,5 +1,7 @@
 import { readFile } from "node:fs/promises";
 import type { Overlay } from "../config/overlay.ts";
+import { unknownComponents } from "../logs/log-levels.ts";
+import type { LogOptions } from "../logs/log-options.ts";
 import { Catalog } from "../packages/catalog.ts";
 import { formatProblem, type Problem, problem } from "../problem.ts";
 import { Canary } from "../reload/canary.ts";
@@ -19,6 +21,8 @@ export interface ValidateOptions {
   readonly strict: boolean;
   readonly allowUnknown: boolean;
   readonly trust: readonly string[];
+  /** Of `--component-log-level`; undefined: the command has no such flag. */
+  readonly components?: LogOptions["components"];
   /** The drop-in directories that belong to a config file. */
   readonly filters: (file: string) => readonly string[];
 }
@@ -59,6 +63,8 @@ async function verdictsOf(
   const packages = built.flatMap(({ infos }) => infos);
   const modules = built.flatMap((made) => made.modules);
   const ofCode = built.flatMap((made) => made.warnings);
+  const names = packages.map((info) => info.package);
+  const unknown = unknownComponents(options.components ?? {}, names);
   const node = { id: "", cluster: "" };
   const canary = new Canary({ prelude: catalog.preludes, node: () => node, sandboxed: "set up" });
   const verdicts: Verdict[] = [];
@@ -88,11 +94,11 @@ async function verdictsOf(
       find: (name) => built.find(({ bundle }) => bundle.filename === name)?.bundle.sources,
     });
     await canary.abort(k + 1);
-    const ok = !isRejected(outcome);
+    const taken = !isRejected(outcome);
     verdicts.push({
       file,
-      ok,
-      errors: ok ? [] : [...broken, ...outcome.problems],
+      ok: taken && unknown.length === 0,
+      errors: taken ? unknown : [...broken, ...outcome.problems, ...unknown],
       warnings: [...ofCode, ...outcome.warnings],
     });
   }
