@@ -492,8 +492,10 @@ describe("a cluster's", () => {
     expect(depth(0, "a")).toBe("ready ");
     expect(depth(0, "a", "c\na")).toBe("ready ");
     expect(depth(0, "a", "i")).toBe("failed fail_verify_error");
-    expect(depth(1, "a", "i", "ca")).toBe("ready ");
-    expect(depth(1, "a", "i", "j")).toBe("failed fail_verify_error");
+    expect(depth(1, "a", "c\na")).toBe("ready ");
+    expect(depth(1, "a", "i", "ca")).toBe("failed fail_verify_error");
+    expect(depth(2, "a", "i", "ca")).toBe("ready ");
+    expect(depth(2, "a", "i", "j")).toBe("failed fail_verify_error");
     const lax = { ...trusted, trust_chain_verification: "ACCEPT_UNTRUSTED" };
     expect(judged(lax, error)).toBe("ready fail_verify_error");
     const named = (exact: string) => ({

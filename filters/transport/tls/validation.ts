@@ -55,7 +55,7 @@ export class DefaultValidation implements Validation {
   readonly crlOfLeafOnly: boolean;
   readonly allowExpired: boolean;
   readonly acceptsUntrusted: boolean;
-  readonly #maxDepth: number;
+  readonly #intermediatesMax: number;
   readonly #names: readonly CertificateCheck[];
   readonly #hashes: readonly string[];
   readonly #spkis: readonly string[];
@@ -67,7 +67,8 @@ export class DefaultValidation implements Validation {
     this.crlOfLeafOnly = config.only_verify_leaf_cert_crl ?? false;
     this.allowExpired = config.allow_expired_certificate;
     this.acceptsUntrusted = config.trust_chain_verification === "ACCEPT_UNTRUSTED";
-    this.#maxDepth = config.max_verify_depth;
+    // In Envoy the authority at the end counts, and is allowed in any case.
+    this.#intermediatesMax = Math.max(0, config.max_verify_depth - 1);
     this.#names = nameChecks(config, path, cx);
     this.#hashes = hashes(config, path);
     this.#spkis = spkis(config, path);
@@ -121,8 +122,8 @@ export class DefaultValidation implements Validation {
 
   #chainError({ verifyError, peerChain }: TlsInfo): string {
     if (verifyError !== "") return verifyError;
-    if (peerChain.length - 1 <= this.#maxDepth) return "";
-    return intermediates(peerChain, this.trustedCa ?? "") > this.#maxDepth
+    if (peerChain.length - 1 <= this.#intermediatesMax) return "";
+    return intermediates(peerChain, this.trustedCa ?? "") > this.#intermediatesMax
       ? "CERT_CHAIN_TOO_LONG"
       : "";
   }
