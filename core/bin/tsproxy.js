@@ -108,8 +108,9 @@ function tooFew(files) {
 
 /** The program to run, or undefined. */
 function findNode() {
-  const { versions } = process;
-  if (isNewEnough(versions.node) && fits(versions.modules)) return process.execPath;
+  const { versions, config } = process;
+  const isFit = fits(versions.modules, config.variables.v8_enable_extensible_ro_snapshot);
+  if (isNewEnough(versions.node) && isFit) return process.execPath;
   return installedNode() ?? nodeInPath();
 }
 
@@ -117,10 +118,15 @@ function isNewEnough(version) {
   return Number(version.split(".")[0]) >= 24;
 }
 
-/** isolated-vm has a binary for that version of Node's interface. */
-function fits(abi) {
+/**
+ * isolated-vm has a binary for that version of Node's interface, and Node's own snapshot adds nothing to V8's read-only memory, which
+ * all isolates of a process share (in the builds of nodejs.org it does not).
+ */
+function fits(abi, addsToReadOnly) {
   const folder = binaries();
-  return existsSync(folder) && readdirSync(folder).some((name) => name.includes(`.abi${abi}.`));
+  const has =
+    existsSync(folder) && readdirSync(folder).some((name) => name.includes(`.abi${abi}.`));
+  return has && String(addsToReadOnly) === "0";
 }
 
 function binaries() {
@@ -152,10 +158,15 @@ function installedNode() {
 }
 
 function nodeInPath() {
-  const print = ["-p", "process.versions.node + ' ' + process.versions.modules"];
+  const print = [
+    "-p",
+    "const { versions: { node, modules }, config } = process;" +
+      "[node, modules, config.variables.v8_enable_extensible_ro_snapshot].join(' ')",
+  ];
   const { status, stdout } = spawnSync("node", print, { encoding: "utf8" });
-  const [version, abi] = status === 0 ? stdout.trim().split(" ") : [];
-  return version !== undefined && isNewEnough(version) && fits(abi) ? "node" : undefined;
+  const [version, abi, addsToReadOnly] = status === 0 ? stdout.trim().split(" ") : [];
+  const isFit = version !== undefined && isNewEnough(version) && fits(abi, addsToReadOnly);
+  return isFit ? "node" : undefined;
 }
 
 function missing() {
