@@ -406,7 +406,7 @@ export class Supervisor {
       this.#standby.isRelieved = false;
       return;
     }
-    this.#standBy(proxy, guilty, "was silent for too long");
+    this.#standBy(guilty, "was silent for too long");
   }
 
   /**
@@ -418,12 +418,12 @@ export class Supervisor {
     this.#quarantined.add(guilty);
     if (this.#standby !== undefined && this.#standby.guilty !== guilty) this.#dropStandby();
     const reason = "ran out of memory";
-    const standby = this.#standby ?? this.#standBy(proxy, guilty, reason);
+    const standby = this.#standby ?? this.#standBy(guilty, reason);
     standby.isToServe = standby.isRelieved = true;
     standby.reason = reason;
   }
 
-  #standBy(proxy: ProxyProcess, guilty: string, reason: string): Standby {
+  #standBy(guilty: string, reason: string): Standby {
     const standby: Standby = {
       proxy: this.#start(guilty),
       guilty,
