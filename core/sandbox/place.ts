@@ -69,7 +69,8 @@ class SandboxPlace implements Place {
     const { kind, name } = this.#definition;
     const filled = withDefaults(this.#definition.config, config);
     const place = `/uses/${id}/${kind}:${name}`;
-    const refusals = await sandbox.prepare([{ id, config: filled, place }]);
+    // No stream of another use is lost if this one's setup never returns, and tests make hundreds of uses.
+    const refusals = await sandbox.prepare([{ id, config: filled, place }], true);
     if (refusals.length > 0) throw new Error(refusals[0]!.message);
     return { cx, value: this.#stub(sandbox, id, cx) as never };
   }

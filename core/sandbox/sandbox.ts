@@ -189,10 +189,11 @@ export class Sandbox {
   }
 
   /**
-   * Builds the isolate if there is none yet, and runs `setup` for these uses. If one refuses, none is taken.
+   * Builds the isolate if there is none yet, and runs `setup` for these uses. If one refuses, none is taken. `isTried`: as of
+   * `Uses.prepare`.
    */
-  async prepare(uses: readonly SandboxUse[]): Promise<readonly Refusal[]> {
-    return this.#options.quarantined === true ? [] : this.#uses.prepare(uses);
+  async prepare(uses: readonly SandboxUse[], isTried = false): Promise<readonly Refusal[]> {
+    return this.#options.quarantined === true ? [] : this.#uses.prepare(uses, isTried);
   }
 
   /**

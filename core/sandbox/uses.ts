@@ -86,12 +86,12 @@ export class Uses {
   /**
    * Builds the isolate if there is none yet, and runs `setup` for these uses. If one refuses, none is taken. They are tried apart first
    * if there is one: nobody else's streams are lost with an isolate that a setup never returns in. A change that is given up leaves its
-   * `prepare` behind, so the next one waits for that.
+   * `prepare` behind, so the next one waits for that. `isTried`: there is no need to.
    */
-  prepare(uses: readonly SandboxUse[]): Promise<readonly Refusal[]> {
+  prepare(uses: readonly SandboxUse[], isTried: boolean): Promise<readonly Refusal[]> {
     this.#coming = [...this.#coming, ...uses];
     const prepared = this.#prepared
-      .then(() => this.#prepare(uses))
+      .then(() => this.#prepare(uses, isTried))
       .finally(() => {
         this.#coming = this.#coming.filter((use) => !uses.includes(use));
       });
@@ -99,8 +99,8 @@ export class Uses {
     return prepared;
   }
 
-  async #prepare(uses: readonly SandboxUse[]): Promise<readonly Refusal[]> {
-    let isTried = uses.length === 0;
+  async #prepare(uses: readonly SandboxUse[], wasTried: boolean): Promise<readonly Refusal[]> {
+    let isTried = wasTried || this.isEmpty || uses.length === 0;
     for (let k = 0; k < PREPARE_TIMES; k++) {
       await this.#rebuilding;
       const { isolate } = this.#sandbox;
