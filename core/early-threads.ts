@@ -54,6 +54,10 @@ export function threadName(role: "worker" | "control", index: number): string {
   return role === "control" ? "control" : `worker ${index}`;
 }
 
-function newThread(role: "worker" | "control", index: number, workerData?: EarlyThread): Worker {
+function newThread(
+  role: "worker" | "control",
+  index: number,
+  workerData: EarlyThread | null = null,
+): Worker {
   return new Worker(ownModule("worker"), { name: threadName(role, index), workerData });
 }
