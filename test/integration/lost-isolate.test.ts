@@ -124,6 +124,22 @@ test("listeners that are told to stop while the isolate is lost stop once there 
   }
 });
 
+/** `at`: the status of an answer; undefined: there was none. `serves`: settles when `/new` is answered with 200. */
+function asked(proxy: Proxy) {
+  const at = (path: string) =>
+    get(proxy.port("main"), path).then(
+      ({ status }) => status,
+      () => undefined,
+    );
+  const serves = () =>
+    eventually(
+      () => at("/new"),
+      (status) => status === 200,
+      "the new config",
+    );
+  return { at, serves };
+}
+
 test("a config that was saved just before an isolate is lost stays: only code is blamed", async () => {
   const configOf = (path: string) =>
     bootstrap([
@@ -136,17 +152,7 @@ test("a config that was saved just before an isolate is lost stays: only code is
     config: configOf("/old"),
   });
   try {
-    const at = (path: string) =>
-      get(proxy.port("main"), path).then(
-        ({ status }) => status,
-        () => undefined,
-      );
-    const serves = () =>
-      eventually(
-        () => at("/new"),
-        (status) => status === 200,
-        "the new config",
-      );
+    const { at, serves } = asked(proxy);
     proxy.reconfigure(configOf("/new"));
     await serves();
     await at("/spin");
@@ -168,17 +174,7 @@ test("code that came together with the config that uses it stays as that does, s
     config: plain,
   });
   try {
-    const at = (path: string) =>
-      get(proxy.port("main"), path).then(
-        ({ status }) => status,
-        () => undefined,
-      );
-    const serves = () =>
-      eventually(
-        () => at("/new"),
-        (status) => status === 200,
-        "the new config",
-      );
+    const { at, serves } = asked(proxy);
     proxy.reconfigure(bootstrap([listener("main", http([direct("/new", "yes")], {}, filters))]));
     await proxy.line(/fragile.*the config of before goes on/s);
     proxy.write("filters/fragile.ts", FRAGILE);
