@@ -12,7 +12,7 @@ import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { FLAGS } from "./flags.js";
 
-/** One with eight workers has 82 open before its first connection. Without enough Node ends with a stack trace, or without a word. */
+/** One with eight workers has a hundred open before its first connection. Without enough Node ends with a stack trace, or without a word. */
 const FILES_LEAST = 128;
 
 const { platform, arch } = process;
