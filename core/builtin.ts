@@ -53,6 +53,7 @@ export interface GateShares {
   readonly state: SharedArrayBuffer;
   readonly beats: SharedArrayBuffer;
   readonly insideAt: number;
+  readonly turnsAt: number;
   /** A reference to the sandbox's function `run`. */
   readonly run: unknown;
 }
@@ -208,8 +209,8 @@ export class Builtin {
 
   /** From now on the isolate may enter that box directly, while the words in `gate.state` allow it. */
   openGate(box: number, gate: GateShares): void {
-    const { block, state, beats, insideAt, run } = gate;
-    this.#enter("openGate", box, share(block), share(state), share(beats), insideAt, run);
+    const { block, state, beats, insideAt, turnsAt, run } = gate;
+    this.#enter("openGate", box, share(block), share(state), share(beats), insideAt, turnsAt, run);
   }
   closeGate(box: number): void {
     this.#enter("closeGate", box);

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { Isolate, Watchdog } from "./isolate.ts";
+import { Isolate, share, Watchdog } from "./isolate.ts";
 import { BEAT } from "./protocol.ts";
 
 test("an isolate whose code has hung another thread is ended long before its own limit", async () => {
@@ -12,5 +12,39 @@ test("an isolate whose code has hung another thread is ended long before its own
   watchdog.watch(isolate, inside.buffer, 0, 10 * 60_000);
   new Int32Array(beat)[BEAT.DOUBTED] = 1;
   expect(() => spin()).toThrow(/disposed/);
+  await watchdog.stop();
+});
+
+/** Goes inside after a while; then its thread's CPU time of the last 5 s is told at once; and returns 600 ms later. */
+const WORK = `export function work(beatMemory, insideMemory) {
+  const beat = new Int32Array(beatMemory);
+  const inside = new Int32Array(insideMemory);
+  const from = Date.now();
+  const until = (ms) => { while (Date.now() < from + ms); };
+  until(300);
+  inside[0] = 1;
+  until(350);
+  beat[${BEAT.CPU_MS}] += 5_000;
+  beat[${BEAT.SAMPLED}] = Date.now() & 0x3fff_ffff;
+  until(950);
+  inside[0] = 2;
+}`;
+
+test.each([
+  ["that was sampled late", 1],
+  ["that was not sampled yet", 0],
+])("CPU time %s is not taken for the time of the call", async (_what, known) => {
+  const beat = new SharedArrayBuffer(64);
+  const words = new Int32Array(beat);
+  words[BEAT.THREAD] = 1;
+  words[BEAT.CPU_MS] = known;
+  words[BEAT.SAMPLED] = (Date.now() - 5_000) & 0x3fff_ffff;
+  const watchdog = new Watchdog(beat);
+  const isolate = new Isolate({ memoryLimitMb: 64, sdk: "" });
+  const work = isolate.load({ code: WORK, filename: "work" }).entry("work");
+  const inside = new SharedArrayBuffer(4);
+  watchdog.watch(isolate, inside, 0, 400);
+  work(share(beat), share(inside));
+  expect(isolate.disposed).toBe(false);
   await watchdog.stop();
 });

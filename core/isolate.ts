@@ -1,7 +1,7 @@
 import { COLLECTOR, type Flavor, findCollector } from "./admin/garbage.ts";
 import { setIsolateFlags } from "./isolate-flags.ts";
 import { isolatedVm } from "./own-files.ts";
-import { silence } from "./process/thread-cpu.ts";
+import { clockMs, lateBy, silence } from "./process/thread-cpu.ts";
 import { BEAT } from "./protocol.ts";
 
 /** isolated-vm, as far as the builtin isolate, the canary and the describer need it. Text, shared memory and numbers go in. */
@@ -224,12 +224,14 @@ const STEP_MIN_MS = 10;
 const DOUBTED_MS = 250;
 const WATCH = `
 const silence = ${silence};
+const clockMs = ${clockMs};
+const lateBy = ${lateBy};
 const control = new Int32Array(controlMemory);
 const thread = new Int32Array(threadMemory);
 const targets = new Map();
 let seen = 0;
 globalThis.watch = (id, isolate, memory, beat, limitMs) => {
-  targets.set(id, { isolate, words: new Int32Array(memory), beat, limitMs, last: -1, since: 0, cpu: 0 });
+  targets.set(id, { isolate, words: new Int32Array(memory), beat, limitMs, last: -1, since: 0, cpu: 0, late: 0 });
   seen++;
 };
 globalThis.unwatch = (id) => { targets.delete(id); seen++; };
@@ -243,11 +245,17 @@ globalThis.run = () => {
       const cpu = Atomics.load(thread, ${BEAT.CPU_MS});
       const isInside = (now & 1) === 1 && now === target.last;
       target.since = isInside ? target.since + step : 0;
-      if (!isInside) target.cpu = cpu;
+      // What it had before it went inside: all that was sampled then, and perhaps all of the time since that sample.
+      if (!isInside || target.cpu === 0) {
+        target.cpu = cpu;
+        target.late = lateBy(Atomics.load(thread, ${BEAT.SAMPLED}), clockMs());
+      }
       target.last = now;
       const isDoubted = Atomics.load(thread, ${BEAT.DOUBTED}) === 1;
       const limitMs = isDoubted ? Math.min(target.limitMs, ${DOUBTED_MS}) : target.limitMs;
-      if ((cpu === 0 ? target.since : silence(target.since, cpu - target.cpu)) < limitMs) continue;
+      const isKnown = Atomics.load(thread, ${BEAT.THREAD}) !== 0;
+      const used = Math.max(0, cpu - target.cpu - target.late);
+      if ((isKnown ? silence(target.since, used) : target.since) < limitMs) continue;
       targets.delete(id);
       target.isolate.dispose();
     }
@@ -266,7 +274,7 @@ export class Watchdog {
   #nextId = 1;
   #ended: Promise<unknown> = Promise.resolve();
 
-  constructor(beat = new SharedArrayBuffer((BEAT.DOUBTED + 1) * 4)) {
+  constructor(beat = new SharedArrayBuffer((BEAT.SAMPLED + 1) * 4)) {
     setIsolateFlags();
     this.#isolate = new ivm.Isolate({ memoryLimit: 64 });
     const context = this.#isolate.createContextSync();

@@ -27,9 +27,18 @@ export interface PackageInfo {
 /**
  * Words of a thread's beat. TURNS: ticks of its 100 ms timer and entries into sandboxes; INSIDE, ASIDE: the number of the sandbox
  * that it is inside, or that runs for it on another thread (0: none); THREAD, CPU_MS: its system id and CPU time (thread-cpu.ts;
- * 0: unknown); DOUBTED, written by main: 1 if the generation that the thread runs has hung another thread.
+ * 0: unknown, or not yet), and SAMPLED: `clockMs()` of when that was read; DOUBTED, written by main: 1 if the generation that the
+ * thread runs has hung another thread.
  */
-export const BEAT = { TURNS: 0, INSIDE: 1, ASIDE: 2, THREAD: 3, CPU_MS: 4, DOUBTED: 5 } as const;
+export const BEAT = {
+  TURNS: 0,
+  INSIDE: 1,
+  ASIDE: 2,
+  THREAD: 3,
+  CPU_MS: 4,
+  DOUBTED: 5,
+  SAMPLED: 6,
+} as const;
 
 /** A module's code: ASCII bytes in memory that all threads share, or a string. */
 export type SharedCode = Uint8Array | string;

@@ -222,6 +222,7 @@ class Worker {
       state: isolate.gate.buffer as SharedArrayBuffer,
       beats: this.#start.beat,
       insideAt: BEAT.INSIDE,
+      turnsAt: BEAT.TURNS,
       run: isolate.entry,
     });
   }

@@ -36,10 +36,11 @@ export interface GateParts {
   readonly state: SharedArrayBuffer;
   /**
    * The thread's heartbeat. While the thread is inside the sandbox, the gate sets the word `insideAt` to `mark`, the number of
-   * the sandbox's box, so that the watchdog knows which sandbox hangs.
+   * the sandbox's box, so that the watchdog knows which sandbox hangs. The word `turnsAt` grows with each entry of some length.
    */
   readonly beats: SharedArrayBuffer;
   readonly insideAt: number;
+  readonly turnsAt: number;
   readonly mark: number;
   /** Enters the sandbox: `run` of sandbox/main.ts. Throws when the sandbox was stopped. */
   readonly run: { applySync(receiver: undefined, args: readonly [number]): void };
@@ -205,6 +206,7 @@ export class Gate implements Door {
     const stopped = !this.#run(count);
     const unbegun = stopped ? this.#unbegun(count) : NOBODY;
     const ms = Date.now() - began;
+    if (ms > 0) this.#beat();
     // Tells core, which alone can compare this with the thread's CPU time.
     if (ms > state[GATE.LIMIT_MS]! * Math.max(1, count / RECORDS_OF_LIMIT)) state[GATE.SLOW] = 1;
     if (stopped) {
@@ -249,6 +251,12 @@ export class Gate implements Door {
       this.#beats[insideAt] = 0;
       state[GATE.BEAT]!++;
     }
+  }
+
+  /** Each entry is bounded by its own time box: many in one crossing are no hang of the chain's isolate, or of the thread. */
+  #beat(): void {
+    this.#table.ports.returned();
+    this.#beats[this.#parts.turnsAt]!++;
   }
 
   /** Streams of which this entry has left all records alone when it was stopped. */

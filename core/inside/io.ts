@@ -73,6 +73,11 @@ export class Io {
     return this.#active;
   }
 
+  /** Tells the watchdog that this crossing makes progress. */
+  beat(): void {
+    this.control[WORD.BEAT]! += 2;
+  }
+
   /** Asks core for a crossing, unless one is under way. */
   touch(): void {
     if (!this.#active) this.control[WORD.AGAIN] = 1;

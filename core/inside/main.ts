@@ -107,9 +107,10 @@ export function openGate(
   state: SharedArrayBuffer,
   beats: SharedArrayBuffer,
   insideAt: number,
+  turnsAt: number,
   run: GateParts["run"],
 ): void {
-  engine.setGate(boxNumber, { box, state, beats, insideAt, mark: boxNumber, run });
+  engine.setGate(boxNumber, { box, state, beats, insideAt, turnsAt, mark: boxNumber, run });
 }
 
 /** The sandbox has ended. */

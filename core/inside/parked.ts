@@ -43,6 +43,8 @@ export interface ParkPorts {
   uncaught(box: number, error: unknown): void;
   /** Reports what the chain threw when it was handed an answer. */
   thrown(error: unknown): void;
+  /** A sandbox that was entered has returned, or was stopped: the watchdog begins to count this isolate's time anew. */
+  returned(): void;
   /** Whether a crossing is under way. Within it, bytes lent with its events are valid. */
   readonly inCrossing: boolean;
   /** The ring has room for all commands and bytes that one answer can cause. */

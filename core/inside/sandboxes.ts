@@ -65,6 +65,7 @@ export class Sandboxes {
         host.tell("uncaught", { box, message, stack });
       },
       thrown: (error) => host.fault("", error),
+      returned: () => io.beat(),
       get inCrossing() {
         return io.inCrossing;
       },

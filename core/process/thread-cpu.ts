@@ -4,11 +4,24 @@ import { BEAT } from "../protocol.ts";
 /**
  * How many of the `wallMs` in which a thread made no progress count as silence, if it had `cpuMs` of CPU time in them (as of at
  * most 100 ms ago). A thread that waits for a CPU does not hang: a machine with ten times more work than cores stops each thread
- * for half a second. But a thread that gets no CPU may be blocked for ever, so an eighth counts in any case. The source text of
- * this function is copied into the watchdog's isolate.
+ * for half a second. But a thread that gets no CPU may be blocked for ever, so an eighth counts in any case. The source texts of
+ * this function and the next two are copied into the watchdog's isolate.
  */
 export function silence(wallMs: number, cpuMs: number): number {
   return Math.max(Math.min(wallMs, cpuMs + 100), wallMs / 8);
+}
+
+/** The time of day in milliseconds, in 30 bits. */
+export function clockMs(): number {
+  return Date.now() & 0x3fff_ffff;
+}
+
+/**
+ * The last sample is older than it may be by so many milliseconds: as much CPU time may be missing from it. The samples are taken
+ * on a thread that may have to wait for a CPU itself.
+ */
+export function lateBy(sampledMs: number, nowMs: number): number {
+  return Math.max(0, ((nowMs - sampledMs) & 0x3fff_ffff) - 100);
 }
 
 /** Writes the thread's system id into its beat, for `sampleCpu`; 0 where this is not Linux. Called once on the thread itself. */
@@ -39,6 +52,7 @@ export function sampleCpu(beat: Int32Array): void {
     const [nanoseconds] = readFileSync(`/proc/self/task/${thread}/schedstat`, "latin1").split(" ");
     // Never 0, which means unknown; begins anew after 12 days of CPU time.
     Atomics.store(beat, BEAT.CPU_MS, (Math.floor(Number(nanoseconds) / 1e6) & 0x3fff_ffff) + 1);
+    Atomics.store(beat, BEAT.SAMPLED, clockMs());
   } catch {
     // The kernel keeps no such figures, or the thread has ended.
   }

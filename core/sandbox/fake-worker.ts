@@ -72,7 +72,7 @@ export class FakeWorker implements ParkPorts {
   readonly malformations: string[] = [];
   readonly stats = new Map<string, number>();
   readonly cells = new Float64Array(64 * 1024);
-  readonly #beats = new SharedArrayBuffer(4);
+  readonly #beats = new SharedArrayBuffer(8);
   readonly #isolates: SandboxIsolate[] = [];
   readonly #supplies: Supply[] = [];
   #nextCell = 0;
@@ -127,6 +127,8 @@ export class FakeWorker implements ParkPorts {
   thrown(error: unknown): void {
     throw error;
   }
+
+  returned(): void {}
 
   get hasRoom(): boolean {
     return this.rooms !== 0;
@@ -215,6 +217,7 @@ export class FakeWorker implements ParkPorts {
       state: isolate.gate.buffer as SharedArrayBuffer,
       beats: this.#beats,
       insideAt: 0,
+      turnsAt: 1,
       mark: box,
       run: isolate.entry as GateParts["run"],
     };

@@ -76,6 +76,7 @@ const ports: ParkPorts & { inCrossing: boolean } = {
   thrown: (error) => {
     throw error;
   },
+  returned: () => {},
   inCrossing: false,
   hasRoom: true,
   now: 0,
@@ -107,8 +108,9 @@ async function build(box: number, uses: number): Promise<Sandbox> {
       const parts = {
         box: isolate.memory.box,
         state: isolate.gate.buffer as SharedArrayBuffer,
-        beats: new SharedArrayBuffer(4),
+        beats: new SharedArrayBuffer(8),
         insideAt: 0,
+        turnsAt: 1,
         mark: 0,
         run: isolate.entry as GateParts["run"],
       };
