@@ -310,9 +310,12 @@ export class HcmConnection implements NetworkFilter, ServerEvents {
     this.close();
   }
 
-  /** A response was cut off: the client may read what came of it before the connection is gone. */
-  onCut(): void {
-    this.#lingers = true;
+  /**
+   * A response was cut off: the client may read what came of it before the connection is gone. As in Envoy one that has sent its
+   * whole request, and was told that the connection closes, is not kept waiting: nothing it sends can cross the close.
+   */
+  onCut(encoder: ResponseEncoder, requestComplete: boolean): void {
+    if (encoder.saidClose !== true || !requestComplete) this.#lingers = true;
   }
 
   #takeRuntime(runtime: Runtime): void {

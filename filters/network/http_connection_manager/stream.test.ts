@@ -130,6 +130,25 @@ describe("an exchange", () => {
     expect(p.cx.stats.value("http.test.downstream_rq_response_before_rq_complete")).toBe(1);
   });
 
+  it.each([
+    ["delayed", "after a cut response", "GET / HTTP/1.1\r\nhost: h\r\n\r\n"],
+    ["flush", "if it said so", "GET / HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n"],
+    ["flush", "over HTTP/1.0", "GET / HTTP/1.0\r\nhost: h\r\n\r\n"],
+    [
+      "delayed",
+      "if the client still sends",
+      "POST / HTTP/1.1\r\nhost: h\r\nconnection: close\r\ncontent-length: 3\r\n\r\na",
+    ],
+  ])("closes, %s, %s", (how, _when, request) => {
+    const p = proxy().start({ http_protocol_options: { accept_http_10: true } });
+    const c = p.connect().send(request);
+    p.up.last.respond(200, { "content-length": "5" });
+    p.up.last.send("abc", false);
+    p.up.last.break("connection_closed");
+    expect(c.take()).toMatch(/abc$/);
+    expect(c.connection.closed).toBe(how);
+  });
+
   it("gives the upstream up when the client leaves", () => {
     const p = proxy().start();
     p.connect().get("/").leave();

@@ -514,7 +514,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, TimersOwner, LogEnt
     // As in Envoy, a reset by the proxy counts as a received one as well.
     this.#runtime.stats.rqRxReset.inc();
     this.#stopTerminal();
-    this.#connection.onCut();
+    this.#connection.onCut(this.#encoder, this.#requestComplete);
     this.#encoder.reset(flag === "UC");
     this.#finish();
   }
