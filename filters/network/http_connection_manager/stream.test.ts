@@ -226,6 +226,14 @@ describe("an exchange", () => {
     expect(c.take()).toBe("HTTP/1.1 103 Early Hints\n\n");
   });
 
+  it("returns the request id with interim responses, where it does with the last", () => {
+    const p = proxy().start({ proxy_100_continue: true, always_set_request_id_in_response: true });
+    const c = p.connect().get("/");
+    const id = p.up.last.header("x-request-id");
+    p.up.last.informational(103);
+    expect(c.take()).toBe(`HTTP/1.1 103 Early Hints\nx-request-id: ${id}\n\n`);
+  });
+
   it("answers requests that came in one read one after the other", () => {
     const p = proxy().start();
     const get = (path: string) => `GET ${path} HTTP/1.1\r\nhost: h\r\n\r\n`;

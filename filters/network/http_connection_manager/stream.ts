@@ -429,6 +429,9 @@ export class HcmStream implements RequestDecoder, WalkOwner, TimersOwner, LogEnt
     // Envoy drops all interim responses unless `100-continue` is left to the upstream.
     if (!this.#runtime.config.proxy_100_continue) return;
     this.#countCode(headers.status);
+    // Envoy completes an interim response in nothing else.
+    const requestId = this.#returnedId();
+    if (requestId !== undefined) headers.replace(this.#requestId.name, requestId);
     this.#encoder.encodeInformational(headers);
   }
 
@@ -575,12 +578,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, TimersOwner, LogEnt
     this.response = headers;
     this.#timers.touch();
     this.info.downstreamTxBegin = this.#timers.elapsed;
-    const showsRequestId =
-      this.#edited &&
-      (runtime.config.always_set_request_id_in_response ||
-        (this.internal && this.headers.has(FORCE_TRACE)));
-    const requestId = showsRequestId ? this.headers.get(this.#requestId.name) : undefined;
-    runtime.responseHead.complete(headers, requestId);
+    runtime.responseHead.complete(headers, this.#returnedId());
     if (!this.#flagsLate) runtime.proxyStatus?.complete(headers, this.info);
     const { status } = headers;
     this.info.responseCode = status;
@@ -595,6 +593,15 @@ export class HcmStream implements RequestDecoder, WalkOwner, TimersOwner, LogEnt
       this.#connection.beforeResponse(this.#encoder, this.#faulty, this.#requestComplete);
     this.#encoder.encodeHeaders(headers, endStream);
     if (endStream) this.#finishResponse();
+  }
+
+  /** The request id that a response returns to the client; undefined: none. */
+  #returnedId(): string | undefined {
+    const isShown =
+      this.#edited &&
+      (this.#runtime.config.always_set_request_id_in_response ||
+        (this.internal && this.headers.has(FORCE_TRACE)));
+    return isShown ? this.headers.get(this.#requestId.name) : undefined;
   }
 
   /** Does what filters ask for through the filter state (`WISH`). */
