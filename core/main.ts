@@ -23,10 +23,9 @@ import { CORE, isPacked } from "./own-files.ts";
 import { Describer } from "./packages/describe.ts";
 import { SHIPPED_ROOT } from "./packages/packages.ts";
 import { bundlePreludes } from "./packages/preludes.ts";
-import { ReadingProcess } from "./packages/reading-process.ts";
 import { isAsleep, sampleCpu } from "./process/thread-cpu.ts";
 import { BEAT, type Refusal, type RuntimeConfig } from "./protocol.ts";
-import { Canary } from "./reload/canary.ts";
+import { CanaryProcess } from "./reload/canary-process.ts";
 import { Reload, type Serving, StartError } from "./reload/reload.ts";
 import type { Served } from "./reload/served.ts";
 import type { Change } from "./reload/stage.ts";
@@ -35,6 +34,7 @@ import { WrittenConfig } from "./reload/written-config.ts";
 import { checkAddresses, listenProblem, ownAddress, shown } from "./sockets/addresses.ts";
 import type { ContextCertificates } from "./sockets/tls.ts";
 import { threadStarter } from "./threads.ts";
+import { TrialProcess } from "./trial-process.ts";
 
 /** How long requests in progress may take to finish once the proxy is asked to stop. */
 const DRAIN_MS = 5_000;
@@ -73,12 +73,13 @@ const served = Promise.withResolvers<Served | undefined>();
 if (!options.succeeds) served.resolve(undefined);
 /** Resolves once the first configuration is in service. */
 const started = Promise.withResolvers<void>();
-const describer = new Describer(
-  { sdk, reader },
-  new ReadingProcess({ sdk, reader }, (message) => log.error(message)),
+const { builtin, builtinSdk } = prelude;
+const trial = new TrialProcess({ sdk, reader, builtin, builtinSdk }, (message) =>
+  log.error(message),
 );
+const describer = new Describer({ sdk, reader }, trial);
 const garbage = new AfterReloads(collectAll);
-const canary = new Canary({ prelude, node: () => node, sandboxed: "left out" });
+const canary = new CanaryProcess(trial, () => node);
 /** An operator has asked to fail health checks (admin's /healthcheck/fail). */
 let failing = false;
 /** A sandbox has taken a thread along, and Node would wait for that thread for ever before it exits. */
@@ -309,8 +310,7 @@ function collectAll(): void {
 
 /** Called when nothing has been edited for a while: gives back what only reloads need. */
 function rest(): void {
-  canary.rest();
-  describer.dispose();
+  trial.rest();
   collectGarbage("last-resort");
 }
 
@@ -365,6 +365,8 @@ async function drain(ms = DRAIN_MS): Promise<void> {
   state = "DRAINING";
   log.info("draining");
   tell({ type: "stopping" });
+  // A reload may wait for code that hangs there.
+  trial.dispose();
   await reload.close();
   await fleet.drain(ms);
   await stop(0);
@@ -372,12 +374,11 @@ async function drain(ms = DRAIN_MS): Promise<void> {
 
 async function stop(code: number): Promise<never> {
   setTimeout(() => exit(code), STOP_MS).unref();
+  trial.dispose();
   await reload.close();
   await fleet.stop();
   await lines.flush();
   await files.end();
-  await canary.dispose();
-  describer.dispose();
   exit(code);
 }
 

@@ -306,7 +306,7 @@ async function withTools(
       tool: (name, input) => canary.tool(OWNER, name, input),
     });
   } finally {
-    await canary.dispose();
+    canary.dispose();
     catalog.dispose();
   }
 }

@@ -102,7 +102,7 @@ async function verdictsOf(
       warnings: [...ofCode, ...outcome.warnings],
     });
   }
-  await canary.dispose();
+  canary.dispose();
   return verdicts;
 }
 

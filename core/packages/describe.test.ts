@@ -2,17 +2,17 @@ import fs from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
+import { TrialProcess } from "../trial-process.ts";
 import { bundle } from "./bundle.ts";
 import { DescribeError, Describer } from "./describe.ts";
 import { bundlePreludes } from "./preludes.ts";
-import { ReadingProcess } from "./reading-process.ts";
 
 const folder = fs.mkdtempSync(path.join(os.tmpdir(), "describe-"));
 const entry = path.join(folder, "bomb.ts");
 let describer: Describer;
 beforeAll(async () => {
   const preludes = await bundlePreludes();
-  describer = new Describer(preludes, new ReadingProcess(preludes));
+  describer = new Describer(preludes, new TrialProcess(preludes));
 });
 afterAll(() => {
   describer.dispose();
@@ -58,7 +58,7 @@ test("a dropped-in module whose top level nothing can stop is refused, keeps thi
   let turns = 0;
   const timer = setInterval(() => turns++, 100);
   expect(await refusal("for (let x = 7n; ; ) x *= x;")).toMatch(
-    /did not finish loading within 5 s|ended the process that read it/,
+    /did not finish loading within 5 s|ended the process that tried it/,
   );
   clearInterval(timer);
   expect(turns).toBeGreaterThan(5);

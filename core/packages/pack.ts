@@ -98,7 +98,7 @@ async function core(): Promise<void> {
   const metafiles = await Promise.all([
     modules(["cli", "proxy-start", "command/bench-peer"], {}),
     modules(["boot"], {}),
-    modules(["reading"], {}),
+    modules(["trial"], {}),
     // Threads check no config, so they need no schemas of the SDK, whose library takes 10 ms of each start.
     modules(["worker"], { "@sinclair/typebox": path.join(ROOT, "core/inside/no-schemas.ts") }),
   ]);

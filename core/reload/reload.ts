@@ -1,6 +1,5 @@
 import { readFileSync } from "node:fs";
 import path from "node:path";
-import { setImmediate } from "node:timers/promises";
 import { NamedFiles } from "../config/named-files.ts";
 import type { Overlay } from "../config/overlay.ts";
 import type { Log } from "../logs/log.ts";
@@ -460,8 +459,6 @@ export class Reload {
   /** Attempts all edits together. Those that are refused are set aside and the rest is attempted again. */
   async #settle(edits: readonly Edit[]): Promise<void> {
     const before = this.#live?.config;
-    // The canary may have blocked this thread for seconds in the attempt before: its beat comes first.
-    await setImmediate();
     const failure = await this.#attempt(edits, true);
     if (failure === undefined) return this.#free(before);
     if (failure === "stale") {

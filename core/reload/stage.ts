@@ -9,6 +9,11 @@ export interface Change {
   readonly config: RuntimeConfig | undefined;
 }
 
+/** A change as isolates take it: its config is JSON. */
+export interface WrittenChange extends Omit<Change, "config"> {
+  readonly config: string | undefined;
+}
+
 /** Sets a change up beside what runs, and then puts it into service or drops it: the canary and the fleet do. */
 export interface Stage {
   /** Sets the change up. No refusals: all is ready for `commit`. */

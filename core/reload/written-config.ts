@@ -1,5 +1,6 @@
 import type { RuntimeConfig, SharedText, ThreadConfig } from "../protocol.ts";
 import { sharedText } from "../shared-text.ts";
+import type { Change, WrittenChange } from "./stage.ts";
 import { textHash } from "./text-hash.ts";
 
 interface Part {
@@ -78,6 +79,10 @@ export class WrittenConfig {
     if (text === undefined) this.#texts.set(thread, (text = sharedText(this.text(thread))));
     return text;
   }
+}
+
+export function writtenChange({ config, ...change }: Change): WrittenChange {
+  return { ...change, config: config && WrittenConfig.of(config).text() };
 }
 
 function part(value: object, thread: "worker" | "control" = "worker"): Part {
