@@ -52,6 +52,7 @@ export * from "./rbac.ts";
 export * from "./regex-rewrite.ts";
 export * from "./request-hash.ts";
 export * from "./response-flags.ts";
+export * from "./roster.ts";
 export * from "./route.ts";
 export * from "./runtime.ts";
 export * from "./sandbox-manifest.ts";

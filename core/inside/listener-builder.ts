@@ -4,6 +4,7 @@ import {
   type ExtensionRef,
   type Kinds,
   type NetworkFilterFactory,
+  Roster,
   type Slot,
   type TransportFactory,
 } from "@tsproxy/sdk";
@@ -56,7 +57,7 @@ export class ListenerBuilder {
         pointer: transportAt,
         statPrefix,
       });
-      return { config: chain, slots, transport, runs: new Set<NetworkChainRun>() };
+      return { config: chain, slots, transport, runs: new Roster<NetworkChainRun>() };
     });
     const isSame =
       JSON.stringify(old?.config.listenerFilters) === JSON.stringify(config.listenerFilters);

@@ -15,6 +15,7 @@ import {
   type LogEntry,
   type NetworkFilterFactory,
   newStreamInfo,
+  type Roster,
   type Runtime,
   type SharedCount,
   type Slot,
@@ -41,7 +42,7 @@ export interface Chain {
   readonly config: FilterChainConfig;
   readonly slots: readonly Slot<NetworkFilterFactory>[];
   readonly transport: Slot<TransportFactory> | undefined;
-  readonly runs: Set<NetworkChainRun>;
+  readonly runs: Roster<NetworkChainRun>;
 }
 
 /** The `access_log` of a listener, and the slots of its packages. */

@@ -5,6 +5,7 @@ import {
   type ConnectionHandler,
   type Drain,
   type Generation,
+  type Listed,
   type NetworkChain,
   type NetworkFilter,
   type NetworkFilterFactory,
@@ -21,7 +22,8 @@ const KEPT_LIMIT = 1 << 20; // bytes kept behind a filter that has stopped the c
  * The network filters of one connection, called in order. A filter that returns `stop` or a promise keeps later ones from running;
  * bytes that arrive meanwhile are kept. Reading pauses at once, so little more than one read is ever kept.
  */
-export class NetworkChainRun implements ConnectionHandler {
+export class NetworkChainRun implements ConnectionHandler, Listed {
+  place = -1;
   readonly connection: SocketConnection;
   /** The transport that the connection's bytes pass. */
   transport: Generation<TransportFactory> | undefined = undefined;

@@ -9,7 +9,7 @@
  * `lua`: tsproxy and Envoy without a script, with one and with five that edit headers of request and response.
  * `h2`: downstream HTTP/2 (h2load, 8 connections of 32 streams), upstream HTTP/1.1; `h2h2`: HTTP/2 on both sides, cleartext.
  * `tls`: HTTP/1.1 over TLS 1.3 on kept connections; `hs`: a full handshake (P-256) and one request per connection; `hs-resumed`:
- * the same, each resuming the session before it (TLS 1.2).
+ * the same, each resuming the session before it (TLS 1.2); beside a bare server of node:tls, which passes nothing on.
  * `h2-16k`, `h2-1m`, `tls-16k`, `tls-1m`: responses of that size; prints CPU per MiB as well.
  *
  * Needs wrk, h2load, ab and nginx (Debian: wrk nghttp2-client apache2-utils nginx-light libnginx-mod-stream haproxy); HAProxy and ENVOY=/path/to/envoy take part
@@ -176,6 +176,18 @@ function envoyConfig(port: number, extraFilters: object[] = []): string {
   });
 }
 
+/** A server that answers by itself, with Node's own TLS: what Node takes without any proxy on top. */
+const bareTls = (port: number): string => `
+const fs = require("node:fs");
+const at = (file) => fs.readFileSync(file);
+const certificate = { cert: at(${JSON.stringify(certificate)}), key: at(${JSON.stringify(key)}) };
+require("node:tls").createServer(certificate, (socket) => {
+  socket.on("error", () => socket.destroy());
+  socket.once("data", () =>
+    socket.end("HTTP/1.1 200 OK\\r\\nConnection: close\\r\\nContent-Length: 2\\r\\n\\r\\nok"),
+  );
+}).listen({ port: ${port}, host: "127.0.0.1", backlog: 8192 });`;
+
 interface Subject {
   readonly name: string;
   start(port: number): readonly string[];
@@ -235,6 +247,11 @@ ${mode.startsWith("tcp") ? "" : " http-reuse always\n unique-id-format %[uuid()]
     ],
   },
 ];
+if (isHandshake)
+  subjects.push({
+    name: "node:tls",
+    start: (port) => [process.execPath, write(`bare-${port}.cjs`, bareTls(port))],
+  });
 if (process.env.ENVOY !== undefined) {
   const envoy = process.env.ENVOY;
   subjects.push({
@@ -538,6 +555,7 @@ const chosen = subjects.filter(
     !(isHttp2 && s.name === "haproxy") &&
     !(mode === "h2h2" && s.name === "nginx") &&
     (s.name.startsWith("tsproxy") ||
+      s.name === "node:tls" ||
       spawnSync(isEnvoy(s) ? process.env.ENVOY! : s.name, [isEnvoy(s) ? "--version" : "-v"])
         .error === undefined),
 );

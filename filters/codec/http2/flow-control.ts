@@ -90,7 +90,7 @@ export class FlowControl {
 
   /** Applies a change of SETTINGS_INITIAL_WINDOW_SIZE to open streams; windows may become negative (RFC 9113 §6.9.2). */
   moveStreams(by: number): void {
-    for (const stream of this.#session.streams.values()) {
+    for (const stream of this.#session.streams.all()) {
       stream.sendWindow += by;
       if (stream.sendWindow <= LARGEST_WINDOW) continue;
       this.#session.fail(CODE.FLOW_CONTROL_ERROR);

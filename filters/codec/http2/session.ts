@@ -35,6 +35,7 @@ import { HpackEncoder, SKIPPED } from "./hpack-encoder.ts";
 import { KeepAlive } from "./keep-alive.ts";
 import type { Http2Stats } from "./stats.ts";
 import type { Stream } from "./stream.ts";
+import { StreamTable } from "./stream-table.ts";
 
 const NOTHING = new Uint8Array(0);
 
@@ -77,7 +78,7 @@ export class Session {
   readonly flow: FlowControl;
   readonly reader: FrameReader;
   readonly keepAlive: KeepAlive;
-  readonly streams = new Map<number, Stream>();
+  readonly streams = new StreamTable();
   readonly closedStreams = new ClosedStreams();
   /** Milliseconds that a complete message may wait for the peer's window; 0: no limit. */
   readonly flushTimeoutMs: number;
@@ -248,7 +249,7 @@ export class Session {
   // ---- streams
 
   register(stream: Stream): void {
-    this.streams.set(stream.id, stream);
+    this.streams.add(stream);
     this.opened++;
     this.stats.streamsActive.inc();
   }
@@ -306,7 +307,7 @@ export class Session {
 
   /** Loses the streams above `lastId`, which the peer has not processed by its GOAWAY. */
   loseAbove(lastId: number): void {
-    for (const stream of [...this.streams.values()]) {
+    for (const stream of this.streams.all()) {
       if (stream.id <= lastId || stream.closed) continue;
       this.#close(stream, false);
       stream.onLost("goaway", CODE.REFUSED_STREAM);
@@ -381,7 +382,7 @@ export class Session {
   }
 
   #loseAll(code: number): void {
-    const streams = [...this.streams.values()];
+    const streams = this.streams.all();
     this.streams.clear();
     for (const stream of streams) {
       this.stats.streamsActive.dec();

@@ -4,6 +4,7 @@ import type {
   CloseEvent,
   Connection,
   ConnectionHandler,
+  Listed,
   TransportOptions,
 } from "@tsproxy/sdk";
 import { connectFailure, isBindError } from "./connect-failure.ts";
@@ -11,7 +12,8 @@ import type { UpstreamHost } from "./host.ts";
 import type { PoolOwner } from "./pool.ts";
 
 /** A connection for one caller (`Cluster.connect`): passes events to its handler, and counts in stats and limits as pools do. */
-export class TrackedConnection implements ConnectionHandler {
+export class TrackedConnection implements ConnectionHandler, Listed {
+  place = -1;
   readonly host: UpstreamHost;
   readonly #owner: PoolOwner;
   readonly #handler: ConnectionHandler;

@@ -24,7 +24,7 @@ import type {
   TrackedStats,
   UpstreamFilter,
 } from "@tsproxy/sdk";
-import { counter, formatAddress, openUpstreamFilters } from "@tsproxy/sdk";
+import { counter, formatAddress, openUpstreamFilters, Roster } from "@tsproxy/sdk";
 import { Aggregate } from "./aggregate.ts";
 import { AwaitedHost } from "./awaited-host.ts";
 import { type Balancing, Spread } from "./balancing.ts";
@@ -124,7 +124,7 @@ export class UpstreamCluster implements Cluster, PoolOwner {
     undefined;
   /** Pools of removed hosts that still have connections. */
   readonly #leaving = new Set<Pool>();
-  readonly #tracked = new Set<TrackedConnection>();
+  readonly #tracked = new Roster<TrackedConnection>();
   /** The generation that takes over; set when this one ends. */
   #heir: Heir | undefined = undefined;
   #retired = false;
