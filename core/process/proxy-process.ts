@@ -62,6 +62,8 @@ export interface End {
   readonly guilty: string | undefined;
   /** The sandboxed packages that it was inside when it ended, as its marks tell. Undefined: it made none. */
   readonly marked: ReadonlySet<string> | undefined;
+  /** Somebody else has killed it: the kernel, for want of memory, or an operator. */
+  readonly isKilled: boolean;
 }
 
 /** Starts a process of that program. */
@@ -168,6 +170,7 @@ export class ProxyProcess {
           reason: `could not be started: ${message}`,
           guilty: undefined,
           marked: undefined,
+          isKilled: false,
         }),
       );
       this.#child.on("exit", (code, signal) => {
@@ -179,7 +182,8 @@ export class ProxyProcess {
         const marks = this.#marks === undefined ? undefined : takeMarks(this.#marks);
         // A crash inside a sandbox is a signal. A process that ends itself does so for a reason of core's own.
         const marked = signal === null ? undefined : marks;
-        resolve({ code: code ?? undefined, reason, guilty, marked });
+        const isKilled = signal === "SIGKILL" && !this.#killed;
+        resolve({ code: code ?? undefined, reason, guilty, marked, isKilled });
       });
     });
   }

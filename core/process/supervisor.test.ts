@@ -318,6 +318,20 @@ test("of several filters that a process was inside, the one to blame is in commo
   expect(log[2]).toMatch(/inside the filter http\/bad/);
 });
 
+test("a filter that a process was inside when somebody killed it is to blame if that happens twice", async () => {
+  const { supervisor, log, runs } = supervise(`${MARKED} ${READY}
+    const kill = () => process.kill(process.pid, "SIGKILL");
+    if (run === 1) die();
+    if (run === 2) { inside(1, "http/good"); kill(); }
+    if (run === 3) { inside(2, "http/bad"); kill(); }
+    if (run === 4) { inside(1, "http/bad"); kill(); }
+    process.exit(process.argv[2] === "http/bad" ? 0 : 9);`);
+  expect(await supervisor.run()).toBe(0);
+  expect(runs()).toBe(5);
+  expect(log.filter((line) => line.includes("inside the filter"))).toHaveLength(1);
+  expect(log[3]).toMatch(/SIGKILL inside the filter http\/bad/);
+});
+
 test("a filter that was mended is let in again by the next process too", async () => {
   const { supervisor, runs } = supervise(`${MARKED} ${READY}
     if (run === 1) die();

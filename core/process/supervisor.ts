@@ -171,7 +171,7 @@ interface Standby {
  *
  * From that crash on, processes keep Marks: the next one tells which sandboxed packages it was inside.
  * If that is one, it is quarantined: its failure policy answers until its code or config changes. Of several, that one is which the next
- * crash has in common with this one.
+ * crash has in common with this one; so too where somebody else has killed the process, which may be inside any filter at that moment.
  *
  * A process that seems to hang inside a sandboxed package gets a standby, which sets up all but this package. Meanwhile the
  * process may recover, and its other threads may serve. The standby binds beside it before it is killed, so that no client is
@@ -310,14 +310,17 @@ export class Supervisor {
   }
 
   /** The package that the process hung or ended in. Undefined: nobody knows. */
-  #guiltyOf({ guilty, marked }: End): string | undefined {
-    if (guilty !== undefined) return guilty;
-    if (this.#standby !== undefined) return this.#standby.guilty;
-    if (marked === undefined || marked.size === 0) return undefined;
-    const common = [...marked].filter((name) => this.#suspects.has(name));
-    const suspects = common.length > 0 ? common : [...marked];
-    this.#suspects = new Set(suspects.length === 1 ? [] : suspects);
-    return suspects.length === 1 ? suspects[0] : undefined;
+  #guiltyOf({ guilty, marked, isKilled }: End): string | undefined {
+    const known = guilty ?? this.#standby?.guilty;
+    if (known !== undefined && !isKilled) return known;
+    const inside = new Set(marked);
+    if (known !== undefined) inside.add(known);
+    if (inside.size === 0) return undefined;
+    const common = [...inside].filter((name) => this.#suspects.has(name));
+    const suspects = common.length > 0 ? common : [...inside];
+    const isKnown = suspects.length === 1 && (common.length === 1 || !isKilled);
+    this.#suspects = new Set(isKnown ? [] : suspects);
+    return isKnown ? suspects[0] : undefined;
   }
 
   /** Starts a proxy. `without`: as a standby that does not enter this package. */
