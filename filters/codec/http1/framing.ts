@@ -105,7 +105,6 @@ export class Framing {
     // Only an absolute target says it; the connection manager adds it to others once it has accepted the head.
     headers.scheme = "";
     this.minor = minorVersion(headers);
-    if (this.minor === 0 && !options.acceptHttp10) return PARSE.LOW_VERSION;
     this.isHead = isMethod(headers, HEAD);
     this.isConnect = isMethod(headers, CONNECT);
     if (options.headersWithUnderscores !== "ALLOW") {
@@ -114,17 +113,14 @@ export class Framing {
     }
     const verdict = this.#readLines(headers);
     if (verdict < 0) return verdict;
-    // RFC 9112 §3.2: 400 for several Host lines (Envoy joins them into one value) and for an invalid one.
+    // RFC 9112 §3.2: 400 for several Host lines (Envoy joins them into one value) and, below, for an invalid one.
     if (this.#hosts > 1) return PARSE.MALFORMED;
-    if (this.#hosts === 1 && !this.#isHostGood(headers)) return PARSE.INVALID_AUTHORITY;
     if (this.#transferEncodings > 0) {
       // RFC 9112 §6.3: Content-Length beside Transfer-Encoding may be smuggling: it is refused or, if allowed, removed.
       const dropsLength = this.chunked && options.allowChunkedLength;
       if (this.contentLength >= 0 && !this.#dropLength(headers, dropsLength))
         return PARSE.LENGTH_BESIDE_CHUNKED;
       if (!this.chunked) return PARSE.INVALID_TRANSFER_ENCODING;
-      // RFC 9112 §6.1: an HTTP/1.0 request with Transfer-Encoding has faulty framing.
-      if (this.minor === 0) return PARSE.TRANSFER_ENCODING_NOT_ALLOWED;
       if (this.isConnect) return PARSE.INVALID_TRANSFER_ENCODING;
     }
     if (this.isConnect && this.contentLength > 0) return PARSE.BODY_DISALLOWED;
@@ -136,6 +132,11 @@ export class Framing {
       const code = readTarget(headers, { isConnect, absoluteUrl, refusesHttps });
       if (code < 0) return code;
     }
+    if (this.minor === 0 && !options.acceptHttp10) return PARSE.LOW_VERSION;
+    // RFC 9112 §6.1: an HTTP/1.0 request with Transfer-Encoding has faulty framing.
+    if (this.minor === 0 && this.chunked) return PARSE.TRANSFER_ENCODING_NOT_ALLOWED;
+    // Last, as a target with an authority has replaced it by now.
+    if (this.#hosts === 1 && !this.#isHostGood(headers)) return PARSE.INVALID_AUTHORITY;
     if (this.#hosts === 0 && this.minor === 0 && !this.isConnect)
       this.#addDefaultHost(headers, options);
     this.#settleUpgrade(headers, !this.isConnect, options.ignoresUpgrade);

@@ -53,21 +53,14 @@ function parseRequestLine(headers: RequestHeaders, end: number, customMethods: b
   while (q < end && memory[q]! > 32 && memory[q]! < 127) q++;
   if (q === end) return PARSE.INCOMPLETE;
   if (q === pathAt) return PARSE.MALFORMED;
-  if (memory[q] !== SP) return parseLineWithoutVersion(memory, q, end);
   headers.pathAt = pathAt - base;
   headers.pathEnd = q - base;
-  q = parseVersion(memory, q + 1, end);
-  if (q <= 0) return q;
-  return parseLineEnd(memory, q, end);
+  // HTTP/0.9 names no version.
+  if (memory[q] === SP) q = parseVersion(memory, q + 1, end);
+  return q <= 0 ? q : parseLineEnd(memory, q, end);
 }
 
-/** HTTP/0.9: LOW_VERSION, as Envoy answers every unsupported version. */
-function parseLineWithoutVersion(memory: Uint8Array, at: number, end: number): number {
-  const next = parseLineEnd(memory, at, end);
-  return next > 0 ? PARSE.LOW_VERSION : next;
-}
-
-/** Parses `HTTP/d.d` (RFC 9112 §2.3); returns the offset after it or a PARSE code: LOW_VERSION if neither 1.0 nor 1.1. */
+/** Parses `HTTP/d.d` (RFC 9112 §2.3); returns the offset after it or a PARSE code. */
 function parseVersion(memory: Uint8Array, at: number, end: number): number {
   let q = at;
   for (let k = 0; k < 5; k++, q++) {
@@ -79,7 +72,7 @@ function parseVersion(memory: Uint8Array, at: number, end: number): number {
   const minor = memory[q + 2]! - 48;
   if (major < 0 || major > 9 || memory[q + 1] !== DOT || minor < 0 || minor > 9)
     return PARSE.MALFORMED;
-  return major === 1 && minor < 2 ? q + 3 : PARSE.LOW_VERSION;
+  return q + 3;
 }
 
 /** Parses CRLF or a bare LF, never a bare CR (RFC 9112 §2.2); returns the offset after it or a PARSE code. */
@@ -99,9 +92,10 @@ function isMethod(memory: Uint8Array, at: number, end: number, custom: boolean):
   return custom || METHODS.has(latin1Decode(memory, at, end));
 }
 
-/** The minor HTTP version, 0 or 1, of a head whose request line is valid. */
-export function minorVersion(headers: RequestHeaders): number {
-  return headers.memory[headers.base + headers.pathEnd + 8]! - 48;
+/** The minor HTTP version of a head whose request line is valid: 0 unless it says HTTP/1.1, as in Envoy. */
+export function minorVersion({ memory, base, pathEnd }: RequestHeaders): number {
+  const at = base + pathEnd;
+  return memory[at] === SP && memory[at + 6] === 49 && memory[at + 8] === 49 ? 1 : 0;
 }
 
 /** Parses a response head; parameters and results as of `parseRequestHead`. */

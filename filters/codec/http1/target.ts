@@ -1,18 +1,30 @@
-import { FLAG, headerName, latin1Decode, type RequestHeaders, SPAN } from "@tsproxy/sdk";
+import { FLAG, headerName, isIp, latin1Decode, type RequestHeaders, SPAN } from "@tsproxy/sdk";
 import { PARSE } from "./error.ts";
 
 const HOST = headerName("host");
 const SLASH = 47;
+const COLON = 58;
+const QUESTION = 63;
+const AT = 64;
+const BRACKET = 91;
+const ALPHANUMERIC = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
 
-/** For each byte: 1 if allowed in a host name (RFC 3986 §3.2.2, reg-name without percent-encoding). */
-const hostByte = new Uint8Array(256);
-for (const char of "!$&'()*+,;=-._~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ") {
-  hostByte[char.charCodeAt(0)] = 1;
+/** For each byte: 1 if Envoy takes it in the host of a target. That is less than a reg-name of RFC 3986 may hold. */
+const hostByte = bytes(`${ALPHANUMERIC}-.`);
+
+const schemeByte = bytes(`${ALPHANUMERIC}+-.`);
+
+/** For each byte: 1 if Envoy takes it in user information. */
+const userByte = bytes(`${ALPHANUMERIC}-_.!~*'()%;:&=+$,`);
+
+/** For each byte: 1 if Envoy takes it in a Host line, or reads on in a target, whatever the order. */
+const hostLineByte = bytes(`${ALPHANUMERIC}!$&'()*+,;=-._~%:@[]`);
+
+function bytes(chars: string): Uint8Array {
+  const set = new Uint8Array(256);
+  for (const char of chars) set[char.charCodeAt(0)] = 1;
+  return set;
 }
-
-/** For each byte: 1 if Envoy takes it in a Host line, whatever the order. User information counts as a part of the name. */
-const hostLineByte = Uint8Array.from(hostByte);
-for (const char of "%:@[]") hostLineByte[char.charCodeAt(0)] = 1;
 
 /** Whether a Host line may have this value. What it names is up to the route table, as in Envoy. */
 export function isHost(memory: Uint8Array, at: number, end: number): boolean {
@@ -37,6 +49,7 @@ export function readTarget(
   const end = base + headers.pathEnd;
   if (options.isConnect) {
     headers.pathEnd = headers.pathAt;
+    if (!isHost(memory, at, authorityEnd(memory, at, end))) return PARSE.MALFORMED;
     if (!isAuthority(memory, at, end, true)) return PARSE.INVALID_URL;
     putAuthority(headers, at, end);
     return 1;
@@ -49,15 +62,15 @@ export function readTarget(
   if (!options.absoluteUrl) return 1; // The connection manager rejects the path, which does not begin with a slash.
   const authorityAt = skipScheme(headers, at, end);
   if (authorityAt < 0) return PARSE.INVALID_SCHEME;
-  let q = authorityAt;
-  while (q < end && memory[q] !== SLASH && memory[q] !== 63 && memory[q] !== 35) q++;
-  if (q === authorityAt || !isAuthority(memory, authorityAt, q, false)) return PARSE.INVALID_URL;
+  const q = authorityEnd(memory, authorityAt, end);
+  if (!isHost(memory, authorityAt, q)) return PARSE.MALFORMED;
+  const hostAt = skipUser(memory, authorityAt, q);
+  if (hostAt < 0 || !isAuthority(memory, hostAt, q, false)) return PARSE.INVALID_URL;
   if (options.refusesHttps && headers.scheme === "https") return PARSE.HTTPS_IN_PLAINTEXT;
-  if (q < end && memory[q] === SLASH) headers.pathAt = q - base;
-  // RFC 9112 §3.2.4: the absolute form of `*` has neither path nor query.
-  else if (q === end) headers.path = isOptions(headers) ? "*" : "/";
-  else headers.path = `/${latin1Decode(memory, q, end)}`;
-  putAuthority(headers, authorityAt, q);
+  if (q === end) headers.path = "/";
+  // A query without a path stays as it is, which the connection manager rejects.
+  else headers.pathAt = q - base;
+  putAuthority(headers, hostAt, q);
   return 1;
 }
 
@@ -65,11 +78,12 @@ function isOptions(headers: RequestHeaders): boolean {
   return headers.methodEnd - headers.methodAt === 7 && headers.method === "OPTIONS";
 }
 
-/** True if the target begins with letters and `://`, which Envoy's parser takes for the absolute form. */
+/** True if the target begins with a scheme (RFC 3986 §3.1) and `://`. */
 function hasScheme(memory: Uint8Array, at: number, end: number): boolean {
   let q = at;
-  while (q < end && (memory[q]! | 32) >= 97 && (memory[q]! | 32) <= 122) q++;
-  return q > at && q + 3 < end && latin1Decode(memory, q, q + 3) === "://";
+  while (q < end && schemeByte[memory[q]!] === 1) q++;
+  const first = memory[at]! | 32;
+  return first >= 97 && first <= 122 && q + 3 < end && latin1Decode(memory, q, q + 3) === "://";
 }
 
 /** Sets the scheme and returns the offset after `http://` or `https://`; -1 for another scheme. */
@@ -103,44 +117,41 @@ function putAuthority(headers: RequestHeaders, at: number, end: number): void {
   spans[i + 5] = spans[i + 5]! | FLAG.IRREGULAR;
 }
 
-/**
- * True for `uri-host [":" port]` (RFC 9112 §3.2), without user information or path. An empty value is allowed unless
- * `portNeeded`.
- */
+/** Returns the offset of the slash or question mark that ends the authority. */
+function authorityEnd(memory: Uint8Array, at: number, end: number): number {
+  let q = at;
+  while (q < end && memory[q] !== SLASH && memory[q] !== QUESTION) q++;
+  return q;
+}
+
+/** Returns the offset after user information and its `@`, which are dropped as in Envoy; -1 if they are malformed. */
+function skipUser(memory: Uint8Array, at: number, end: number): number {
+  const sign = memory.subarray(at, end).indexOf(AT);
+  if (sign < 0) return at;
+  for (let q = at; q < at + sign; q++) if (userByte[memory[q]!] === 0) return -1;
+  return at + sign + 1;
+}
+
+/** True for `host [":" port]` as Envoy reads it: the host is a name of few characters, or an IP address in brackets. */
 function isAuthority(memory: Uint8Array, at: number, end: number, portNeeded: boolean): boolean {
   let q = at;
-  if (q < end && memory[q] === 91) {
-    q = skipAddressLiteral(memory, q, end);
-    if (q < 0) return false;
+  if (memory[at] === BRACKET) {
+    q = memory.subarray(0, end).indexOf(93, at) + 1; // Past the closing bracket.
+    if (q === 0 || !isIp(latin1Decode(memory, at + 1, q - 1))) return false;
   } else {
-    while (q < end) {
-      if (hostByte[memory[q]!] === 1) q++;
-      else if (memory[q] === 37 && isHex(memory[q + 1]) && isHex(memory[q + 2]) && q + 2 < end)
-        q += 3;
-      else break;
-    }
-    if (q === at && (q < end || portNeeded)) return false;
+    while (q < end && hostByte[memory[q]!] === 1) q++;
+    if (q === at) return false;
   }
   if (q === end) return !portNeeded;
-  if (memory[q] !== 58) return false;
-  const portAt = ++q;
+  return memory[q] === COLON && isPort(memory, q + 1, end);
+}
+
+function isPort(memory: Uint8Array, at: number, end: number): boolean {
   let port = 0;
-  for (; q < end; q++) {
+  for (let q = at; q < end; q++) {
     const digit = memory[q]! - 48;
     if (digit < 0 || digit > 9) return false;
     port = Math.min(port * 10 + digit, 65536);
   }
-  return port < 65536 && (q > portAt || !portNeeded);
-}
-
-/** Returns the offset after `[` IPv6 or IPvFuture `]` (RFC 3986 §3.2.2), or -1 if malformed. */
-function skipAddressLiteral(memory: Uint8Array, at: number, end: number): number {
-  let q = at + 1;
-  while (q < end && (hostByte[memory[q]!] === 1 || memory[q] === 58)) q++;
-  return q < end && memory[q] === 93 && q > at + 1 ? q + 1 : -1;
-}
-
-function isHex(byte: number | undefined): boolean {
-  if (byte === undefined) return false;
-  return (byte >= 48 && byte <= 57) || ((byte | 32) >= 97 && (byte | 32) <= 102);
+  return port < 65536 && end > at;
 }
