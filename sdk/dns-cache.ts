@@ -39,24 +39,38 @@ export const usedTopic = (cache: string): string => `dns_cache/${cache}/used`;
 export const outcomeTopic = (cache: string): string => `dns_cache/${cache}/outcome`;
 
 export interface NamedHost {
-  /** Its id among the cluster's hosts: `name:port`, an IPv6 address in brackets. */
+  /** Its id among the cluster's hosts: the authority, with a port in any case. */
   readonly key: string;
   /** What is to be resolved; an IPv6 address without its brackets. */
   readonly name: string;
   readonly port: number;
 }
 
-/** The host that an authority names; undefined: it is no name and no address. */
+/** No name is that long, with its port; such an authority is not worth an entry of a cache. */
+const LONGEST = 512;
+
+/**
+ * The host that an authority names, whether or not it can exist; undefined if it names none. As in Envoy, what follows the last
+ * colon is part of the name unless it is a port, and hosts are told apart by how the authority is written.
+ */
 export function namedHost(authority: string, defaultPort: number): NamedHost | undefined {
-  const match = /^(?:\[([0-9a-fA-F:.]+)\]|([^\s:/?#@[\]]{1,255}))(?::([0-9]{1,5}))?$/.exec(
-    authority,
-  );
-  if (match === null) return undefined;
-  const [, v6, plain, digits] = match;
-  const name = v6 ?? plain ?? "";
-  const port = digits === undefined ? defaultPort : Number(digits);
-  if (port === 0 || port > 65_535 || (v6 !== undefined && !isIp(v6))) return undefined;
-  return { key: `${v6 === undefined ? name : `[${name}]`}:${port}`, name, port };
+  if (authority === "" || authority.length > LONGEST) return undefined;
+  const colon = authority.lastIndexOf(":");
+  const isBare = colon <= authority.lastIndexOf("]");
+  const port = isBare ? undefined : portOf(authority.slice(colon + 1));
+  const name = port === undefined ? authority : authority.slice(0, colon);
+  const literal = name.startsWith("[") && name.endsWith("]") ? name.slice(1, -1) : "";
+  return {
+    key: isBare ? `${authority}:${defaultPort}` : authority,
+    name: isIp(literal) ? literal : name,
+    port: port ?? defaultPort,
+  };
+}
+
+function portOf(digits: string): number | undefined {
+  if (!/^\+?\d+$/.test(digits)) return undefined;
+  const port = Number(digits);
+  return port > 65_535 ? undefined : port;
 }
 
 /** The host that filter state names, else the one that the authority names. A port of the state stands in for one that is not named. */

@@ -83,8 +83,10 @@ test("a name without an address, and one too many, are answered here", async () 
     status: 503,
     text: "DNS resolution failure",
   });
-  expect(await ask("another.invalid")).toMatchObject({ status: 503, text: "DNS cache overflow" });
-  expect(await proxy.stat("dns_cache.names.host_overflow")).toBe(1);
+  // At once, as a host that nobody asks for soon makes room for another.
+  const several = ["a", "b", "c", "d"].map((name) => ask(`${name}.invalid`));
+  expect((await Promise.all(several)).map(({ text }) => text)).toContain("DNS cache overflow");
+  expect(await proxy.stat("dns_cache.names.host_overflow")).toBeGreaterThan(0);
 });
 
 test("a host that nobody asks for goes, and comes back when somebody does", async () => {
@@ -105,4 +107,16 @@ test("without the filter a request waits in the cluster", async () => {
     { text: host },
   ]);
   expect(await bare("nothing.invalid")).toMatchObject({ status: 503, text: "no healthy upstream" });
+  expect(await proxy.stat("cluster.forward.upstream_cx_none_healthy")).toBe(0);
+});
+
+test("a host may be named with port 0, where nobody answers; an empty name is none", async () => {
+  expect(await ask("127.0.0.1:0")).toMatchObject({
+    status: 503,
+    text: /remote connection failure/,
+  });
+  expect(await ask("x.invalid", "/header", { "x-to": "" })).toMatchObject({
+    status: 400,
+    text: "Empty host header",
+  });
 });

@@ -7,6 +7,8 @@ let cx: TestContext;
 /** What the resolver knows; a name that is absent never answers. */
 let names: Map<string, readonly string[] | Error>;
 let hosts: readonly HostSpec[];
+/** Seconds that an answer may be kept. */
+let ttl: number;
 
 const settled = async () => {
   for (let k = 0; k < 12; k++) await Promise.resolve();
@@ -17,11 +19,12 @@ beforeEach(() => {
   cx = new TestContext();
   names = new Map();
   hosts = [];
+  ttl = 30;
   cx.operations.set("dns.resolve", (args) => {
     const answer = names.get((args as { name: string }).name);
     if (answer === undefined) return new Promise(() => {});
     if (answer instanceof Error) throw answer;
-    return { addresses: answer.map((ip) => ({ ip, ttl: 30 })) };
+    return { addresses: answer.map((ip) => ({ ip, ttl })) };
   });
 });
 
@@ -106,7 +109,7 @@ describe("a name", () => {
     ]);
   });
 
-  it("that has no address, or cannot be asked for, has failed; and one that is none never waits", async () => {
+  it("that has no address, or cannot be asked for, has failed", async () => {
     names.set("empty.test", []);
     names.set("broken.test", new Error("no server"));
     const { resolve } = make();
@@ -114,9 +117,56 @@ describe("a name", () => {
     expect(await resolve("empty.test")).toEqual({ failed: why });
     expect(await resolve("empty.test")).toEqual({ failed: why });
     expect(await resolve("broken.test")).toMatchObject({ failed: /cares_failure/ as never });
-    for (const none of ["", "a b", "http://x", "a:0", "a:65536", "[1.2.3:80", "[zz]"])
-      expect(resolve(none)).toHaveProperty("failed");
     expect([stat("dns_query_attempt"), stat("dns_query_failure")]).toEqual([2, 1]);
+  });
+
+  it.each([
+    "a b",
+    "http://x",
+    "a:65536",
+    "a:",
+    "a:b",
+    "[1.2.3:80",
+    "[zz]",
+    "::1",
+    "me@a.test",
+    "a..test",
+    `${"a".repeat(64)}.test`,
+    `${"a.".repeat(127)}test`,
+  ])("that is none (%s) is a host that has failed, as in Envoy", async (authority) => {
+    const { resolve } = make();
+    const failed = "cares_failure:Misformatted_domain_name";
+    expect(await resolve(authority)).toEqual({ failed });
+    expect([stat("dns_query_attempt"), stat("dns_query_failure")]).toEqual([1, 1]);
+    expect([stat("host_added"), stat("num_hosts")]).toEqual([1, 1]);
+  });
+
+  it("that is longer than any name, or empty, has failed at once", () => {
+    const { resolve } = make();
+    for (const none of ["", "a".repeat(513)]) expect(resolve(none)).toHaveProperty("failed");
+    expect(stat("num_hosts")).toBe(0);
+  });
+
+  it("is told apart by how it is written, and its port may be 0 or begin with zeros", async () => {
+    names.set("a.test", ["10.0.0.1"]);
+    const { resolve } = make();
+    for (const authority of ["a.test:0", "a.test:0099", "a.test:+99", "a.test"])
+      expect(await resolve(authority)).toBe("known");
+    expect(hosts.map((host) => [host.id, host.port])).toEqual([
+      ["a.test:0", 0],
+      ["a.test:0099", 99],
+      ["a.test:+99", 99],
+      ["a.test:80", 80],
+    ]);
+  });
+
+  it("whose answer may not be kept is asked for again as soon as the config allows", async () => {
+    names.set("a.test", ["10.0.0.1"]);
+    ttl = 0;
+    const { resolve } = make({ dns_min_refresh_rate: 5_000 });
+    await resolve("a.test");
+    cx.clock.advance(5_000);
+    expect(stat("dns_query_attempt")).toBe(2);
   });
 
   it("that is an IPv6 address has failed where only IPv4 is asked for", async () => {

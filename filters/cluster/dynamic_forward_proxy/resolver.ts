@@ -6,6 +6,7 @@ import {
   dnsResolverOptions,
   type Gauge,
   type HostSpec,
+  isIp,
   type NamedHost,
   type NameOutcome,
   namedHost,
@@ -146,8 +147,7 @@ export class Resolver {
     const question = ++entry.question;
     const isOpen = () => entry.question === question && !this.#stopped;
     this.#stats.dns_query_attempt.inc();
-    // As in Envoy, with V4_ONLY a literal IPv6 address fails at once, as a malformed name.
-    if (this.#config.dns_lookup_family === "V4_ONLY" && entry.host.name.includes(":")) {
+    if (!isWellFormed(entry.host.name, this.#config.dns_lookup_family)) {
       this.#onFailure(entry, "malformed");
       return;
     }
@@ -185,10 +185,9 @@ export class Resolver {
       this.#stats.host_address_changed.inc();
       this.#publishHosts();
     }
-    const ttl = Math.min(...addresses.map((address) => address.ttl)) * 1000;
     const { dns_min_refresh_rate: least, dns_refresh_rate: usual } = this.#config;
-    const ms = addresses.length > 0 && ttl > 0 ? ttl : usual;
-    this.#settle(entry, Math.max(least, ms));
+    const ttl = Math.min(...addresses.map((address) => address.ttl)) * 1000;
+    this.#settle(entry, addresses.length === 0 ? usual : Math.max(least, ttl));
   }
 
   #onFailure(entry: Entry, what: keyof typeof FAILURE): void {
@@ -240,6 +239,16 @@ export class Resolver {
     this.#update(hosts);
   }
 }
+
+/** Whether c-ares, which Envoy asks, would look the name up at all. With V4_ONLY an IPv6 address is no such name. */
+function isWellFormed(name: string, family: DnsCacheConfig["dns_lookup_family"]): boolean {
+  if (name.includes(":")) return family !== "V4_ONLY" && isIp(name);
+  return name === "." || (name.length <= MOST_IN_NAME && NAME.test(name));
+}
+
+/** RFC 1035 §2.3.4: labels of 1 to 63 characters; c-ares takes these characters alone. */
+const NAME = /^(?:[\w*/-]{1,63}(?:\.|$))+$/;
+const MOST_IN_NAME = 253;
 
 /** Reasons of failed queries, in the wording of c-ares, which Envoy reports. */
 const FAILURE = {

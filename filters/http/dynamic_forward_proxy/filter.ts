@@ -52,9 +52,9 @@ class DynamicForwardProxy implements HttpFilter {
     if (rewrite !== undefined) {
       const { literal, header } = rewrite;
       const host = literal ?? (header === undefined ? undefined : headers.get(header));
-      if (host === "") return NO_NAME;
       if (host !== undefined) headers.authority = host;
     }
+    if (headers.authority === "") return NO_NAME;
     const reads = this.#readsState && this.#stream.hasFilterState !== false;
     const state = reads ? this.#stream.filterState : undefined;
     const outcome = names.resolve(headers.authority ?? "", state);

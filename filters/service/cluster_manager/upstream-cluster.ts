@@ -266,11 +266,12 @@ export class UpstreamCluster implements Cluster, PoolOwner {
     const host = this.#choose(context);
     if (host !== undefined) return this.#streamTo(host, callbacks, context);
     const named = this.#retired ? undefined : this.#provided?.whenNamed?.(context);
-    if (named === undefined) return this.#streamWithoutHost(callbacks, context);
+    if (named === undefined) return this.#streamWithoutHost(callbacks, context, { counted: true });
     return new AwaitedHost(named, () => {
       const found = this.hostFor(context);
+      // As in Envoy, a host that was waited for in vain is not counted.
       return found === undefined
-        ? this.#streamWithoutHost(callbacks, context)
+        ? this.#streamWithoutHost(callbacks, context, { counted: false })
         : this.#streamTo(found, callbacks, context);
     });
   }
@@ -288,10 +289,14 @@ export class UpstreamCluster implements Cluster, PoolOwner {
     return undefined;
   }
 
-  #streamWithoutHost(callbacks: PoolCallbacks, context: BalancerContext): PoolHandle | undefined {
+  #streamWithoutHost(
+    callbacks: PoolCallbacks,
+    context: BalancerContext,
+    { counted }: { readonly counted: boolean },
+  ): PoolHandle | undefined {
     const successor = this.#heir?.clusters.get(this.name);
     if (successor !== undefined) return successor.newStream(callbacks, context);
-    this.traffic.cxNoneHealthy.inc();
+    if (counted) this.traffic.cxNoneHealthy.inc();
     callbacks.onPoolFailure(NO_HOST);
     return undefined;
   }
