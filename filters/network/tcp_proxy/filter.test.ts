@@ -142,6 +142,18 @@ describe("connecting", () => {
     expect(t.upstream.written).toBe("ab");
     expect(t.upstream.ended).toBe(true);
     expect(t.stat("downstream_cx_rx_bytes_total")).toBe(2);
+    expect(t.stat("downstream_cx_rx_bytes_buffered")).toBe(2);
+  });
+
+  it("counts the last read as buffered for as long as the client is there, as in Envoy", () => {
+    const t = connected();
+    const buffered = () => t.stat("downstream_cx_rx_bytes_buffered");
+    t.client("hello");
+    expect(buffered()).toBe(5);
+    t.client("you");
+    expect(buffered()).toBe(3);
+    t.filter.onClose!(remoteClose);
+    expect(buffered()).toBe(0);
   });
 
   it("tries again as often as the config says, with the bytes it has kept", () => {

@@ -62,6 +62,8 @@ class TcpProxy implements NetworkFilter {
   #downstreamPaused = false;
   #upstreamPaused = false;
   #received = 0;
+  /** Size of the last read, which the gauge of buffered bytes holds until the next one. */
+  #lastRead = 0;
   #sent = 0;
   #lastByteMs = 0;
   #idle: Timer | undefined = undefined;
@@ -91,7 +93,6 @@ class TcpProxy implements NetworkFilter {
     downstream.describedBy = this;
     // As in Envoy, counts connections that a filter before this one may refuse.
     shared.stats.cxTotal.inc();
-    shared.stats.rxBuffered.set(0);
   }
 
   describe(): Partial<StreamInfo> {
@@ -149,8 +150,11 @@ class TcpProxy implements NetworkFilter {
   }
 
   #count(received: number): void {
+    const { rxBytes, rxBuffered } = this.#shared.stats;
     this.#received += received;
-    this.#shared.stats.rxBytes.add(received);
+    rxBytes.add(received);
+    rxBuffered.add(received - this.#lastRead);
+    this.#lastRead = received;
   }
 
   onBlocked(): void {
@@ -169,6 +173,7 @@ class TcpProxy implements NetworkFilter {
   }
 
   onClose(event: CloseEvent): void {
+    this.#shared.stats.rxBuffered.add(-this.#lastRead);
     this.#idle?.cancel();
     this.#maxDuration?.cancel();
     const flush = this.#connected && event.by === "remote" && this.#tunneling === undefined;
@@ -575,7 +580,7 @@ type Stats = ReturnType<typeof statsOf>;
 
 function statsOf(cx: SetupContext, prefix: string) {
   const scope = cx.stats.scope(`tcp.${prefix}.`);
-  // These (and two gauges of what is buffered, as reads are forwarded at once) stay at 0: drain and overload do not close connections here, and clusters are not discovered on demand.
+  // These (and the gauge of what waits to be written) stay at 0: drain and overload do not close connections here, and clusters are not discovered on demand.
   for (const name of [
     "downstream_cx_drain_close",
     "downstream_cx_overload_close",
