@@ -1,5 +1,5 @@
 import { type Static, Type } from "@sinclair/typebox";
-import { Duration, StringMatcher } from "@tsproxy/sdk";
+import { Duration, StringMatcher, UInt32 } from "@tsproxy/sdk";
 import { compileRegex } from "../inside/regex.ts";
 
 const Patterns = Type.Object({ patterns: Type.Array(StringMatcher, { minItems: 1 }) });
@@ -25,7 +25,9 @@ export const StatsConfigSchema = Type.Object({
   histogram_bucket_settings: Type.Array(
     Type.Object({
       match: StringMatcher,
-      buckets: Type.Array(Type.Number({ exclusiveMinimum: 0 }), { minItems: 1, uniqueItems: true }),
+      buckets: Type.Array(Type.Number({ exclusiveMinimum: 0 }), { default: [], uniqueItems: true }),
+      /** How many intervals Envoy makes room for at first, which changes nothing that can be seen. */
+      bins: Type.Optional(UInt32({ minimum: 1, maximum: 46_082 })),
     }),
     { default: [] },
   ),

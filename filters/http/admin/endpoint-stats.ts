@@ -16,8 +16,9 @@ export function withEndpoints(
     for (const host of cluster.hosts) {
       const prefix = `cluster.${cluster.observabilityName}.endpoint.${host.key.replaceAll(":", "_")}.`;
       const read = (name: string): NamedValue => {
-        const [, value = 0, used = false] = cells(cluster, host, name) ?? [];
-        return [prefix + name, value, used];
+        const [, value = 0] = cells(cluster, host, name) ?? [];
+        // As in Envoy, these count as used from the start.
+        return [prefix + name, value, true];
       };
       counters.push(...HOST_COUNTERS.map(read));
       gauges.push(...HOST_GAUGES.map(read));

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { start } from "./test-admin.ts";
+import { cluster, start } from "./test-admin.ts";
 
 describe("/stats/prometheus", () => {
   it.each([
@@ -107,9 +107,11 @@ describe("/stats/prometheus", () => {
         { tag_name: "my_tag", regex: "^http\\.((.*?)\\.)downstream_rq_t" },
         { tag_name: "fixed", fixed_value: "fx" },
         { tag_name: "kind", regex: "(other)$" },
+        { tag_name: "ahead", regex: "^listener(?=\\.).*_((cx))_" },
       ],
       histogram_bucket_settings: [
         { match: { suffix: "rq_time" }, buckets: [1, 5.5, 1000] },
+        { match: { suffix: "other" }, bins: 20 },
         { match: { prefix: "http." }, buckets: [7] },
       ],
     };
@@ -117,7 +119,10 @@ describe("/stats/prometheus", () => {
     const t = start({
       bootstrap: { stats_config },
       stats: {
-        counters: [["http.main.downstream_rq_2xx", 4]],
+        counters: [
+          ["http.main.downstream_rq_2xx", 4],
+          ["listener.127.0.0.1_80.worker_0.downstream_cx_total", 5],
+        ],
         histograms: [
           { ...time, name: "http.main.downstream_rq_time" },
           { ...time, name: "http.main.other" },
@@ -132,6 +137,10 @@ describe("/stats/prometheus", () => {
     expect(body).toContain(
       `envoy_http__count{fixed="fx",kind="other",envoy_http_conn_manager_prefix="main"} 1\n`,
     );
+    const ofListener = 'fixed="fx",envoy_listener_address="127.0.0.1_80",ahead="cx"';
+    expect(body).toContain(
+      `envoy_listener_worker_downstream__total{envoy_worker_id="0",${ofListener}} 5\n`,
+    );
     const time_ = "envoy_http_downstream_rq_time_bucket";
     expect(body).toContain(
       `${time_}{${labels},my_tag="main",le="1"} 0\n` +
@@ -141,6 +150,14 @@ describe("/stats/prometheus", () => {
     expect((await t.ask("/stats?filter=other&histogram_buckets=cumulative")).body).toBe(
       "http.main.other: B7(0,1)\n",
     );
+  });
+
+  it("has the stats of single hosts from the start, where a cluster asks for them", async () => {
+    const t = start({
+      clusters: { clusters: [{ ...cluster("up", [80]), perEndpointStats: true }] },
+    });
+    const { body } = await t.ask("/stats?usedonly&filter=rq_timeout");
+    expect(body).toBe("cluster.up.endpoint.127.0.0.1_80.rq_timeout: 0\n");
   });
 
   it("leaves default tags out when the config says so", async () => {

@@ -28,10 +28,12 @@ export class StatsConfig {
 
   /** Bounds of the buckets of a histogram: of the first setting that matches its name, else Envoy's own. */
   get bounds(): (name: string) => Bounds {
-    const settings = (this.#config.histogram_bucket_settings ?? []).map(({ match, buckets }) => ({
-      matches: compileStringMatch(match, "match", { regex: this.#regex }),
-      bounds: [...(buckets ?? [])].sort((a, b) => a - b),
-    }));
+    const settings = (this.#config.histogram_bucket_settings ?? [])
+      .filter(({ buckets = [] }) => buckets.length > 0)
+      .map(({ match, buckets = [] }) => ({
+        matches: compileStringMatch(match, "match", { regex: this.#regex }),
+        bounds: [...buckets].sort((a, b) => a - b),
+      }));
     return (name) => settings.find(({ matches }) => matches(name))?.bounds ?? BOUNDS;
   }
 

@@ -27,6 +27,15 @@ const RESPONSE = [
   rule("response_code", /_rq(_(\d{3}))$/),
   rule("response_code_class", /_rq_((\d))xx$/),
 ];
+/** Like these, the number of a worker comes before the tags that all stats have, whatever the stat's root. */
+const WORKER: Readonly<Record<string, Rule>> = {
+  listener: rule(
+    "worker_id",
+    /^listener\.(?:\d{1,3}\.\d{1,3}\.\d{1,3}\.\d{1,3}_\d+|\[[a-fA-F_\d]+\]_\d+|[^.]+)\.worker_((\d+)\.)/,
+  ),
+  server: rule("worker_id", /^server\.worker_((\d+)\.)/),
+  listener_manager: rule("worker_id", /^listener_manager\.worker_((\d+)\.)/),
+};
 const RATE_LIMIT = [
   rule("local_http_ratelimit_prefix", /^(([^.]+)\.)http_local_rate_limit\./),
   rule("rbac_prefix", /^(([^.]+)\.)rbac\./),
@@ -73,10 +82,6 @@ const RULES: Readonly<Record<string, readonly Rule[]>> = {
     rule("ssl_version", /^listener\..*?\.ssl\.versions(\.(TLSv\d\.\d))$/),
     rule("http_conn_manager_prefix", /^listener\..*?\.http\.(([^.]+)\.)/),
     rule(
-      "worker_id",
-      /^listener\.(?:\d{1,3}\.\d{1,3}\.\d{1,3}\.\d{1,3}_\d+|\[[a-fA-F_\d]+\]_\d+|[^.]+)\.worker_((\d+)\.)/,
-    ),
-    rule(
       "listener_address",
       /^listener\.((\d{1,3}\.\d{1,3}\.\d{1,3}\.\d{1,3}_\d+|\[[a-fA-F_\d]+\]_\d+|[^.]+)\.)/,
       "admin",
@@ -92,8 +97,6 @@ const RULES: Readonly<Record<string, readonly Rule[]>> = {
   udp: [rule("udp_prefix", /^udp\.(([^.]+)\.)/)],
   auth: [rule("clientssl_prefix", /^auth\.clientssl\.(([^.]+)\.)/)],
   ratelimit: [rule("ratelimit_prefix", /^ratelimit\.(([^.]+)\.)/)],
-  server: [rule("worker_id", /^server\.worker_((\d+)\.)/)],
-  listener_manager: [rule("worker_id", /^listener_manager\.worker_((\d+)\.)/)],
   thrift: [rule("thrift_prefix", /^thrift\.(([^.]+)\.)/)],
   redis: [rule("redis_prefix", /^redis\.(([^.]+)\.)/)],
   local_rate_limit: [rule("local_network_ratelimit_prefix", /^local_rate_limit\.(([^.]+)\.)/)],
@@ -108,7 +111,7 @@ const RULES: Readonly<Record<string, readonly Rule[]>> = {
 
 /** Finds the tags of stats by their names: Envoy's defaults as far as the config leaves them, then the config's own. */
 export class Tagger {
-  /** The config's own: as in Envoy, those that begin with a root (`^cluster\.`) come after the defaults of that root. */
+  /** The config's own: as in Envoy, those that begin with a root (`^cluster\.`, `^http(?=\.)`) come after the defaults of that root. */
   readonly #rooted: readonly Rule[];
   readonly #rootless: readonly Rule[];
   readonly #isDefault: (tag: string) => boolean;
@@ -121,7 +124,7 @@ export class Tagger {
     },
     fixed: readonly (readonly [string, string])[] = [],
   ) {
-    const isRooted = ({ pattern }: Rule) => /^\^\w+\\\./.test(pattern.source);
+    const isRooted = ({ pattern }: Rule) => /^\^\w+(?:\\\.|\(\?=\\\.\)|\$$)/.test(pattern.source);
     this.#rooted = rules.own.filter(isRooted);
     this.#rootless = rules.own.filter((rule) => !isRooted(rule));
     this.#isDefault = rules.isDefault;
@@ -144,6 +147,8 @@ export class Tagger {
       cuts.push(match.indices![1]!);
     };
     for (const rule of RESPONSE) if (this.#isDefault(rule.tag)) apply(rule);
+    const worker = Object.hasOwn(WORKER, root) ? WORKER[root] : undefined;
+    if (worker !== undefined && this.#isDefault(worker.tag)) apply(worker);
     for (const [tag, value] of this.#fixed) tags.push([tag, value]);
     for (const rule of this.#rootless) apply(rule);
     for (const rule of rooted) if (this.#isDefault(rule.tag)) apply(rule);

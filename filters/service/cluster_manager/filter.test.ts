@@ -90,6 +90,13 @@ describe("hosts", () => {
     expect(stat("cx_none_healthy")).toBe(2);
   });
 
+  it("are listed for admin level by level", () => {
+    cx.role = "control";
+    const hosts = [spec("10.0.0.1", { priority: 1 }), spec("10.0.0.2"), spec("10.0.0.3")];
+    const [only] = start(listedCluster("c", hosts)).clusters!.status!()!.clusters;
+    expect(only!.hosts.map(({ ip }) => ip)).toEqual(["10.0.0.2", "10.0.0.3", "10.0.0.1"]);
+  });
+
   it("weigh for admin what their balancer goes by", () => {
     cx.role = "control";
     const hosts = [spec("10.0.0.1", { weight: 7 }), spec("10.0.0.2")];

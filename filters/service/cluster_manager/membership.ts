@@ -217,7 +217,9 @@ function statusesOf(
   if (hosts === undefined) return [];
   const { specs, health } = hosts;
   const flags = health?.flags();
-  return [...specs].map(([id, spec]) => {
+  // As in Envoy, level by level.
+  const ordered = [...specs].sort(([, a], [, b]) => a.priority - b.priority);
+  return ordered.map(([id, spec]) => {
     const rates = health?.successRates(id);
     const key = formatAddress(addressOf(spec));
     return {
