@@ -6,6 +6,8 @@
  * Modes: `http` (default), `tcp`, `1m`, `filter` and:
  * `new`: HTTP/1.1 with a connection for each request.
  * `idle`: with the filters `fault` and `local_ratelimit`, which do nothing to these requests, beside `tsproxy` without them.
+ * `production`: the cluster has retries, circuit breakers with a retry budget, outlier detection and active health checks; and the
+ * same with a JSON access log to a file.
  * `lua`: tsproxy and Envoy without a script, with one and with five that edit headers of request and response.
  * `h2`: downstream HTTP/2 (h2load, 8 connections of 32 streams), upstream HTTP/1.1; `h2h2`: HTTP/2 on both sides, cleartext.
  * `tls`: HTTP/1.1 over TLS 1.3 on kept connections; `hs`: a full handshake (P-256) and one request per connection; `hs-resumed`:
@@ -113,11 +115,76 @@ const downstreamTls = {
   },
 };
 
-/** The front proxy as shipped: request ids, stats, routing. */
-function envoyConfig(port: number, extraFilters: object[] = []): string {
+const isProduction = mode === "production";
+const retries = {
+  retry_policy: {
+    retry_on: "connect-failure,refused-stream,reset,gateway-error",
+    num_retries: 2,
+    per_try_timeout: "5s",
+    retry_host_predicate: [
+      {
+        name: "envoy.retry_host_predicates.previous_hosts",
+        typed_config: {
+          "@type": `${T}retry.host.previous_hosts.v3.PreviousHostsPredicate`,
+        },
+      },
+    ],
+    host_selection_retry_max_attempts: 3,
+  },
+};
+const limit = { max_connections: 4096, max_pending_requests: 4096, max_requests: 4096 };
+const resilience = {
+  circuit_breakers: {
+    thresholds: [{ ...limit, retry_budget: { budget_percent: { value: 20 } } }],
+  },
+  outlier_detection: { consecutive_5xx: 5, interval: "5s", base_ejection_time: "30s" },
+  health_checks: [
+    {
+      timeout: "1s",
+      interval: "1s",
+      unhealthy_threshold: 3,
+      healthy_threshold: 2,
+      http_health_check: { path: "/" },
+    },
+  ],
+};
+const jsonLog = (file: string) => [
+  {
+    name: "file",
+    typed_config: {
+      "@type": `${T}access_loggers.file.v3.FileAccessLog`,
+      path: file,
+      log_format: {
+        json_format: {
+          start_time: "%START_TIME%",
+          method: "%REQ(:METHOD)%",
+          path: "%REQ(X-ENVOY-ORIGINAL-PATH?:PATH)%",
+          protocol: "%PROTOCOL%",
+          status: "%RESPONSE_CODE%",
+          flags: "%RESPONSE_FLAGS%",
+          details: "%RESPONSE_CODE_DETAILS%",
+          bytes_received: "%BYTES_RECEIVED%",
+          bytes_sent: "%BYTES_SENT%",
+          duration: "%DURATION%",
+          authority: "%REQ(:AUTHORITY)%",
+          user_agent: "%REQ(USER-AGENT)%",
+          request_id: "%REQ(X-REQUEST-ID)%",
+          forwarded_for: "%REQ(X-FORWARDED-FOR)%",
+          upstream_host: "%UPSTREAM_HOST%",
+          upstream_cluster: "%UPSTREAM_CLUSTER%",
+          route: "%ROUTE_NAME%",
+        },
+      },
+    },
+  },
+];
+
+/** The front proxy as shipped: request ids, stats, routing; in the mode `production` with what a file there has besides. */
+function envoyConfig(port: number, extraFilters: object[] = [], log: object[] = []): string {
   const hcm = {
     "@type": `${T}filters.network.http_connection_manager.v3.HttpConnectionManager`,
     stat_prefix: "ingress_http",
+    ...(log.length > 0 && { access_log: log }),
     // What ab and openssl's client speak.
     ...(isHandshake && {
       http_protocol_options: { accept_http_10: true, default_host_for_http_10: "a" },
@@ -128,7 +195,12 @@ function envoyConfig(port: number, extraFilters: object[] = []): string {
         {
           name: "backend",
           domains: ["*"],
-          routes: [{ match: { prefix: "/" }, route: { cluster: "backend" } }],
+          routes: [
+            {
+              match: { prefix: "/" },
+              route: { cluster: "backend", ...(isProduction && retries) },
+            },
+          ],
         },
       ],
     },
@@ -163,6 +235,7 @@ function envoyConfig(port: number, extraFilters: object[] = []): string {
           type: "STATIC",
           connect_timeout: "0.25s",
           lb_policy: "ROUND_ROBIN",
+          ...(isProduction && resilience),
           ...(mode === "h2h2" && {
             typed_extension_protocol_options: { [OPTIONS]: http2Upstream },
           }),
@@ -267,6 +340,25 @@ if (process.env.ENVOY !== undefined) {
       "--disable-hot-restart",
     ],
   });
+}
+if (isProduction) {
+  const { ENVOY: envoy } = process.env;
+  const config = (name: string, port: number) =>
+    write(
+      `${name}-log-${port}.json`,
+      envoyConfig(port, [], jsonLog(path.join(dir, `${name}.log`))),
+    );
+  subjects.push({ name: "tsproxy +log", start: (port) => tsproxy(config("tsproxy", port)) });
+  if (envoy !== undefined)
+    subjects.push({
+      name: "envoy +log",
+      start: (port) => [
+        envoy,
+        "-c",
+        config("envoy", port),
+        ...["--concurrency", "1", "-l", "error", "--disable-hot-restart"],
+      ],
+    });
 }
 if (mode === "filter") {
   const filters = path.join(dir, "filters");
@@ -591,6 +683,7 @@ const median = (list: readonly number[]): number =>
   [...list].sort((a, b) => a - b)[list.length >> 1]!;
 /** What tsproxy is to cost at most, as a multiple of these. */
 const BARS: Readonly<Record<string, Readonly<Record<string, number>>>> = {
+  production: { nginx: 1.25 },
   h2: { nginx: 1 },
   h2h2: { envoy: 1 },
   tls: { nginx: 1.2, envoy: 0.75 },
@@ -623,6 +716,14 @@ if (mode === "idle") {
   for (const [name, { us }] of rows)
     if (without !== undefined && name.startsWith("tsproxy +"))
       console.log(`${name}: ${(median(us) - median(without.us)).toFixed(2)} µs more (bar: 0.5)`);
+}
+if (isProduction) {
+  for (const name of ["tsproxy", "envoy"]) {
+    const [without, logged] = [rows.get(name), rows.get(`${name} +log`)];
+    if (without === undefined || logged === undefined) continue;
+    const more = median(logged.us) - median(without.us);
+    console.log(`the log of ${name}: ${more.toFixed(2)} µs a request (bar: 2.6)`);
+  }
 }
 for (const [name, bar] of Object.entries(BARS[mode] ?? {})) {
   const row = rows.get("tsproxy");
