@@ -435,6 +435,24 @@ test("a thread that dies while it binds a listener is no failure of the listener
   }
 });
 
+test("port 0 that was wanted while all workers were gone is one number for those that come", async () => {
+  vi.useFakeTimers();
+  try {
+    const { fleet, threads } = fleetOf(2);
+    await serve(fleet, 1);
+    for (const worker of threads.slice(0, 2)) worker.events.onExit("it ended");
+    await serve(fleet, 2, [listener("a", 0)]);
+    await vi.advanceTimersByTimeAsync(1_000);
+    const asked = threads
+      .slice(3)
+      .flatMap(({ got }) => got.flatMap((m) => (m.type === "listen" ? m.listeners : [])));
+    expect(asked.map(({ address }) => address.port)).toEqual([0, 4321]);
+    expect(fleet.bound).toEqual([{ name: "a", address: { ip: "127.0.0.1", port: 4321 } }]);
+  } finally {
+    vi.useRealTimers();
+  }
+});
+
 test("a unix socket is bound by worker 0, also by one that was started again", async () => {
   vi.useFakeTimers();
   try {

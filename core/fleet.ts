@@ -1,6 +1,6 @@
 import { closeSync } from "node:fs";
 import type { Readable } from "node:stream";
-import { type Live, Member, type Profiled } from "./member.ts";
+import { type Listen, type Live, Member, type Profiled } from "./member.ts";
 import type { HeldSocket, ListeningAt } from "./process/held-sockets.ts";
 import type {
   AddressConfig,
@@ -44,6 +44,7 @@ const RESTART_MS = [100, 1_000, 5_000] as const;
 interface Socket {
   /** As the config has it. */
   readonly asked: AddressConfig;
+  /** Port 0: no thread has bound it yet. */
   readonly address: AddressConfig;
 }
 
@@ -61,6 +62,8 @@ export class Fleet implements RehearsalStage {
   #sockets = new Map<string, Socket>();
   /** Listening sockets that this process was started with, until the first listeners are bound. */
   #held: readonly HeldSocket[];
+  /** Settles when the threads that have joined so far are done with the sockets that they bind. */
+  #joins: Promise<void> = Promise.resolve();
   #stopping = false;
 
   constructor(
@@ -305,14 +308,30 @@ export class Fleet implements RehearsalStage {
     const names = new Set(
       config.listeners.filter((l) => (l.thread ?? "worker") === role).map((l) => l.name),
     );
-    const bound = () =>
+    const sockets = () =>
       [...this.#sockets]
         .map(([name, { address }]) => ({ name, address, thread: role }))
-        .filter((socket) => names.has(listenerOf(socket.name)) && binds(member, socket));
+        .filter((socket) => names.has(listenerOf(socket.name)) && binds(member, socket))
+        .map(({ name }) => name);
     member.join(
       { generation: this.#generation, modules: [...this.#modules.values()], removed: [], config },
-      bound,
+      { sockets, bind: (name, listen) => this.#bindAgain(name, listen) },
     );
+  }
+
+  /**
+   * Has a thread that joins bind a socket. One thread at a time, as a socket with port 0 may have been wanted while no thread was
+   * there to bind it: the first one then gets the number for all.
+   */
+  #bindAgain(name: string, listen: Listen): Promise<void> {
+    const bound = this.#joins.then(async () => {
+      const socket = this.#sockets.get(name);
+      if (socket === undefined) return;
+      const address = await listen(socket.address);
+      if (this.#sockets.get(name) === socket) this.#sockets.set(name, { ...socket, address });
+    });
+    this.#joins = bound.catch(() => {});
+    return bound;
   }
 
   /** The thread has gone back to the code of before: the others' watchdogs wait for less until they have, too. */

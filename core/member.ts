@@ -13,7 +13,7 @@ import {
 } from "./protocol.ts";
 import type { Change } from "./reload/stage.ts";
 import { WrittenConfig } from "./reload/written-config.ts";
-import type { Bound, ListenFailure } from "./sockets/bound.ts";
+import type { ListenFailure } from "./sockets/bound.ts";
 import type { SocketEnd } from "./sockets/socket-pair.ts";
 import type { StartThread, Thread, ThreadEvents } from "./thread.ts";
 
@@ -38,6 +38,15 @@ export interface Live {
   readonly config: RuntimeConfig | undefined;
 }
 const NOTHING: Live = { modules: new Map(), config: undefined };
+
+/** Binds a socket of a thread; answers the address it got. */
+export type Listen = (address: AddressConfig) => Promise<AddressConfig>;
+
+/** What a thread that joins the others asks of them. */
+interface Joining {
+  readonly sockets: () => readonly string[];
+  readonly bind: (name: string, listen: Listen) => Promise<void>;
+}
 
 /** The answers of a thread to `prepare`: at once, and when all is set up. */
 interface Staged {
@@ -155,15 +164,16 @@ export class Member {
   }
 
   /**
-   * Sets a new thread up with what the others run. Changes wait for it; if it fails, the thread is ended. `listeners`: those that the
-   * others have bound by then.
+   * Sets a new thread up with what the others run. Changes wait for it; if it fails, the thread is ended. `sockets`: the names of
+   * those that the others have bound by then.
    */
-  join(change: Change, listeners: () => readonly Bound[]): void {
+  join(change: Change, { sockets, bind }: Joining): void {
     const join = async () => {
       await this.#takeUp(change, NOTHING);
-      for (const listener of listeners())
-        await this.#listen(listener).catch(({ message }: ListenFailure) =>
-          this.thread.kill(`it could not listen at "${listener.name}" again: ${message}`),
+      for (const name of sockets())
+        await bind(name, (address) => this.#listen({ name, address })).catch(
+          ({ message }: ListenFailure) =>
+            this.thread.kill(`it could not listen at "${name}" again: ${message}`),
         );
     };
     this.#joined = join();
