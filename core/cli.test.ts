@@ -350,12 +350,20 @@ test("writes new filters that are found, and whose own tests pass", async () => 
   });
 });
 
-test("run tells how many open files it needs, where Node would end with a stack trace", async () => {
-  const bin = fileURLToPath(new URL("bin/tsproxy.js", import.meta.url));
-  const limited = `ulimit -n 64 && exec "${process.execPath}" "${bin}" run -c "${write("few.yaml", ECHO)}"`;
-  await expect(promisify(execFile)("sh", ["-c", limited])).rejects.toMatchObject({
-    code: 1,
-    stdout: "",
-    stderr: expect.stringMatching(/^only 64 files may be open .* run: ulimit -n 65536 .*\n$/),
-  });
-});
+test.each([
+  [1, 64],
+  [16, 128],
+])(
+  "run with %i workers tells how many open files it needs, where Node would end with a stack trace",
+  async (workers, files) => {
+    const bin = fileURLToPath(new URL("bin/tsproxy.js", import.meta.url));
+    const limited = `ulimit -n ${files} && exec "${process.execPath}" "${bin}" run --concurrency ${workers} -c "${write("few.yaml", ECHO)}"`;
+    await expect(promisify(execFile)("sh", ["-c", limited])).rejects.toMatchObject({
+      code: 1,
+      stdout: "",
+      stderr: expect.stringMatching(
+        new RegExp(`^only ${files} files may be open .* run: ulimit -n 65536 .*\n$`),
+      ),
+    });
+  },
+);

@@ -6,6 +6,7 @@ import { addRunFlags, type RunFlags, runOptions, warningsOf } from "./command/fl
 import { didYouMean } from "./config/diagnostic.ts";
 import type { Runtime } from "./options.ts";
 import { isShippedTree } from "./packages/packages.ts";
+import { tooFewFiles } from "./process/open-files.ts";
 import { VERSION } from "./version.ts";
 
 interface CheckFlags {
@@ -433,6 +434,11 @@ async function run(flags: RunFlags, runtime: Runtime): Promise<number> {
       components: options.log.components,
       filters: () => filters,
     });
+  }
+  const tooFew = tooFewFiles(options.concurrency);
+  if (tooFew !== undefined) {
+    process.stderr.write(`${tooFew}\n`);
+    return 1;
   }
   const { superviseProxy } = await import("./process/supervisor.ts");
   return superviseProxy(options, runtime);

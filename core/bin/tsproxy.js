@@ -6,14 +6,11 @@
 // In the npm package the supervisor is JavaScript as well and stays in this process, whichever Node it is. Everything else runs
 // in the Node that was found: where this one can (22.15), it becomes that one; elsewhere it waits and passes signals on.
 import { spawn, spawnSync } from "node:child_process";
-import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { existsSync, readdirSync } from "node:fs";
 import nodeModule, { createRequire } from "node:module";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { FLAGS } from "./flags.js";
-
-/** One with eight workers has a hundred open before its first connection. Without enough Node ends with a stack trace, or without a word. */
-const FILES_LEAST = 128;
 
 const { platform, arch } = process;
 const require = createRequire(import.meta.url);
@@ -32,11 +29,6 @@ process.env.NODE_COMPILE_CACHE ??= fileURLToPath(
 // ignore-signals.js says why; the Node that is started below does the same.
 if (serves()) for (const signal of ["SIGHUP", "SIGUSR1"]) process.on(signal, () => {});
 
-const files = serves() ? openFiles() : Number.POSITIVE_INFINITY;
-if (files < FILES_LEAST) {
-  process.stderr.write(`${tooFew(files)}\n`);
-  process.exit(1);
-}
 const node = findNode();
 if (node === undefined) {
   process.stderr.write(`${missing()}\n`);
@@ -90,20 +82,6 @@ function handOver(program, args) {
     process.removeAllListeners(signal);
     process.kill(process.pid, signal);
   });
-}
-
-/** How many files a process may have open, sockets included. Node has raised that to the hard limit. */
-function openFiles() {
-  try {
-    const limits = readFileSync("/proc/self/limits", "utf8");
-    return Number(/^Max open files +(\d+)/m.exec(limits)?.[1] ?? Number.POSITIVE_INFINITY);
-  } catch {
-    return Number.POSITIVE_INFINITY;
-  }
-}
-
-function tooFew(files) {
-  return `only ${files} files may be open at a time, and the proxy needs ${FILES_LEAST}, with two more for each request in progress; run: ulimit -n 65536 (systemd: LimitNOFILE=65536)`;
 }
 
 /** The program to run, or undefined. */
