@@ -105,7 +105,8 @@ export class LocalReplies {
     const mapper = this.#mappers.find((each) => each.applies(stream));
     if (mapper !== undefined) {
       body = mapper.body ?? body;
-      mapper.rules?.apply(head, withReplyBody(stream, head, body));
+      // As in Envoy, only formats of bodies know the body.
+      mapper.rules?.apply(head, withReplyBody(stream, head, ""));
       if (mapper.status !== undefined) head.status = stream.info.responseCode = mapper.status;
       format = mapper.format ?? format;
     }

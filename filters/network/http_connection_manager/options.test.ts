@@ -113,6 +113,22 @@ describe("local_reply_config", () => {
     expect(call).toContain('grpc-message: {"said":""}\n');
   });
 
+  it("gives the headers of a mapper no body", () => {
+    const seen = { header: { key: "x-seen", value: "<%LOCAL_REPLY_BODY%> %RESPONSE_CODE%" } };
+    const p = start({
+      mappers: [
+        {
+          filter: header("x-map"),
+          status_code: 429,
+          body: { inline_string: "mapped" },
+          headers_to_add: [seen],
+        },
+      ],
+    });
+    const answer = p.connect().get("/direct", "x-map: 1").take();
+    expect(answer).toMatch(/^HTTP\/1.1 429 [^]*\nx-seen: <> [^4][^]*\n\nmapped$/);
+  });
+
   it("maps a gRPC reply by the status that it would have had", () => {
     const p = start({ mappers: [{ filter: header("x-map"), status_code: 429 }] });
     const answer = p.connect().get("/none", "content-type: application/grpc", "x-map: 1").take();
