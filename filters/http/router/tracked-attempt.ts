@@ -1,9 +1,12 @@
-import type {
-  Cluster,
-  HeaderMap,
-  RequestHeaders,
-  ResponseHeaders,
-  TrackedStats,
+import {
+  type Cluster,
+  FLAG,
+  type HeaderMap,
+  NAME_ID,
+  type RequestHeaders,
+  type ResponseHeaders,
+  SPAN,
+  type TrackedStats,
 } from "@tsproxy/sdk";
 
 /** What percent of a timeout has been used, rounded down; 0 where there is no timeout. */
@@ -41,7 +44,11 @@ export class TrackedAttempt {
 
   /** Measures the head at once: filters and the route edit it later. */
   onHead(headers: ResponseHeaders): void {
-    const status = { bytes: ":status".length + 3, count: 1 };
+    const ofConnection = connectionSize(headers);
+    const status = {
+      bytes: ":status".length + 3 + ofConnection.bytes,
+      count: 1 + ofConnection.count,
+    };
     this.#responseHead = sizeOf(headers, status);
   }
 
@@ -84,6 +91,25 @@ function requestSize(headers: RequestHeaders): Size {
     pseudo.count++;
   }
   return sizeOf(headers, pseudo);
+}
+
+const OF_CONNECTION: readonly number[] = [
+  NAME_ID.CONNECTION,
+  NAME_ID.KEEP_ALIVE,
+  NAME_ID.PROXY_CONNECTION,
+  NAME_ID.TRANSFER_ENCODING,
+];
+
+/** Size of the headers that concern the connection, which the codec has removed and which Envoy still has at this point. */
+function connectionSize({ spans, count }: HeaderMap): Size {
+  const size = { bytes: 0, count: 0 };
+  for (let i = 0; i < count * SPAN; i += SPAN) {
+    const flags = spans[i + 5]!;
+    if ((flags & FLAG.REMOVED) === 0 || !OF_CONNECTION.includes(flags & FLAG.KNOWN)) continue;
+    size.bytes += spans[i + 1]! - spans[i]! + spans[i + 3]! - spans[i + 2]!;
+    size.count++;
+  }
+  return size;
 }
 
 function sizeOf(headers: HeaderMap, pseudo: Size): Size {
