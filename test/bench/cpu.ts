@@ -59,8 +59,8 @@ const isTls = mode.startsWith("tls") || isHandshake;
 /** What clients ask for, and its size in MiB (0: a few words). */
 const page = mode.endsWith("1m") ? "1m" : mode.endsWith("16k") ? "16k" : "";
 const pageMiB = page === "1m" ? 1 : page === "16k" ? 1 / 64 : 0;
-/** The one for HTTP/1.1; the next port speaks HTTP/2. */
-const BACKEND = 21_900;
+/** The one for HTTP/1.1; the next port speaks HTTP/2. Runs side by side have each their own. */
+const BACKEND = 20_000 + (process.pid % 900) * 2;
 const UPSTREAM = mode === "h2h2" ? BACKEND + 1 : BACKEND;
 
 /** What a browser sends beside Host. */
