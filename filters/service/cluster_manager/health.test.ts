@@ -170,7 +170,7 @@ describe("active checks", () => {
     expect([host.flags, stat("degraded")]).toEqual([FLAG.DEGRADED_ACTIVE_HC, 1]);
     nextIn(5_000);
     ok();
-    expect([host.flags, stat("degraded")]).toEqual([0, 0]);
+    expect([host.flags, stat("degraded")]).toEqual([0, 1]);
     nextIn(5_000);
     events.onFailure({ type: "no", immediate: true });
     expect(host.flags & FLAG.EXCLUDED_VIA_IMMEDIATE_HC_FAIL).not.toBe(0);

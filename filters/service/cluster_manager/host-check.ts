@@ -345,8 +345,8 @@ export class HostCheck implements HealthEvents {
       gauge.inc();
       events.write(host.spec, { degraded_healthy_host: {} });
     } else {
+      // As in Envoy, the gauge goes down only when a check of a degraded host ends.
       host.flags &= ~FLAG.DEGRADED_ACTIVE_HC;
-      gauge.dec();
       events.write(host.spec, { no_longer_degraded_host: {} });
     }
   }
