@@ -490,14 +490,38 @@ test("a thread that was started again between a preparation and its commit gets 
   }
 });
 
-test("when a thread goes back to the code of before, the watchdogs of the others are told to wait for less", async () => {
-  const { fleet, threads } = fleetOf(2);
-  await serve(fleet, 1);
-  const doubted = () =>
-    threads.map(({ memory }) => new Int32Array(memory.beat)[BEAT.DOUBTED] === 1);
-  const fault = { type: "fault", package: "http/a", reason: "hung", stack: "" } as const;
-  threads[0]!.events.onMessage({ ...fault, reverted: [] });
-  expect(doubted()).toEqual([false, false, false]);
-  threads[0]!.events.onMessage({ ...fault, reverted: ["http/a"] });
-  expect(doubted()).toEqual([false, true, true]);
+test("the watchdogs are stricter while shipped code is new, and stricter still where it has hung another thread", async () => {
+  vi.useFakeTimers();
+  try {
+    const { fleet, threads } = fleetOf(2);
+    const most = () => threads.map(({ memory }) => new Int32Array(memory.beat)[BEAT.MOST_MS]);
+    const fault = { type: "fault", package: "http/a", reason: "hung", stack: "" } as const;
+    const code = (group: string) => ({
+      package: "http/a",
+      group,
+      code: "",
+      filename: "",
+      hash: "",
+    });
+    const serveNew = async (generation: number, group: string) => {
+      await fleet.prepare({ ...change(generation), modules: [code(group)] });
+      await fleet.commit(generation);
+    };
+    await serveNew(1, "builtin");
+    expect(most()).toEqual([0, 0, 0]);
+    await serveNew(2, "builtin");
+    expect(most()).toEqual([500, 500, 500]);
+    await vi.advanceTimersByTimeAsync(10_000);
+    expect(most()).toEqual([0, 0, 0]);
+    await serveNew(3, "http/a");
+    expect(most()).toEqual([0, 0, 0]);
+    await serveNew(4, "builtin");
+    threads[0]!.events.onMessage({ ...fault, reverted: [] });
+    expect(most()).toEqual([500, 500, 500]);
+    threads[0]!.events.onMessage({ ...fault, reverted: ["http/a"] });
+    await vi.advanceTimersByTimeAsync(10_000);
+    expect(most().slice(1)).toEqual([250, 250]);
+  } finally {
+    vi.useRealTimers();
+  }
 });

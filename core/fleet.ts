@@ -41,6 +41,12 @@ export interface FleetEvents {
 /** Milliseconds before a thread that died is started again, by the number of its deaths. */
 const RESTART_MS = [100, 1_000, 5_000] as const;
 
+/** How long a call into shipped code may take (BEAT.MOST_MS; 1 s else) while the code is new, and once it has hung another thread. */
+const NEW_MS = 500;
+const DOUBTED_MS = 250;
+/** For so long code is new. */
+const NEW_FOR_MS = 10_000;
+
 interface Socket {
   /** As the config has it. */
   readonly asked: AddressConfig;
@@ -65,6 +71,8 @@ export class Fleet implements RehearsalStage {
   /** Settles when the threads that have joined so far are done with the sockets that they bind. */
   #joins: Promise<void> = Promise.resolve();
   #stopping = false;
+  /** Until it is over, code is new. */
+  #newCode: NodeJS.Timeout | undefined;
 
   constructor(
     start: StartThread,
@@ -137,6 +145,8 @@ export class Fleet implements RehearsalStage {
     for (const module of change.modules) this.#modules.set(module.package, module);
     for (const name of change.removed) this.#modules.delete(name);
     this.#config = change.config ?? this.#config;
+    const isNew = generation > 1 && change.modules.some((module) => module.group === "builtin");
+    this.#limit(isNew ? NEW_MS : 0);
     // A copy: a thread that cannot serve the generation leaves the list.
     await Promise.all([...this.#members].map((member) => member.commit(change, this.#live)));
   }
@@ -334,11 +344,17 @@ export class Fleet implements RehearsalStage {
     return bound;
   }
 
+  /** Tells the watchdogs how long calls may take; 0: as long as ever. */
+  #limit(ms: number): void {
+    clearTimeout(this.#newCode);
+    for (const member of this.#members) limit(member, ms);
+    if (ms !== 0) this.#newCode = setTimeout(() => this.#limit(0), NEW_FOR_MS).unref();
+  }
+
   /** The thread has gone back to the code of before: the others' watchdogs wait for less until they have, too. */
   #doubt(lost: Member): void {
-    for (const { thread } of this.#members)
-      if (thread !== lost.thread)
-        Atomics.store(new Int32Array(thread.memory.beat), BEAT.DOUBTED, 1);
+    clearTimeout(this.#newCode);
+    for (const member of this.#members) if (member !== lost) limit(member, DOUBTED_MS);
   }
 
   #onMessage(member: Member, message: FromWorker): void {
@@ -389,6 +405,10 @@ interface WantedSocket {
   readonly name: string;
   readonly address: AddressConfig;
   readonly thread?: "worker" | "control";
+}
+
+function limit({ thread }: Member, ms: number): void {
+  Atomics.store(new Int32Array(thread.memory.beat), BEAT.MOST_MS, ms);
 }
 
 function socketsOf(listener: ListenerConfig): WantedSocket[] {

@@ -220,8 +220,8 @@ const CHANGES = 0;
 const END = 1;
 /** Least milliseconds between two looks at a target. */
 const STEP_MIN_MS = 10;
-/** The limit, if it is not less anyway, while the thread runs code that has hung another thread already. */
-const DOUBTED_MS = 250;
+/** And most, as a thread may be told to be stricter (BEAT.MOST_MS) while its watchdog sleeps. */
+const STEP_MAX_MS = 125;
 const WATCH = `
 const silence = ${silence};
 const clockMs = ${clockMs};
@@ -236,7 +236,7 @@ globalThis.watch = (id, isolate, memory, beat, limitMs) => {
 };
 globalThis.unwatch = (id) => { targets.delete(id); seen++; };
 globalThis.run = () => {
-  let step = ${DOUBTED_MS};
+  let step = ${STEP_MAX_MS};
   for (const { limitMs } of targets.values()) step = Math.min(step, Math.max(${STEP_MIN_MS}, limitMs >> 2));
   while (targets.size > 0 && Atomics.load(control, ${CHANGES}) === seen && Atomics.load(control, ${END}) === 0) {
     if (Atomics.wait(control, ${CHANGES}, seen, step) !== "timed-out") continue;
@@ -251,8 +251,8 @@ globalThis.run = () => {
         target.late = lateBy(Atomics.load(thread, ${BEAT.SAMPLED}), clockMs());
       }
       target.last = now;
-      const isDoubted = Atomics.load(thread, ${BEAT.DOUBTED}) === 1;
-      const limitMs = isDoubted ? Math.min(target.limitMs, ${DOUBTED_MS}) : target.limitMs;
+      const mostMs = Atomics.load(thread, ${BEAT.MOST_MS});
+      const limitMs = mostMs === 0 ? target.limitMs : Math.min(target.limitMs, mostMs);
       const isKnown = Atomics.load(thread, ${BEAT.THREAD}) !== 0;
       const used = Math.max(0, cpu - target.cpu - target.late);
       if ((isKnown ? silence(target.since, used) : target.since) < limitMs) continue;

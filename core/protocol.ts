@@ -27,8 +27,8 @@ export interface PackageInfo {
 /**
  * Words of a thread's beat. TURNS: ticks of its 100 ms timer and entries into sandboxes; INSIDE, ASIDE: the number of the sandbox
  * that it is inside, or that runs for it on another thread (0: none); THREAD, CPU_MS: its system id and CPU time (thread-cpu.ts;
- * 0: unknown, or not yet), and SAMPLED: `clockMs()` of when that was read; DOUBTED, written by main: 1 if the generation that the
- * thread runs has hung another thread.
+ * 0: unknown, or not yet), and SAMPLED: `clockMs()` of when that was read; MOST_MS, written by main: how long a call into one of
+ * its isolates may take, if that may be longer anyway (0: no such limit).
  */
 export const BEAT = {
   TURNS: 0,
@@ -36,7 +36,7 @@ export const BEAT = {
   ASIDE: 2,
   THREAD: 3,
   CPU_MS: 4,
-  DOUBTED: 5,
+  MOST_MS: 5,
   SAMPLED: 6,
 } as const;
 

@@ -501,7 +501,6 @@ class Worker {
     this.#live = pending.live;
     this.#generation = generation;
     this.#committedAt = performance.now();
-    this.#trust();
     for (const name of this.#sockets.listening.names) {
       const config = this.#live.config?.listeners.find(
         (known) => known.name === listenerOf(name) && socketNumber(name) < known.sockets,
@@ -514,11 +513,6 @@ class Worker {
     this.#crossing.poke();
     if (generation > 1) this.#garbage.onCommit();
     else this.#awaitRest();
-  }
-
-  /** The code that runs now has hung no other thread. */
-  #trust(): void {
-    Atomics.store(this.#beats, BEAT.DOUBTED, 0);
   }
 
   /** Collects what the start has left. */
@@ -605,7 +599,8 @@ class Worker {
       ...(blamed && { reverted: changed }),
     });
     if (blamed) {
-      this.#trust();
+      // The code from before has hung nobody.
+      Atomics.store(this.#beats, BEAT.MOST_MS, 0);
       this.#live = { modules: this.#before!.modules, config: this.#before!.config };
       this.#before = undefined;
     }
