@@ -1,4 +1,4 @@
-import { existsSync, realpathSync, statSync } from "node:fs";
+import { existsSync, realpathSync } from "node:fs";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { Command, Help, InvalidArgumentError, Option } from "commander";
@@ -445,8 +445,8 @@ async function run(flags: RunFlags, runtime: Runtime): Promise<number> {
 }
 
 /**
- * The directories given with --filters; without any, `filters/` beside the config if it exists. Never that of the shipped
- * filters.
+ * The directories given with --filters; without any, `filters/` beside the config, which may be made later. Never that of
+ * the shipped filters.
  */
 function filterDirectories(named: readonly string[], configFile: string | undefined): string[] {
   for (const directory of named)
@@ -457,9 +457,7 @@ function filterDirectories(named: readonly string[], configFile: string | undefi
   if (named.length > 0) return named.map((directory) => path.resolve(directory));
   if (configFile === undefined) return [];
   const beside = path.join(path.dirname(path.resolve(configFile)), "filters");
-  return existsSync(beside) && statSync(beside).isDirectory() && !isShippedTree(beside)
-    ? [beside]
-    : [];
+  return isShippedTree(beside) ? [] : [beside];
 }
 
 /**

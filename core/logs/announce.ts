@@ -1,3 +1,4 @@
+import { existsSync } from "node:fs";
 import type { RunOptions } from "../options.ts";
 import type { PackageState } from "../packages/package-state.ts";
 import { shortPath } from "../problem.ts";
@@ -33,7 +34,10 @@ export function announce(
   const sandboxed = packages.filter((p) => p.origin === "dropped-in" && p.generation > 0);
   log.info(`shipped filters in use: ${shipped.length === 0 ? "none" : some(shipped)}`);
   if (sandboxed.length > 0) log.info(`dropped-in filters: ${some(sandboxed.map(place))}`);
-  const watched = [options.configFile, ...options.filters].map(shortPath);
+  const folders = options.filters.map((folder) =>
+    existsSync(folder) ? shortPath(folder) : `${shortPath(folder)} (not there yet)`,
+  );
+  const watched = [shortPath(options.configFile), ...folders];
   log.info(`watching ${some(watched)}; save a file and it serves the next request`);
 }
 
