@@ -141,11 +141,13 @@ export class Fleet implements RehearsalStage {
     if (change?.generation !== generation)
       throw new Error(`generation ${generation} was not prepared`);
     this.#pending = undefined;
+    // What is there at the start has been tried by starts before.
+    const isStart = this.#generation === 0;
     this.#generation = generation;
     for (const module of change.modules) this.#modules.set(module.package, module);
     for (const name of change.removed) this.#modules.delete(name);
     this.#config = change.config ?? this.#config;
-    const isNew = generation > 1 && change.modules.some((module) => module.group === "builtin");
+    const isNew = !isStart && change.modules.some((module) => module.group === "builtin");
     this.#limit(isNew ? NEW_MS : 0);
     // A copy: a thread that cannot serve the generation leaves the list.
     await Promise.all([...this.#members].map((member) => member.commit(change, this.#live)));

@@ -2,11 +2,11 @@ import { rmSync } from "node:fs";
 import path from "node:path";
 import { expect, test } from "vitest";
 import { eventually, get } from "./client.ts";
-import { bootstrap, direct, http, listener } from "./config.ts";
+import { bootstrap, direct, http, type Json, listener } from "./config.ts";
 import { Proxy } from "./proxy.ts";
 import { filterSource } from "./reloading.ts";
 
-const configOf = (...filters: object[]) =>
+const configOf = (...filters: Json[]) =>
   bootstrap([listener("main", http([direct("/", "yes")], {}, filters))]);
 
 test("a folder filters/ that is made after the start is seen, also once it was deleted and made again", async () => {
