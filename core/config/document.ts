@@ -16,6 +16,8 @@ export class ScalarNode {
   readonly text: string;
   /** Its canonical JSON, where that is not `value`: a 64-bit integer is a string there. */
   json: string | undefined = undefined;
+  /** The name of an enum's value, which the file has in other letters, or as a number. */
+  isRenamed = false;
   invalid = false;
   /** What the file has in the place of an invalid value. Undefined: nothing, something is missing. */
   was: Node | undefined = undefined;

@@ -277,17 +277,15 @@ export class Normaliser {
     const { value } = node;
     if (typeof value === "number") {
       const name = Object.keys(values).find((key) => values[key] === value);
-      if (name !== undefined) node.value = name;
-      else if (!Number.isInteger(value)) return this.#notOneOf(node, Object.keys(values));
-      return node;
+      if (name !== undefined) return named(node, name);
+      return Number.isInteger(value) ? node : this.#notOneOf(node, Object.keys(values));
     }
     // YAML reads `on`, `off`, `yes` and `no` as booleans, even where an enum's name is meant.
     const word = (typeof value === "string" ? value : node.text).toUpperCase();
     const name = Object.keys(values).find((key) => key.toUpperCase() === word);
     if (name === undefined || typeof value === "boolean")
       return this.#notOneOf(node, Object.keys(values));
-    node.value = name;
-    return node;
+    return named(node, name);
   }
 
   #notOneOf(node: ScalarNode, names: readonly string[]): Node {
@@ -416,3 +414,9 @@ const WORDS: { readonly [type: string]: string } = {
   string: "string",
   bytes: "string",
 };
+
+function named(node: ScalarNode, name: string): ScalarNode {
+  if (node.value !== name) node.isRenamed = true;
+  node.value = name;
+  return node;
+}

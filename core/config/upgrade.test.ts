@@ -7,7 +7,8 @@ static_resources:
     # One of ours.
     - name: "on"   # quoted, for Envoy reads it as true
       connect_timeout: 0.250s
-      type: strict_dns
+      type: strict_dns   # by name
+      dns_lookup_family: 1
       hosts:   # where it is
         - socket_address: { address: localhost, port_value: 80 }   # the only one
 
@@ -27,7 +28,8 @@ static_resources:
     # One of ours.
     - name: "on" # quoted, for Envoy reads it as true
       connect_timeout: 0.250s
-      type: strict_dns
+      type: STRICT_DNS # by name
+      dns_lookup_family: V4_ONLY
       # where it is
       load_assignment:
         cluster_name: "on"

@@ -132,7 +132,8 @@ class Writer {
 
   #scalar(node: ScalarNode, before: Scalar | undefined): Scalar {
     // Keeps the written form, unless the value has changed.
-    const own = before !== undefined && textOf(before) === node.text ? before : undefined;
+    const isKept = !node.isRenamed && before !== undefined && textOf(before) === node.text;
+    const own = isKept ? before : undefined;
     if (own === undefined) return this.#around(scalarOf(node.json ?? node.value ?? ""), before);
     const kept = new Scalar(own.value);
     if (own.type !== undefined) kept.type = own.type;
