@@ -339,6 +339,11 @@ describe("commands, as Envoy 1.40 printed them", () => {
     );
     const unread = source({ request: new RequestHeaders() });
     expect(print("%REQUEST_HEADERS_BYTES%", unread)).toBe("0");
+    const refused = new RequestHeaders();
+    refused.method = "GET";
+    refused.path = "/ok";
+    refused.scheme = "";
+    expect(print("%REQUEST_HEADERS_BYTES%", source({ request: refused }))).toBe("18");
   });
 
   it("counts the `connection: close` that the codec adds", () => {

@@ -14,9 +14,14 @@ export function requestSize({ request }: FormatSource): number {
   // A head that could not be read has no headers.
   if (request === undefined || request.method === "") return 0;
   const { method, path, scheme } = request;
-  const pathSize = path === "" ? 0 : ":path".length + path.length;
-  const pseudo = method.length + pathSize + scheme.length + ":method:scheme".length;
+  // One that is refused before its route is looked for has no scheme yet.
+  const pseudo =
+    pairSize(":method", method) + pairSize(":path", path) + pairSize(":scheme", scheme);
   return sizeOf(request) + pseudo;
+}
+
+function pairSize(name: string, value: string): number {
+  return value === "" ? 0 : name.length + value.length;
 }
 
 export function responseSize({ info, response }: FormatSource): number {
