@@ -175,15 +175,15 @@ export function runIndex(runs: readonly ScriptRun[], row: number, column: number
  */
 function openOf(source: ScriptSource, names: object, body: Body | undefined): string {
   const isAsync = /\bawait\b/.test(source.code) ? "async " : "";
-  const inner = body === undefined ? "" : `${isAsync}function ${body.name}(${body.parameters}) {`;
+  const inner = body === undefined ? "" : `${isAsync}function ${body.name}(${body.parameters}) {{`;
   const open = `(function (${Object.keys(names).join(", ")}) { "use strict"; { ${inner}`;
   if (source.runs !== undefined) return `${open}\n`;
   return source.line < 2 ? open : `${"\n".repeat(source.line - 2)}${open}\n`;
 }
 
 /**
- * Runs the script, with those names in scope, behind what `open` has opened. It stands in a block, so that it may use a name for
- * something of its own.
+ * Runs the script, with those names in scope, behind what `open` has opened. It stands in a block, so that it may use a name or a
+ * parameter for something of its own.
  */
 function evaluate(
   source: ScriptSource,
@@ -194,7 +194,7 @@ function evaluate(
 ): Readonly<Record<string, unknown>> {
   const defined = (name: string) => `${name}: typeof ${name} === "function" ? ${name} : undefined`;
   const text = [
-    `${open}${source.code}${isBody ? "\n}" : ""}`,
+    `${open}${source.code}${isBody ? "\n}}" : ""}`,
     `return { ${wanted.map(defined).join(", ")} };`,
     `}})\n//# sourceURL=${urlOf(source)}`,
   ].join("\n");

@@ -68,7 +68,7 @@ export class ScriptFile {
     this.text =
       hook === undefined
         ? `export {};\n${lines.map((line, k) => this.#typed(line, k)).join("\n")}\n`
-        : `${opening(hook)}\n${lines.join("\n")}\n}\nexport {};\n`;
+        : `${opening(hook)}\n${lines.join("\n")}\n}}\nexport {};\n`;
   }
 
   /** Types the parameters of a hook (`function onRequest(req, stream)`) as the runtime calls it. */
@@ -106,7 +106,7 @@ function opening(hook: string): string {
   const typed = parameters
     .split(", ")
     .map((name, k) => `${name}: Parameters<ScriptHooks["${hook}"]>[${k}]`);
-  return `async function ${hook}(${typed.join(", ")}): Promise<Awaited<ReturnType<ScriptHooks["${hook}"]>>> {`;
+  return `async function ${hook}(${typed.join(", ")}): Promise<Awaited<ReturnType<ScriptHooks["${hook}"]>>> {{`;
 }
 
 const HOOK_PARAMETERS: Readonly<Record<string, string>> = {

@@ -57,6 +57,17 @@ describe("a script", () => {
     expect(stream().requestHeaders("GET", "/").upstream.header("x-log")).toBe("own1");
   });
 
+  it("may use the parameters of a function for something of its own", () => {
+    const { stream } = harness({
+      onRequest: source(
+        `const { headers } = req;\n{ const req = "own"; headers.set("x-a", req); }`,
+      ),
+      onResponse: source(`const stream = "own"; res.headers.set("x-b", stream);`),
+    });
+    const s = stream().requestHeaders("GET", "/").responseHeaders(200);
+    expect([s.upstream.header("x-a"), s.downstream.header("x-b")]).toEqual(["own", "own"]);
+  });
+
   it("is told once that a reply was made and not returned", () => {
     const { stream, cx } = inline(
       "const no = reply(400);\nfunction onRequest(req) { if (req.path === '/no') return no; reply(403); }",
