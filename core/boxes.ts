@@ -8,6 +8,7 @@ import type { Watchdog } from "./isolate.ts";
 import { textOf } from "./packages/module-code.ts";
 import type { Marks } from "./process/marks.ts";
 import type { FromWorker, ModuleSource, ProfiledFilter, Refusal, ToWorker } from "./protocol.ts";
+import type { Account } from "./sandbox/accounts.ts";
 import type { SandboxIsolate } from "./sandbox/isolate.ts";
 import type { SandboxLimits } from "./sandbox/options.ts";
 import { SandboxProfile } from "./sandbox/profile.ts";
@@ -42,6 +43,8 @@ export interface BoxesOptions {
   readonly onGate: (box: number, isolate: SandboxIsolate | undefined) => void;
   /** A sandboxed filter calls `fetch`: JSON of a FetchMessage, and the body. "": the sandbox has ended; cancel its calls. */
   readonly onFetch: (box: number, text: string, bytes: Buffer) => void;
+  /** New streams of that use, or of its per-route config, go to the box's ward from now on (true), past the gate, or no longer. */
+  readonly onConfined: (account: Account, isConfined: boolean) => void;
 }
 
 /** A place in the config that uses a dropped-in package, as reported by the package's stand-in in the builtin isolate. */
@@ -74,6 +77,8 @@ interface Fallback {
 /** One generation of a package's code in its sandbox. */
 interface Box {
   readonly number: number;
+  /** The number of its ward. */
+  readonly ward: number;
   readonly sandbox: Sandbox;
   readonly wantsFallback: boolean;
   readonly uses: Set<number>;
@@ -96,6 +101,8 @@ interface Box {
 export class Boxes {
   readonly #options: BoxesOptions;
   readonly #boxes = new Map<number, Box>();
+  /** The boxes by the numbers of their wards. */
+  readonly #wards = new Map<number, Box>();
   readonly #current = new Map<string, number>();
   #next = 1;
   /** Uses that were reported since the last `prepare`. */
@@ -146,12 +153,17 @@ export class Boxes {
     old.sandbox.park(token, at, size);
   }
 
-  /** Makes a box for new code of a package. Answers its number and the hooks that the source names (a mask of HOOK bits). */
-  add(module: ModuleSource): { readonly box: number; readonly hooks: number } {
+  /** Makes a box for new code of a package. Answers its number, its ward's, and the hooks that the source names (a mask of HOOK bits). */
+  add(module: ModuleSource): {
+    readonly box: number;
+    readonly ward: number;
+    readonly hooks: number;
+  } {
     const { supply, watchdog, worker, crossing, stats, post, beats } = this.#options;
     const { manifest = {}, quarantined = false } = module;
     const box = this.#next++;
-    post({ type: "box", box, package: module.package });
+    const ward = this.#next++;
+    for (const number of [box, ward]) post({ type: "box", box: number, package: module.package });
     const sandbox = new Sandbox({
       package: module.package,
       supply,
@@ -191,11 +203,19 @@ export class Boxes {
         onGate: (isolate) => this.#options.onGate(box, isolate),
       }),
       onMade: (isolate) => this.#debugging.follow(module.package, isolate),
+      ...(!module.package.startsWith("balancer/") && {
+        ward: {
+          mark: { words: beats, box: ward },
+          onFetch: (text, bytes) => this.#options.onFetch(ward, text, bytes),
+          onConfined: (account, isConfined) => this.#options.onConfined(account, isConfined),
+        },
+      }),
       stats,
     });
     if (this.#runtime !== "") void sandbox.setRuntime(this.#runtime);
-    this.#boxes.set(box, {
+    const made: Box = {
       number: box,
+      ward,
       sandbox,
       wantsFallback: manifest.failurePolicy === "previous",
       uses: new Set(),
@@ -206,9 +226,11 @@ export class Boxes {
       kept: false,
       superseded: false,
       isEnding: false,
-    });
+    };
+    this.#boxes.set(box, made);
+    this.#wards.set(ward, made);
     crossing.visit(sandbox);
-    return { box, hooks: sandbox.hooks };
+    return { box, ward, hooks: sandbox.hooks };
   }
 
   #serving(name: string): Sandbox | undefined {
@@ -237,7 +259,9 @@ export class Boxes {
 
   /** The answer, or a part of it, to what a sandbox has fetched. */
   reply(box: number, text: string, bytes: Buffer): void {
-    this.#boxes.get(box)?.sandbox.reply(text, bytes);
+    const found = this.#boxes.get(box);
+    if (found !== undefined) found.sandbox.reply(text, bytes);
+    else this.#wards.get(box)?.sandbox.replyInWard(text, bytes);
   }
 
   /** `text`: JSON of all runtime values. */
@@ -405,6 +429,7 @@ export class Boxes {
     const found = this.#boxes.get(box);
     if (found === undefined) return;
     this.#boxes.delete(box);
+    this.#wards.delete(found.ward);
     this.#letGo(found);
     this.#options.crossing.leave(found.sandbox);
     found.sandbox.dispose();

@@ -260,6 +260,10 @@ export class Builtin {
   narrow(use: number, mask: number): void {
     this.#enter("narrow", use, mask);
   }
+  /** That account of a sandboxed package keeps away from the package's gate (true), or may use it again. */
+  confine(use: number, part: number, isConfined: boolean): void {
+    this.#enter("confine", use, part, isConfined);
+  }
   learnPolicy(use: number, told: string): void {
     this.#enter("learnPolicy", use, told);
   }

@@ -201,6 +201,8 @@ class Worker {
       onGate: (box, isolate) => this.#guarded(() => this.#tellGate(builtin, box, isolate)),
       onFetch: (box, text, bytes) =>
         this.#fetches.push({ box, text, bytes, builtin: this.#builtin }),
+      onConfined: ({ use, part }, isConfined) =>
+        this.#guarded(() => builtin.confine(use, part, isConfined)),
     });
     for (const [topic, kept] of this.#calls.topics) {
       const text = readText(kept);
@@ -449,11 +451,11 @@ class Worker {
 
   /** Makes a box for a package that a config names for the first time, or for its new code. */
   #park(module: ModuleSource): void {
-    const { box, hooks } = this.#boxes.add(module);
+    const { box, ward, hooks } = this.#boxes.add(module);
     this.#pending?.boxes.set(module.package, box);
     const [kind, name] = module.package.split("/");
     const { manifest } = module;
-    const description = JSON.stringify({ kind, name, hooks, manifest });
+    const description = JSON.stringify({ kind, name, ward, hooks, manifest });
     this.#builtin.defineParked(module.package, box, description);
   }
 

@@ -355,6 +355,11 @@ export class Engine implements GenerationsOwner {
     this.#sandboxes.narrow(use, mask);
   }
 
+  /** New streams of that account go to the ward of their sandbox from now on, or no longer. */
+  confine(use: number, part: number, isConfined: boolean): void {
+    this.#sandboxes.confine(use, part, isConfined);
+  }
+
   /** A balancer package has been set up in its sandbox. `told`: JSON of a ToldPolicy. */
   learnPolicy(use: number, told: string): void {
     this.#sandboxes.learnPolicy(use, told);

@@ -122,6 +122,10 @@ export function narrow(use: number, mask: number): void {
   engine.narrow(use, mask);
 }
 
+export function confine(use: number, part: number, isConfined: boolean): void {
+  engine.confine(use, part, isConfined);
+}
+
 export function learnPolicy(use: number, told: string): void {
   engine.learnPolicy(use, told);
 }

@@ -160,7 +160,7 @@ class ParkedHttpFilter implements Parked, HookedHttp {
     const own = kind === KIND.REQUEST_HEADERS ? this.#request : this.#response;
     if (this.#over || own?.busy === true) return false;
     this.#isNew = this.#token === 0;
-    if (!this.#isNew && this.#gate !== gate) return false;
+    if (this.#isNew ? this.#isConfined : this.#gate !== gate) return false;
     if (this.#isNew) this.#token = this.#table.acquire(this);
     if (this.#token === 0) return false;
     const texts = this.#isNew ? this.#texts() : undefined;
@@ -362,6 +362,11 @@ class ParkedHttpFilter implements Parked, HookedHttp {
     if (lane.busy && lane.gate === undefined) lane.leaveGate();
   }
 
+  get #isConfined(): boolean {
+    const { confined } = this.#use;
+    return confined !== undefined && confined.size > 0 && confined.has(this.#part);
+  }
+
   /** Sends what the filter object is created from: with the first hook if that is `onRequestHeaders`, else as a CREATE record. */
   #create(lane: Lane | undefined): boolean {
     const { box, use } = this.#use;
@@ -378,7 +383,7 @@ class ParkedHttpFilter implements Parked, HookedHttp {
     const kind = lane === undefined ? KIND.CREATE : KIND.REQUEST_HEADERS;
     const map = this.#show(lane?.map ?? this.#stream.request);
     let sent: "sent" | "full" | "large" = "full";
-    const gate = this.#doors.open;
+    const gate = this.#isConfined ? undefined : this.#doors.open;
     if (gate !== undefined) {
       sent = parkHead(gate, kind, flags, token, use, map, texts);
       if (sent === "sent") {

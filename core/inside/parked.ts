@@ -86,6 +86,8 @@ export interface ParkedUse {
   readonly disabledBy?: string | undefined;
   /** Its filters keep nothing from one hook to the next: a stream whose filter was lost goes on with a new one. */
   stateless?: boolean;
+  /** The parts (flags of records) whose new streams keep away from the gate. */
+  readonly confined?: Set<number>;
   /** Absent: all of its streams are charged to the use itself. */
   readonly parts?: Parts;
 }

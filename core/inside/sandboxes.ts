@@ -11,7 +11,7 @@ import { parkedNetworkFactory } from "./parked-network.ts";
 import { parkedListenerFactory } from "./parked-peek.ts";
 import { Parts } from "./parts.ts";
 import { COMMAND } from "./ring.ts";
-import { HOOK, type HookMask, STREAM_PARTS } from "./sandbox/layout.ts";
+import { HOOK, type HookMask, partFlags, STREAM_PARTS } from "./sandbox/layout.ts";
 
 const BODIES = HOOK.REQUEST_BODY | HOOK.RESPONSE_BODY | HOOK.DATA | HOOK.WRITE;
 const PARTS = STREAM_PARTS.reduce((mask, [, bit]) => mask | bit, 0);
@@ -31,6 +31,8 @@ export function seenHooks(hooks: HookMask, { body }: SandboxManifest): HookMask 
 export interface ParkedDescription {
   readonly kind: "http" | "network" | "listener" | "access_log" | "balancer";
   readonly name: string;
+  /** The number of its box's ward, which counts as the box in what it sends. */
+  readonly ward: number;
   readonly hooks: number;
   readonly manifest?: SandboxManifest;
 }
@@ -91,6 +93,13 @@ export class Sandboxes {
     parked.stateless = (mask & HOOK.STATELESS) !== 0;
   }
 
+  /** New streams of that account go through core, to the ward of their sandbox; or may use the gate again. */
+  confine(use: number, part: number, isConfined: boolean): void {
+    const confined = this.#uses.get(use)?.confined;
+    if (isConfined) confined?.add(partFlags(part));
+    else confined?.delete(partFlags(part));
+  }
+
   /** Setup has told what that use's policy is like. `told`: JSON of a ToldPolicy. */
   learnPolicy(use: number, told: string): void {
     this.#policies.get(use)?.learn(told);
@@ -105,10 +114,11 @@ export class Sandboxes {
 
   /** The definition for a package whose filters live in that box. */
   define(packageName: string, box: number, description: ParkedDescription): Definition {
-    const { kind, name, manifest = {} } = description;
+    const { kind, name, ward, manifest = {} } = description;
     const hooks = seenHooks(description.hooks, manifest);
     const guard = manifest.headers && new HeadGuard(manifest.headers);
-    if (manifest.clusters !== undefined) this.#clusters.set(box, new Set(manifest.clusters));
+    if (manifest.clusters !== undefined)
+      for (const number of [box, ward]) this.#clusters.set(number, new Set(manifest.clusters));
     return {
       kind: kind as Kind,
       name,
@@ -127,6 +137,7 @@ export class Sandboxes {
           failsOpen: manifest.failurePolicy === "open",
           disabledBy: manifest.disabledBy,
           stateless: false,
+          confined: new Set<number>(),
           parts: new Parts((part, path) => this.#host.tell("part", { box, use, part, path })),
         };
         this.#uses.set(use, parked);

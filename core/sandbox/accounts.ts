@@ -14,7 +14,8 @@ const FAULTS_OF_MANY = 12;
 /** Most accounts that are remembered; if there are more, the oldest is forgotten. */
 const ACCOUNTS_MAX = 1024;
 
-const keyOf = ({ use, part }: Account): number => part * 2 ** 32 + use;
+/** Of a map by account. */
+export const keyOf = ({ use, part }: Account): number => part * 2 ** 32 + use;
 
 /** The breakers of one sandbox: one for each account that has failed, and those that concern all of them. */
 export class Accounts {
@@ -134,6 +135,21 @@ export class Accounts {
     for (const [key, breaker] of this.#byKey) if (breaker.isForgiven(now)) this.#byKey.delete(key);
     this.isClean =
       this.#byKey.size === 0 && this.#ofNobody.isForgiven(now) && this.#ofAll.isForgiven(now);
+  }
+
+  /** Whether this account has failed, and not been forgiven. */
+  has(account: Account): boolean {
+    return this.#byKey.has(keyOf(account));
+  }
+
+  /** This account's code runs elsewhere from now on: its breaker goes along. */
+  moveTo(other: Accounts, account: Account): void {
+    const key = keyOf(account);
+    const breaker = this.#byKey.get(key);
+    if (breaker === undefined) return;
+    this.#byKey.delete(key);
+    other.isClean = false;
+    other.#byKey.set(key, breaker);
   }
 
   /** A use has ended. */

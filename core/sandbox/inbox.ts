@@ -25,7 +25,8 @@ interface Detached {
   readonly kept: ReadonlySet<number>;
 }
 
-interface Waiting {
+/** A record, or the end of a stream, that waits for an isolate. */
+export interface Waiting {
   readonly token: number;
   /** Undefined: the end of a stream. */
   readonly block: Buffer | undefined;
@@ -73,9 +74,24 @@ export class Inbox {
     this.#backlog = waiting.filter(
       ({ token, block }) => block !== undefined && kept.has(baseOf(token)),
     );
-    this.#backlogBytes = this.#backlog.reduce((sum, { block }) => sum + block!.length, 0);
+    this.#backlogBytes = bytesOf(this.#backlog);
     this.#isolate = undefined;
     return { unbegun, kept };
+  }
+
+  /** Takes out what waits for that stream. `token`: of lane 0. */
+  takeOut(token: number): readonly Waiting[] {
+    const isIts = (waiting: Waiting): boolean => baseOf(waiting.token) === token;
+    const taken = this.#backlog.filter(isIts);
+    if (taken.length > 0) this.#backlog = this.#backlog.filter((waiting) => !isIts(waiting));
+    this.#backlogBytes -= bytesOf(taken);
+    return taken;
+  }
+
+  /** Takes what has waited elsewhere. */
+  takeIn(waiting: readonly Waiting[]): void {
+    this.#backlog.push(...waiting);
+    this.#backlogBytes += bytesOf(waiting);
   }
 
   /** Copies of the block's records from `begun` on, and of those that have made a filter and called no hook. The isolate could write there, so what makes no sense is left out. */
@@ -228,6 +244,20 @@ export class Inbox {
     return { use: words[w + RECORD.USE]!, part: partOf(words[w]!) };
   }
 
+  /**
+   * How many records of the block from the first on, which is `account`'s, may go in together: those of this account alone, or, if
+   * somebody tells who is suspect, those of any who are not.
+   */
+  alike({ use, part }: Account, isSuspect?: (account: Account) => boolean): number {
+    for (let k = 1; k < this.count; k++) {
+      if (this.#followsAt(k)) continue;
+      const next = this.accountAt(k);
+      const isSame = next.use === use && next.part === part && use !== 0;
+      if (isSuspect === undefined ? !isSame : isSuspect(next)) return k;
+    }
+    return this.count;
+  }
+
   /** The streams whose ends are among the first `count` records, without those that are charged to nobody. */
   endsIn(count: number): number[] {
     const { words } = this.#isolate!;
@@ -238,7 +268,7 @@ export class Inbox {
   }
 
   /** Whether record `k` of the block must go along with the one before it. */
-  followsAt(k: number): boolean {
+  #followsAt(k: number): boolean {
     const { words } = this.#isolate!;
     const i = (BOX.RECORDS >> 2) + k * RECORD_WORDS;
     return words[i] !== -1 && ((words[words[i]! >> 2]! >> 8) & RECORD_FLAG.FOLLOWS) !== 0;
@@ -256,6 +286,9 @@ export class Inbox {
     words[BOX.BEGUN] = 0;
   }
 }
+
+const bytesOf = (waiting: readonly Waiting[]): number =>
+  waiting.reduce((sum, { block }) => sum + (block?.length ?? 0), 0);
 
 /** Smallest size of a record. */
 export const RECORD_SIZE_MIN = RECORD.PAYLOAD * 4;

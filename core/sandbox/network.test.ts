@@ -201,43 +201,63 @@ describe("a sandboxed network filter", () => {
     expect(await new Peer(sandbox).send("fine")).toBe("same");
   });
 
-  it("lets new connections wait for the next isolate, with what they have said, when it hangs", async () => {
-    const sandbox = await worker.sandbox(
-      filter(
-        `onConnect() {}, onData(c) { if (c.text() === "hang") for (;;); c.replace(c.copy()); }`,
-      ),
-      [{}],
-      { limits: { timeoutMs: 100 } },
-    );
-    /** Together, so that the one that hangs comes first: on this thread once, then on another one. */
-    const beside = async () => {
-      const [bad, more] = [new Peer(sandbox), [new Peer(sandbox), new Peer(sandbox)]];
+  it.each([
+    ["their place goes on in the same sandbox", {}, 2],
+    ["their place goes on in the ward", { ward: { onConfined: () => {} } }, 1],
+  ])(
+    "lets new connections wait for the next isolate, with what they have said, when it hangs: %s",
+    async (_, ward, rebuilt) => {
+      const sandbox = await worker.sandbox(
+        filter(
+          `onConnect() {}, onData(c) { if (c.text() === "hang") for (;;); c.replace(c.copy()); }`,
+        ),
+        [{}],
+        { limits: { timeoutMs: 100 }, ...ward },
+      );
+      /** Together, so that the one that hangs comes first: on this thread once, then on another one. */
+      const beside = async () => {
+        const [bad, more] = [new Peer(sandbox), [new Peer(sandbox), new Peer(sandbox)]];
+        void bad.send("hang");
+        const answers = more.map((peer) => peer.send("x".repeat(3000)));
+        worker.flush();
+        const late = new Peer(sandbox);
+        const answer = late.send("late");
+        expect(await Promise.all([...answers, answer])).toEqual([
+          "x".repeat(3000),
+          "x".repeat(3000),
+          "late",
+        ]);
+        expect(bad.connection.closed).toBe("abort");
+        for (const peer of [...more, late]) {
+          expect([peer.connection.closed, await peer.send("again")]).toEqual([undefined, "again"]);
+          peer.filter.onClose?.(CLOSED);
+        }
+      };
+      await beside();
+      await beside();
+      expect([worker.faults.length, sandbox.counts.rebuilt]).toEqual([2, rebuilt]);
+      // In its failure policy nobody waits.
+      const bad = new Peer(sandbox);
       void bad.send("hang");
-      const answers = more.map((peer) => peer.send("x".repeat(3000)));
-      worker.flush();
-      const late = new Peer(sandbox);
-      const answer = late.send("late");
-      expect(await Promise.all([...answers, answer])).toEqual([
-        "x".repeat(3000),
-        "x".repeat(3000),
-        "late",
-      ]);
-      expect(bad.connection.closed).toBe("abort");
-      for (const peer of [...more, late]) {
-        expect([peer.connection.closed, await peer.send("again")]).toEqual([undefined, "again"]);
-        peer.filter.onClose?.(CLOSED);
-      }
-    };
-    await beside();
-    await beside();
-    expect([sandbox.counts.faults, sandbox.counts.rebuilt]).toEqual([2, 2]);
-    // In its failure policy nobody waits.
-    const bad = new Peer(sandbox);
+      const other = new Peer(sandbox);
+      void other.send("fine");
+      await worker.until(() => other.connection.closed !== undefined);
+      expect(sandbox.breaker).toBe("open");
+    },
+  );
+
+  it("has new connections that wait go on in the ward, where they hang at nobody's cost", async () => {
+    const sandbox = await worker.sandbox(
+      filter(`onData(c) { if (c.text() === "hang") for (;;); }`),
+      [{}],
+      { limits: { timeoutMs: 100 }, ward: { onConfined: () => {} } },
+    );
+    const [bad, next] = [new Peer(sandbox), new Peer(sandbox)];
     void bad.send("hang");
-    const other = new Peer(sandbox);
-    void other.send("fine");
-    await worker.until(() => other.connection.closed !== undefined);
-    expect(sandbox.breaker).toBe("open");
+    expect(await next.send("fine")).toBe("same");
+    void next.send("hang");
+    await worker.until(() => next.connection.closed !== undefined && sandbox.ready);
+    expect([worker.faults.length, sandbox.counts.rebuilt]).toEqual([2, 1]);
   });
 
   it("keeps the order of what it is told while the ring has no room", async () => {

@@ -1,6 +1,7 @@
 import type { HookMask } from "../inside/sandbox/layout.ts";
 import type { Watchdog } from "../isolate.ts";
 import type { SandboxMarks } from "../process/marks.ts";
+import type { Account } from "./accounts.ts";
 import type { SandboxIsolate, Source } from "./isolate.ts";
 import type { StatsSink } from "./stats.ts";
 import type { Supply } from "./supply.ts";
@@ -35,6 +36,14 @@ export interface SandboxFault {
   readonly path?: string;
   /** For so long the use, or the whole package, is in its failure policy. */
   readonly openMs?: number;
+}
+
+/** What is different in a ward. Nobody debugs there, and what setup tells is known already. */
+export interface WardOptions {
+  readonly mark?: NonNullable<SandboxOptions["mark"]>;
+  onFetch?(text: string, bytes: Buffer): void;
+  /** New streams of this account go there from now on (true) or no longer. */
+  onConfined(account: Account, isConfined: boolean): void;
 }
 
 export interface SandboxOptions {
@@ -86,6 +95,11 @@ export interface SandboxOptions {
   readonly marks?: SandboxMarks | undefined;
   /** V8 ran out of memory during a call on another thread, which will never come back. The process should be replaced. */
   onLost?(): void;
+  /**
+   * Of the ward: the sandbox in which places go on whose code was stopped (ward.ts). Absent: they go on in this one, as those of
+   * balancers do, who are asked by the gate and nowhere else.
+   */
+  readonly ward?: WardOptions;
   /** Monotonic milliseconds. */
   readonly now?: () => number;
 }

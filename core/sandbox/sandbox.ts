@@ -14,6 +14,7 @@ import {
 } from "../inside/sandbox/layout.ts";
 import { BEAT, type Refusal } from "../protocol.ts";
 import { type Account, Accounts, NOBODY } from "./accounts.ts";
+import { Alarms } from "./alarms.ts";
 import { Answers } from "./answers.ts";
 import { SandboxLost } from "./aside.ts";
 import type { Made } from "./build.ts";
@@ -22,19 +23,25 @@ import { CpuBudget } from "./cpu-budget.ts";
 import { CpuShare } from "./cpu-share.ts";
 import { FaultReports } from "./fault-reports.ts";
 import { hooksOf } from "./hooks.ts";
-import { Inbox, RECORD_SIZE_MIN } from "./inbox.ts";
+import { Inbox, RECORD_SIZE_MIN, type Waiting } from "./inbox.ts";
 import type { SandboxIsolate } from "./isolate.ts";
 import { takeNote } from "./notes.ts";
 import { DEFAULT_LIMITS, type SandboxLimits, type SandboxOptions } from "./options.ts";
 import type { SandboxStats } from "./stats.ts";
 import { Tokens } from "./tokens.ts";
-import { SandboxUsage } from "./usage.ts";
+import { Quota, SandboxUsage } from "./usage.ts";
 import { Uses } from "./uses.ts";
+import { Ward } from "./ward.ts";
 
-const LAZY_MS = 20; // what nobody waits for (ends of streams) goes along with other records, or after this long
-const LAZY_MAX = 128;
-const MERGE_MS = 20;
 const WARM_UP_RECORDS = 1024; // a fresh isolate interprets and compiles what it will run fast later
+
+/** What a ward shares with the sandbox that it belongs to. */
+interface Shared {
+  /** Those of the places that are confined there. */
+  readonly accounts: Accounts;
+  readonly reports: FaultReports;
+  readonly share: CpuShare;
+}
 
 /**
  * One generation of a dropped-in package: an isolate with a small block of shared memory. Filters send it records (a head, a
@@ -56,13 +63,17 @@ export class Sandbox {
   readonly #answers: Answers;
   readonly #accounts: Accounts;
   readonly #uses: Uses;
+  readonly #isWard: boolean;
+  readonly #ward: Ward | undefined;
   readonly #reports: FaultReports;
   readonly #inbox = new Inbox();
   #calls: Calls | undefined = undefined;
   readonly #now: () => number;
+  readonly #alarms: Alarms;
   #cpu: CpuBudget;
   readonly #share: CpuShare;
   readonly #usage: SandboxUsage;
+  readonly #quota: Quota;
   readonly #beats: Int32Array;
   readonly #mark: number;
   #isolate: SandboxIsolate | undefined = undefined;
@@ -76,16 +87,9 @@ export class Sandbox {
   #asked: number[] = [];
   #due = false;
   #more = false;
-  #lazy = 0;
-  #lazyTimer: NodeJS.Timeout | undefined = undefined;
-  #mergeTimer: NodeJS.Timeout | undefined = undefined;
-  #wakeTimer: NodeJS.Timeout | undefined = undefined;
-  #wakeAt = Number.POSITIVE_INFINITY;
   /** The latest entry was for due timers alone; the next one is for records, if there are any. */
   #isForTimers = false;
-  #overQuota = 0;
   #resting = false;
-  #memoryAtStart = 0;
   #recordsOfBuild = 0;
   #entriesSeen = 0;
   readonly counts = {
@@ -99,17 +103,21 @@ export class Sandbox {
     rebuilt: 0,
   };
 
-  constructor(options: SandboxOptions) {
+  /** `shared`: of the sandbox whose ward this is. */
+  constructor(options: SandboxOptions, shared?: Shared) {
     this.package = options.package;
     this.hooks = hooksOf(options.module.code);
     this.#options = options;
     this.#limits = { ...DEFAULT_LIMITS, ...options.limits };
-    this.#accounts = new Accounts(this.#limits.pauseMs);
-    this.#reports = new FaultReports(
-      options.package,
-      (fault) => options.onFault(fault),
-      (id) => this.#uses.find(id),
-    );
+    this.#isWard = shared !== undefined;
+    this.#accounts = shared?.accounts ?? new Accounts(this.#limits.pauseMs);
+    this.#reports =
+      shared?.reports ??
+      new FaultReports(
+        options.package,
+        (fault) => options.onFault(fault),
+        (id) => this.#uses.find(id),
+      );
     this.#memory = options.memory;
     this.#answers = new Answers(
       options,
@@ -123,29 +131,41 @@ export class Sandbox {
       options.memory.length >> 2,
     );
     this.#now = options.now ?? (() => performance.now());
+    this.#alarms = new Alarms(
+      this.#now,
+      () => this.#wake(),
+      () => this.#stats?.merge(),
+    );
     this.#uses = this.#makeUses();
     this.#cpu = new CpuBudget(this.#limits.cpuMs);
-    this.#share = new CpuShare(options.cpuShare ?? 1, this.#now());
+    this.#share = shared?.share ?? new CpuShare(options.cpuShare ?? 1, this.#now());
+    this.#ward = this.#makeWard(options);
     this.#usage = new SandboxUsage(options.stats, options.package);
+    this.#quota = new Quota(this.#limits.quotaMb);
     this.#beats = options.mark?.words ?? new Int32Array(3);
     this.#mark = options.mark?.box ?? 0;
   }
 
   /** Number of streams that the isolate holds state for, as far as core knows (those of the gate are not counted). */
   get live(): number {
-    return this.#tokens.count;
+    return this.#tokens.count + (this.#ward?.sandbox?.live ?? 0);
   }
   /** Whether the isolate holds state of that stream. */
   holds(token: number): boolean {
-    return this.#tokens.isLive(token);
+    return this.#tokens.isLive(token) || this.#ward?.sandbox?.holds(token) === true;
   }
   /** Whether this new stream of that account would be let in now. */
   takes(token: number, account: Account): boolean {
+    const ward = this.#ward?.sandboxOf(account);
+    if (ward !== undefined) return ward.takes(token, account);
     return this.#isolate !== undefined && this.#lets(token, account, this.#now());
   }
   /** The worst state of all accounts' breakers. */
   get breaker(): "closed" | "open" | "half-open" {
-    return this.#accounts.worst(this.#now());
+    const now = this.#now();
+    const confined = this.#ward?.accounts.worst(now) ?? "closed";
+    const own = this.#accounts.worst(now);
+    return confined === "open" || own === "closed" ? confined : own;
   }
   /** Bytes of heap that the isolate uses; 0 while there is none. */
   get memoryUsed(): number {
@@ -166,6 +186,68 @@ export class Sandbox {
   /** A use has met a per-route config; `path`: where it stands in the config of its chain. */
   name(account: Account, path: string): void {
     this.#reports.name(account, path);
+  }
+
+  // ---- the ward
+
+  #makeWard(options: SandboxOptions): Ward | undefined {
+    if (options.ward === undefined) return undefined;
+    const {
+      ward,
+      onGate: _gate,
+      onMade: _made,
+      onReads: _reads,
+      onPolicy: _policy,
+      ...same
+    } = options;
+    const { onConfined, ...own } = ward;
+    const [reports, share] = [this.#reports, this.#share];
+    return new Ward(
+      (accounts) => {
+        const sandbox = new Sandbox({ ...same, ...own }, { accounts, reports, share });
+        void sandbox.setRuntime(this.#uses.runtime);
+        return sandbox;
+      },
+      this.#limits.pauseMs,
+      onConfined,
+    );
+  }
+
+  /** Its isolate will be built anew with that use, `ms` from now. */
+  adopt(use: SandboxUse, ms: number): void {
+    void this.#uses.adopt(use, ms);
+  }
+
+  /** That account's code was stopped: it goes on in the ward. */
+  #confine(account: Account): void {
+    const use = this.#uses.find(account.use);
+    if (use !== undefined) this.#ward?.confine(account, use, this.#accounts);
+  }
+
+  /** Of the streams `kept` for the next isolate, those of confined places wait for the ward's. */
+  #moveOut(kept: ReadonlySet<number>): void {
+    for (const base of kept) {
+      const account = this.#tokens.accountOf(base);
+      const ward = this.#ward?.sandboxOf(account);
+      if (ward === undefined) continue;
+      const lanes = [base, base | 1].filter((token) => this.#tokens.isWaiting(token));
+      this.#tokens.remove(base);
+      ward.#moveIn(base, account, lanes, this.#inbox.takeOut(base));
+    }
+  }
+
+  #moveIn(
+    base: number,
+    { use, part }: Account,
+    lanes: readonly number[],
+    waiting: readonly Waiting[],
+  ): void {
+    this.#tokens.add(base, use, part);
+    for (const token of lanes) {
+      this.#tokens.wait(token);
+      this.#tokens.leftPending(token, this.#now() + this.#limits.pauseMs);
+    }
+    this.#inbox.takeIn(waiting);
   }
 
   // ---- building
@@ -217,8 +299,7 @@ export class Sandbox {
     this.#inbox.attach(isolate);
     this.#cpu = new CpuBudget(this.#limits.cpuMs);
     this.#recordsOfBuild = 0;
-    this.#overQuota = 0;
-    this.#memoryAtStart = isolate.memoryUsed;
+    this.#quota.begin(isolate);
     this.#collect();
     isolate.gate[GATE.LIMIT_MS] = this.#limits.cpuMs;
     this.#options.onGate?.(isolate);
@@ -274,7 +355,7 @@ export class Sandbox {
       this.#tokens.leftPending(token, now + this.#limits.pauseMs);
     }
     gate[GATE.PENDING_COUNT] = 0;
-    this.#lazy = 0;
+    this.#alarms.forgetLazy();
     if (gate[GATE.FAULT] === 1) {
       gate[GATE.FAULT] = 0;
       // The gate has told the streams of that entry itself.
@@ -287,7 +368,7 @@ export class Sandbox {
       this.#closeGate();
     }
     this.#collect();
-    this.#mergeSoon();
+    this.#alarms.mergeSoon();
     // Records that the gate has not entered with are entered by core.
     if (pending > 0 && gate[GATE.COUNT] !== 0) this.#due = true;
   }
@@ -334,7 +415,12 @@ export class Sandbox {
 
   /** Sets the runtime values of this isolate and of those built after it. `text`: their JSON. */
   async setRuntime(text: string): Promise<void> {
-    await this.#uses.setRuntime(text);
+    await Promise.all([this.#uses.setRuntime(text), this.#ward?.sandbox?.setRuntime(text)]);
+  }
+
+  /** As `reply`, to what was asked by `onFetch` of the ward. */
+  replyInWard(head: string, bytes: Buffer): void {
+    this.#ward?.sandbox?.reply(head, bytes);
   }
 
   /** Delivers an answer to a `fetch` or another request of the isolate, with the next crossing. `text`: JSON in ASCII. */
@@ -354,7 +440,7 @@ export class Sandbox {
   async release(use: number): Promise<void> {
     this.#reports.forget(use);
     this.#accounts.forget(use);
-    await this.#uses.release(use);
+    await Promise.all([this.#uses.release(use), this.#ward?.release(use)]);
   }
 
   #leave(): void {
@@ -397,6 +483,11 @@ export class Sandbox {
     const isNew = (flags & RECORD_FLAG.CREATE) !== 0;
     const use = words[w + RECORD.USE]!;
     const part = partOf(words[w]!);
+    const ward = this.#ward?.sandbox && this.#ward.takesOver(token, isNew, { use, part });
+    if (ward !== undefined) {
+      ward.park(token, at, size);
+      return;
+    }
     if (
       (flags & RECORD_FLAG.ADOPT) !== 0 &&
       this.#isolate !== undefined &&
@@ -429,7 +520,7 @@ export class Sandbox {
         this.#tokens.leftPending(token, this.#now() + this.#limits.pauseMs);
       this.#asked.push(token);
       this.#closeGate();
-    } else this.#beLazy();
+    } else this.#alarms.beLazy();
   }
 
   /** There is an isolate, or one is being built: records wait for it. */
@@ -450,6 +541,11 @@ export class Sandbox {
 
   /** The stream has ended: an answer for it is dropped. */
   forget(token: number): void {
+    const ward = this.#ward?.sandbox;
+    if (ward?.holds(token) === true) {
+      ward.forget(token);
+      return;
+    }
     this.#withdraw(token);
     // A stream that only ever used the gate is not in our table, but the isolate knows it.
     const isLive = this.#tokens.isLive(token);
@@ -457,7 +553,7 @@ export class Sandbox {
     const account = isLive ? this.#tokens.accountOf(token) : NOBODY;
     if (isLive) this.#tokens.remove(token);
     this.#inbox.end(token, account);
-    this.#beLazy();
+    this.#alarms.beLazy();
   }
 
   /** The gate has left this stream pending in the crossing that has also ended it. */
@@ -466,16 +562,6 @@ export class Sandbox {
     const pending = gate?.[GATE.PENDING_COUNT] ?? 0;
     for (let k = 0; k < pending; k++)
       if (baseOf(gate![GATE.PENDING + k]!) === token) gate![GATE.PENDING + k] = 0;
-  }
-
-  #beLazy(): void {
-    this.#lazy++;
-    if (this.#lazyTimer !== undefined) return;
-    this.#lazyTimer = setTimeout(() => {
-      this.#lazyTimer = undefined;
-      if (this.#lazy > 0) this.#wake();
-    }, LAZY_MS);
-    this.#lazyTimer.unref();
   }
 
   #wake(): void {
@@ -487,25 +573,40 @@ export class Sandbox {
 
   /** Asked after each crossing into the builtin isolate. */
   wantsEntry(): boolean {
+    const wants = this.#wants();
+    return this.#ward?.sandbox?.wantsEntry() === true || wants;
+  }
+
+  /** Enters with all records that wait, the ward's isolate if it has some, and this one. */
+  enter(): void {
+    const ward = this.#ward?.sandbox;
+    if (ward?.wantsEntry() === true) {
+      ward.enter();
+      if (!this.#wants()) return;
+    }
+    this.#enterOwn();
+  }
+
+  #wants(): boolean {
     const isolate = this.#isolate;
     if (isolate === undefined) return false;
     if (isolate.gate[GATE.ENTRIES] !== 0 || isolate.gate[GATE.PENDING_COUNT] !== 0)
       this.#afterGate(isolate);
     // Ends of streams alone are no reason to enter.
-    if (this.#lazy === 0 && isolate.gate[GATE.COUNT] !== 0) this.#beLazy();
+    if (!this.#alarms.isLazy && isolate.gate[GATE.COUNT] !== 0) this.#alarms.beLazy();
     if (this.#isolate === undefined || this.#away > 0 || this.#resting) return false;
     return (
       this.#asked.length > 0 ||
       this.#due ||
       this.#more ||
-      this.#lazy >= LAZY_MAX ||
+      this.#alarms.isCrowded ||
       this.#inbox.backlog > 0 ||
       this.#answers.waits
     );
   }
 
-  /** Enters the isolate once, with all records that wait. */
-  enter(): void {
+  /** Enters the isolate once. */
+  #enterOwn(): void {
     const isolate = this.#isolate;
     const inbox = this.#inbox;
     if (isolate === undefined || this.#away > 0) return;
@@ -515,15 +616,21 @@ export class Sandbox {
     inbox.fill();
     isolate.times[BOX.NOW / 2] = now;
     this.#due = this.#more = false;
-    this.#lazy = 0;
-    const isCareful = !isolate.isDebugged && this.#accounts.anySuspect(now);
+    this.#alarms.forgetLazy();
+    const isCareful = this.#isWard || (!isolate.isDebugged && this.#accounts.anySuspect(now));
     // Timers have an entry of their own then, so that nobody's promises go on beside those of another account.
     this.#isForTimers = isCareful && !this.#isForTimers && isolate.times[BOX.WAKE_AT / 2]! <= now;
     isolate.words[BOX.ALONE] = isCareful ? 1 : 0;
     const waiting = this.#isForTimers ? 0 : inbox.count;
     const account = isCareful && waiting > 0 ? inbox.accountAt(0) : NOBODY;
-    const isSuspect = isCareful && this.#accounts.isSuspect(account, now);
-    const records = isCareful && waiting > 0 ? this.#alike(account, isSuspect, now) : waiting;
+    const isSuspect = this.#isWard || (isCareful && this.#accounts.isSuspect(account, now));
+    const records =
+      isCareful && waiting > 0
+        ? inbox.alike(
+            account,
+            isSuspect ? undefined : (next) => this.#accounts.isSuspect(next, now),
+          )
+        : waiting;
     this.counts.entries++;
     this.counts.records += records;
     // What an earlier entry has left in the block counts with the last record of it.
@@ -553,19 +660,6 @@ export class Sandbox {
     if (this.#cpu.end(records, this.#now()) && this.#recordsOfBuild > WARM_UP_RECORDS) {
       this.#onSlow();
     }
-  }
-
-  /** How many records from the first on may go in together: those of one suspect, or those of any others. */
-  #alike(account: Account, isSuspect: boolean, now: number): number {
-    const inbox = this.#inbox;
-    const { use, part } = account;
-    for (let k = 1; k < inbox.count; k++) {
-      if (inbox.followsAt(k)) continue;
-      const next = inbox.accountAt(k);
-      const isSame = next.use === use && next.part === part && use !== 0;
-      if (isSuspect ? !isSame : this.#accounts.isSuspect(next, now)) return k;
-    }
-    return inbox.count;
   }
 
   /** The package has used up its CPU share: its records wait. */
@@ -605,20 +699,10 @@ export class Sandbox {
     this.#options.onWork();
   }
 
-  /** Flushes the counts soon after an entry, not only once a second. */
-  #mergeSoon(): void {
-    if (this.#mergeTimer !== undefined) return;
-    this.#mergeTimer = setTimeout(() => {
-      this.#mergeTimer = undefined;
-      this.#stats?.merge();
-    }, MERGE_MS);
-    this.#mergeTimer.unref();
-  }
-
   #entered(records: number, now: number): void {
     this.#inbox.taken(records);
     this.#collect();
-    this.#mergeSoon();
+    this.#alarms.mergeSoon();
     const asked = this.#asked;
     for (let k = 0; k < asked.length; k++) {
       const token = asked[k]!;
@@ -638,7 +722,7 @@ export class Sandbox {
     if (isolate === undefined) return;
     this.#more = isolate.words[BOX.MORE] === 1;
     this.#answers.collect(isolate.words, isolate.bytes);
-    this.#armWake(isolate.times[BOX.WAKE_AT / 2]!);
+    this.#alarms.wakeAt(isolate.times[BOX.WAKE_AT / 2]!);
   }
 
   #note(kind: number, text: string): void {
@@ -646,24 +730,11 @@ export class Sandbox {
     takeNote(this.#options, kind, text, (stat) => this.#stats?.define(stat));
   }
 
-  #armWake(at: number): void {
-    if (!(at < this.#wakeAt)) return;
-    this.#wakeAt = at;
-    clearTimeout(this.#wakeTimer);
-    this.#wakeTimer = setTimeout(
-      () => {
-        this.#wakeAt = Number.POSITIVE_INFINITY;
-        this.#wake();
-      },
-      Math.max(1, Math.min(at - this.#now(), 0x7fff_ffff)),
-    );
-    this.#wakeTimer.unref();
-  }
-
   // ---- what goes wrong
 
   /** To be called once a second: checks deadlines of pauses and the memory quota, and flushes stats. */
   expire(now: number): void {
+    this.#ward?.expire(now);
     for (const token of this.#tokens.takeLate(now)) {
       this.counts.late++;
       this.#options.onVerdict(token, 0, -STATUS.LATE);
@@ -678,10 +749,8 @@ export class Sandbox {
       return;
     this.#entriesSeen = this.counts.entries;
     this.#tellUsage();
-    const isOver = isolate.memoryUsed - this.#memoryAtStart > this.#limits.quotaMb * 1024 * 1024;
-    this.#overQuota = isOver ? this.#overQuota + 1 : 0;
-    if (this.#overQuota >= 2)
-      this.#fault("memory", new Error(`more than ${this.#limits.quotaMb} MiB in use`));
+    const isOver = this.#quota.check(isolate);
+    if (isOver !== undefined) this.#fault("memory", isOver);
   }
 
   #tellUsage(): void {
@@ -730,7 +799,9 @@ export class Sandbox {
     const words = this.#isolate?.words;
     const use = words?.[BOX.USE] ?? 0;
     const charged = use > 0 ? { use, part: words![BOX.PART]! } : account;
-    this.#lose(what, error, this.#accounts.fault(charged, this.#now()), begun, charged);
+    const backOff = this.#accounts.fault(charged, this.#now());
+    if (what === "entry" && charged.use > 0) this.#confine(charged);
+    this.#lose(what, error, backOff, begun, charged);
   }
 
   #rests(use: number, error: unknown): void {
@@ -781,17 +852,16 @@ export class Sandbox {
       this.#options.supply.giveMemory(this.#isolate.memory);
     this.#away = 0;
     this.#isolate = this.#stats = undefined;
-    clearTimeout(this.#wakeTimer);
-    this.#wakeAt = Number.POSITIVE_INFINITY;
+    this.#alarms.reset();
     this.#asked.length = 0;
     this.#answers.clear();
     this.#due = this.#more = false;
-    this.#lazy = 0;
     for (const token of this.#tokens.clear(kept)) {
       if (unbegun.has(baseOf(token)) && !this.#disposed)
         this.#options.onVerdict(token, 0, -STATUS.AGAIN);
       else this.#answerByPolicy(token);
     }
+    this.#moveOut(kept);
     for (const base of kept)
       for (const token of [base, base | 1])
         if (this.#tokens.isWaiting(token))
@@ -803,8 +873,9 @@ export class Sandbox {
     const { counts } = this;
     for (let entries = -1; entries !== counts.entries && this.#hasRecords; ) {
       entries = counts.entries;
-      this.enter();
+      this.#enterOwn();
     }
+    await this.#ward?.sandbox?.finish();
     await Promise.all(this.#uses.ids.map((id) => this.release(id)));
     this.dispose();
   }
@@ -818,10 +889,10 @@ export class Sandbox {
   dispose(): void {
     if (this.#disposed) return;
     this.#disposed = true;
+    this.#ward?.sandbox?.dispose();
     this.#teardown(0);
     this.#uses.dispose();
-    clearTimeout(this.#lazyTimer);
-    clearTimeout(this.#mergeTimer);
+    this.#alarms.end();
   }
 }
 

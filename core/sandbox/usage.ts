@@ -10,6 +10,29 @@ export interface Crossed {
   readonly bytesOut: number;
 }
 
+/** Watches how much memory one isolate uses after another. */
+export class Quota {
+  readonly #mb: number;
+  #atStart = 0;
+  #times = 0;
+
+  constructor(mb: number) {
+    this.#mb = mb;
+  }
+
+  begin({ memoryUsed }: SandboxIsolate): void {
+    this.#atStart = memoryUsed;
+    this.#times = 0;
+  }
+
+  /** To be called once a second. Undefined: all is well; the collector may be late once. */
+  check({ memoryUsed }: SandboxIsolate): Error | undefined {
+    const isOver = memoryUsed - this.#atStart > this.#mb * 1024 * 1024;
+    this.#times = isOver ? this.#times + 1 : 0;
+    return this.#times >= 2 ? new Error(`more than ${this.#mb} MiB in use`) : undefined;
+  }
+}
+
 /** What a package's sandbox costs this worker, as counters `filters.KIND.NAME.*`, updated about once a second. */
 export class SandboxUsage {
   readonly #sink: StatsSink;

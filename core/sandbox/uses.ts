@@ -75,6 +75,10 @@ export class Uses {
   get isEmpty(): boolean {
     return this.#all.length === 0;
   }
+  /** JSON of all runtime values, or "". */
+  get runtime(): string {
+    return this.#runtime;
+  }
   find(id: number): SandboxUse | undefined {
     return this.#all.find((use) => use.id === id);
   }
@@ -129,6 +133,16 @@ export class Uses {
   async restore(uses: readonly SandboxUse[]): Promise<void> {
     this.#all = [...this.#all, ...uses];
     await this.#beginRebuild();
+  }
+
+  /** Takes a use that ran before in another isolate; this one is built anew with it, `ms` from now. */
+  async adopt(use: SandboxUse, ms: number): Promise<void> {
+    if (this.find(use.id) !== undefined) return;
+    this.#all = [...this.#all, use];
+    await this.#rebuilding;
+    this.#left = this.#left.filter((left) => left !== use);
+    this.#sandbox.askAgain();
+    this.rebuildIn(ms);
   }
 
   /** Sets the runtime values of this isolate and of those built after it. `text`: their JSON. */

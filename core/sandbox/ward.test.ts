@@ -1,0 +1,187 @@
+import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { Parts } from "../inside/parts.ts";
+import { partFlags } from "../inside/sandbox/layout.ts";
+import type { Account } from "./accounts.ts";
+import { Exchange, FakeWorker, stubs } from "./fake-worker.ts";
+import type { Sandbox } from "./sandbox.ts";
+
+/** Places whose code was stopped once go on in an isolate apart. */
+
+const get = (path: string): string => `GET ${path} HTTP/1.1\r\nhost: example.com\r\n`;
+
+/** Uses and per-route configs that say so loop where a path asks for it; every setup counts itself. */
+const CODE = `
+  import { defineHttpFilter, Type } from "@tsproxy/sdk";
+  export default defineHttpFilter({ name: "test", config: Type.Object({}), setup(config, cx) {
+    cx.stats.counter("setups." + config.name).inc();
+    let seen = 0;
+    return (stream) => ({
+      async onRequestHeaders(headers) {
+        const { bad } = stream.routeConfig ?? config;
+        if (bad && headers.path === "/loop") for (;;) {}
+        if (headers.path === "/ask") {
+          const answer = await cx.fetch("origin:/").then((a) => a.status, (e) => e.reason);
+          headers.set("x-seen", String(answer));
+        } else if (headers.path === "/nap") {
+          await stream.sleep(30);
+          headers.set("x-seen", "rested");
+        } else headers.set("x-seen", String(++seen));
+      },
+    });
+  } });`;
+const GOOD = 1;
+const BAD = 2;
+
+let worker: FakeWorker;
+let clock: { now: number };
+let confined: Set<number>;
+let told: (Account & { isConfined: boolean })[];
+/** What places in the ward fetch: core hears of it apart from what the others do. */
+let asked: string[];
+beforeEach(() => {
+  worker = new FakeWorker();
+  clock = { now: 1000 };
+  confined = new Set();
+  told = [];
+  asked = [];
+});
+afterEach(() => {
+  FakeWorker.gated = false;
+  worker.dispose();
+});
+
+const build = (more: object = {}): Promise<Sandbox> =>
+  worker.sandbox(CODE, [{ name: "good" }, { name: "bad", bad: true }], {
+    limits: { timeoutMs: 250 },
+    now: () => clock.now,
+    ward: {
+      onFetch: (text) => void asked.push(text),
+      onConfined: (account, isConfined) => {
+        told.push({ ...account, isConfined });
+        if (isConfined) confined.add(partFlags(account.part));
+        else confined.delete(partFlags(account.part));
+      },
+    },
+    ...more,
+  });
+
+const stub = (sandbox: Sandbox, use: number, more: object = {}) =>
+  stubs(worker, sandbox, use, { ...(use === BAD && { confined }), ...more });
+
+const begin = (sandbox: Sandbox, use: number, path: string, more: object = {}): Exchange =>
+  new Exchange(worker, [stub(sandbox, use, more)], get(path)).requestHeaders();
+
+async function ask(sandbox: Sandbox, use: number, path: string, more: object = {}) {
+  const e = await begin(sandbox, use, path, more).settled();
+  return e.reply?.status ?? e.request.get("x-seen");
+}
+
+/** Until `condition` holds, with what a worker does once a second. */
+const everySecond = (sandbox: Sandbox, condition: () => boolean): Promise<void> =>
+  worker.until(() => {
+    sandbox.expire(clock.now);
+    return condition();
+  });
+
+describe("a place whose code was stopped", () => {
+  it("loops again apart: streams of others that wait for their promises lose nothing", async () => {
+    const sandbox = await build();
+    expect(await ask(sandbox, BAD, "/loop")).toBe(500);
+    await worker.until(() => sandbox.ready);
+    const { rebuilt } = sandbox.counts;
+    const rests = begin(sandbox, GOOD, "/nap");
+    expect(await ask(sandbox, GOOD, "/")).toBe("1");
+    expect([await ask(sandbox, BAD, "/loop"), worker.faults.length]).toEqual([500, 2]);
+    expect(await ask(sandbox, GOOD, "/")).toBe("2");
+    clock.now += 50;
+    await rests.settled();
+    expect([rests.request.get("x-seen"), sandbox.counts.rebuilt]).toEqual(["rested", rebuilt]);
+  });
+
+  it("is served there, and left alone after three faults", async () => {
+    const sandbox = await build();
+    await ask(sandbox, BAD, "/loop");
+    expect(await ask(sandbox, BAD, "/")).toBe("1");
+    await ask(sandbox, BAD, "/loop");
+    await ask(sandbox, BAD, "/loop");
+    expect([await ask(sandbox, BAD, "/"), sandbox.breaker]).toEqual([500, "open"]);
+    const { reason, place } = worker.faults.at(-1)!;
+    expect([reason, place]).toEqual([expect.stringMatching(/not entered for 1000 ms/), "/uses/1"]);
+    clock.now += 1000;
+    await everySecond(sandbox, () => sandbox.takes(0, { use: BAD, part: 0 }));
+    expect(await ask(sandbox, BAD, "/")).toBe("1");
+  });
+
+  it("comes back when a minute has passed without a fault, and its ward ends", async () => {
+    const sandbox = await build();
+    await ask(sandbox, BAD, "/loop");
+    const rests = begin(sandbox, BAD, "/nap");
+    await everySecond(sandbox, () => worker.stat("setups.bad") === 3);
+    clock.now += 61_000;
+    sandbox.expire(clock.now);
+    await rests.settled();
+    expect(rests.reply?.status).toBe(504);
+    // Its stream ends there; new ones meet the isolate of all others.
+    expect(await ask(sandbox, GOOD, "/")).toBe("1");
+    expect(await ask(sandbox, BAD, "/")).toBe("1");
+    rests.end();
+    worker.flush();
+    expect(told).toEqual([
+      { use: BAD, part: 0, isConfined: true },
+      { use: BAD, part: 0, isConfined: false },
+    ]);
+    sandbox.expire(clock.now);
+    // A further loop costs the isolate of all others again, and needs another ward.
+    expect(await ask(sandbox, BAD, "/loop")).toBe(500);
+    expect(told).toHaveLength(3);
+    expect(await ask(sandbox, BAD, "/")).toBe("1");
+  });
+
+  it("keeps away from the gate, which the others go on using", async () => {
+    FakeWorker.gated = true;
+    const sandbox = await build();
+    expect(await ask(sandbox, BAD, "/loop")).toBe(500);
+    await worker.until(() => sandbox.ready);
+    const records = worker.records;
+    expect(await ask(sandbox, GOOD, "/")).toBe("1");
+    expect(worker.records).toBe(records);
+    expect(await ask(sandbox, BAD, "/")).toBe("1");
+    expect(worker.records).toBe(records + 1);
+  });
+
+  it("fetches, and its answers find the ward", async () => {
+    const sandbox = await build({ onFetch: () => expect.unreachable() });
+    await ask(sandbox, BAD, "/loop");
+    const asks = begin(sandbox, BAD, "/ask");
+    await worker.until(() => asked.length > 0);
+    const { call } = JSON.parse(asked[0]!);
+    const failed = { to: "fetch", call, op: "error", reason: "no_host", message: "none is up" };
+    sandbox.replyInWard(JSON.stringify(failed), Buffer.alloc(0));
+    await asks.settled();
+    expect(asks.request.get("x-seen")).toBe("no_host");
+  });
+
+  it("takes others along that are stopped later, and leaves with its use", async () => {
+    const sandbox = await build();
+    const parts = new Parts(() => {});
+    const routes = [[{ bad: true }], [{}]];
+    const onRoute = async (k: number, path: string) => {
+      const stub = stubs(worker, sandbox, GOOD, { parts, hooks: sandbox.hooks, confined });
+      const e = new Exchange(worker, [stub], get(path));
+      Object.assign(e.stream, { routeConfigs: routes[k] });
+      await e.requestHeaders().settled();
+      return e.reply?.status ?? e.request.get("x-seen");
+    };
+    await ask(sandbox, BAD, "/loop");
+    expect([await onRoute(0, "/loop"), await onRoute(0, "/")]).toEqual([500, "1"]);
+    // The use's other places are served where they were.
+    expect([await onRoute(1, "/"), await ask(sandbox, GOOD, "/")]).toEqual(["1", "2"]);
+    expect(await ask(sandbox, BAD, "/")).toBe("1");
+    await sandbox.release(BAD);
+    expect(sandbox.takes(0, { use: BAD, part: 0 })).toBe(true);
+    expect(told.map(({ use, part }) => [use, part])).toEqual([
+      [BAD, 0],
+      [GOOD, 1],
+    ]);
+  });
+});
