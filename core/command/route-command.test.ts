@@ -264,9 +264,11 @@ describe("route explain", () => {
     }),
   );
 
+  const asked = (request: string) => tsproxy("explain", config, "--request", request);
+
   it("names the route that serves a request, and why others do not", () => {
-    const asked = ["explain", config, "--request", "GET http://shop.test/a?b"];
-    expect(tsproxy(...asked).stdout).toBe(
+    const request = "GET http://shop.test/a?b";
+    expect(asked(request).stdout).toBe(
       [
         "listener: main",
         "  filter chain: filter_chains[0]",
@@ -278,13 +280,26 @@ describe("route explain", () => {
         "",
       ].join("\n"),
     );
-    expect(tsproxy(...asked, "-H", "host: other.test").stdout).toContain(
+    const other = ["--request", request, "-H", "host: other.test"];
+    expect(tsproxy("explain", config, ...other).stdout).toContain(
       'virtual host: none has the domain "other.test": 404',
     );
   });
 
+  it("asks as a client would: without user information, and CONNECT without a path", () => {
+    expect(asked("GET http://u:p@shop.test/a").stdout).toContain("rewritten to: shop.test/w/a\n");
+    const tunnel = asked("CONNECT http://shop.test").stdout;
+    expect(tunnel).toContain('not shop routes[1] (rest): the path does not match prefix "/"');
+  });
+
+  it("takes no version for a part of the path", () => {
+    const told = asked("GET http://shop.test/a HTTP/1.1");
+    expect(told.status).toBe(1);
+    expect(told.stderr).toContain('write "GET https://host/path"');
+  });
+
   it("says why a URL with a fragment is refused", () => {
-    const told = tsproxy("explain", config, "--request", "GET http://shop.test/a#b");
+    const told = asked("GET http://shop.test/a#b");
     expect(told.status).toBe(1);
     expect(told.stderr).toContain(
       '--request "GET http://shop.test/a#b": a client keeps the "#" and what follows to itself; leave them out, or write %23',

@@ -246,7 +246,9 @@ function parseRequest(request: string, headers: readonly string[]): AskedRequest
       `--request "${request}": a client keeps the "#" and what follows to itself; leave them out, or write %23`,
     );
   }
-  const match = /^(?:([A-Z]+)\s+)?(https?):\/\/([^/?#]*)([^#]*)$/.exec(request.trim());
+  // User information is for the client alone. A CONNECT without a path is that of HTTP/1.1, which has none.
+  const form = /^(?:([A-Z]+)\s+)?(https?):\/\/(?:[^/?#@\s]*@)?([^/?#@\s]*)([^#\s]*)$/;
+  const match = form.exec(request.trim());
   if (match === null) {
     throw new Error(`--request "${request}": write "GET https://host/path"`);
   }
@@ -263,7 +265,7 @@ function parseRequest(request: string, headers: readonly string[]): AskedRequest
     host: authority.replace(/:\d+$/, ""),
     authority: host ?? authority,
     port: port === undefined ? undefined : Number(port),
-    path: rest.startsWith("/") ? rest : `/${rest}`,
+    path: rest.startsWith("/") || (method === "CONNECT" && rest === "") ? rest : `/${rest}`,
     tls: scheme === "https",
     headers: pairs.filter(([name]) => name !== "host"),
   };
