@@ -11,10 +11,15 @@ function open(config: object = { stats_for_all_methods: true }) {
   for (const name of ["g", "g/shop.Cart/Add"])
     cx.clusterMap.set(name, new TestCluster(name, cx.stats));
   const factory = cx.setup(grpcStats, { enable_upstream_stats: false, ...config });
-  const call = (path = "/shop.Cart/Add", type = "application/grpc", cluster = "g") => {
+  const call = (
+    path = "/shop.Cart/Add",
+    type = "application/grpc",
+    cluster = "g",
+    more: Record<string, string> = {},
+  ) => {
     const route = { action: { type: "route", cluster } };
     const stream = new TestStream(cx, factory, { route: route as never });
-    stream.requestHeaders("POST", path, { "content-type": type }, false);
+    stream.requestHeaders("POST", path, { "content-type": type, ...more }, false);
     return stream;
   };
   return { call, value: (name: string) => cx.stats.value(`cluster.g.grpc.${name}`) };
@@ -59,6 +64,31 @@ it("counts messages of a response with 200 alone, up to the envelope that ends a
   refused.responseHeaders(429, grpc, false);
   refused.responseBody(message(2), true);
   expect(value("shop.Cart.Add.response_message_count")).toBe(1);
+});
+
+it("counts the messages of a Connect stream whatever the response is, and not its status", () => {
+  const { call, value } = open();
+  const stream = call("/shop.Cart/Add", "application/connect+proto");
+  stream.requestBody(message(1) + message(2), true);
+  stream.responseHeaders(500, { "content-type": "text/plain" }, false);
+  stream.responseBody(`${message(2)}\x02${message(1).slice(1)}`, false);
+  stream.responseTrailers(trailers("0"));
+  expect(value("shop.Cart.Add.request_message_count")).toBe(2);
+  expect(value("shop.Cart.Add.response_message_count")).toBe(1);
+  expect(value("shop.Cart.Add.total")).toBe(0);
+});
+
+it("counts a unary call of Connect as one with success or failure", () => {
+  const { call, value } = open();
+  const stream = call("/shop.Cart/Add", "application/proto", "g", {
+    "connect-protocol-version": "1",
+  });
+  stream.requestBody(message(1), true);
+  stream.responseHeaders(200, { "content-type": "application/proto" }, false);
+  stream.responseTrailers(trailers("0"));
+  for (const name of ["request_message_count", "success", "total"])
+    expect(value(`shop.Cart.Add.${name}`)).toBe(1);
+  expect(value("shop.Cart.Add.0")).toBe(0);
 });
 
 it("shows logs the messages of a gRPC response to any request", () => {

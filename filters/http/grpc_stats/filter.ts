@@ -19,6 +19,7 @@ import { MessageCounter } from "./message-counter.ts";
 
 const CONTENT_TYPE = headerName("content-type");
 const GRPC_STATUS = headerName("grpc-status");
+const CONNECT_VERSION = headerName("connect-protocol-version");
 /** Clients choose method names, and stats are never removed: beyond these limits, methods are counted together, unnamed. */
 const MAX_METHODS = 2048;
 const MAX_NAME = 256;
@@ -139,9 +140,9 @@ class GrpcStatsFilter implements HttpFilter {
   readonly #requests = new MessageCounter("request");
   readonly #responses = new MessageCounter("response");
   #method: MethodStats | undefined = undefined;
-  #asksGrpc = false;
-  /** The response was gRPC when its head reached this filter; filters after this one may change the content type. */
-  #answersGrpc = false;
+  #asked: Protocol | undefined = undefined;
+  /** Decided when the response's head reaches this filter: filters after this one may change the content type. */
+  #countsResponse = false;
   #counts: MessageCounts | undefined = undefined;
   /** When the request was complete; -1: it is not. */
   #sentAt = -1;
@@ -152,10 +153,10 @@ class GrpcStatsFilter implements HttpFilter {
   }
 
   onRequestHeaders(headers: RequestHeaders) {
-    this.#asksGrpc = isGrpc(headers.get(CONTENT_TYPE));
+    this.#asked = protocolOf(headers);
     const action = this.#stream.route?.action;
     const cluster = action?.type === "route" ? (action.cluster ?? "") : "";
-    if (this.#asksGrpc) this.#method = this.#stats.of(cluster, headers.path);
+    if (this.#asked !== undefined) this.#method = this.#stats.of(cluster, headers.path);
     // As in Envoy, logs also see the messages of a gRPC response to what was no gRPC request.
     const emits = this.#stats.config.emit_filter_state === true;
     return this.#method === undefined && !emits ? done : undefined;
@@ -163,7 +164,7 @@ class GrpcStatsFilter implements HttpFilter {
 
   onRequestBody(chunk: Chunk, endStream: boolean): void {
     if (endStream) this.#sentAt = this.#stats.now();
-    if (!this.#asksGrpc) return;
+    if (this.#asked === undefined) return;
     const messages = this.#requests.count(chunk.memory, chunk.at, chunk.end);
     if (messages === 0) return;
     this.#method?.add("request_message_count", messages);
@@ -176,12 +177,14 @@ class GrpcStatsFilter implements HttpFilter {
   }
 
   onResponseHeaders(headers: ResponseHeaders): void {
-    this.#answersGrpc = headers.status === 200 && isGrpc(headers.get(CONTENT_TYPE));
+    this.#countsResponse =
+      this.#asked === "connect stream" ||
+      (headers.status === 200 && isGrpc(headers.get(CONTENT_TYPE)));
     this.#charge(headers);
   }
 
   onResponseBody(chunk: Chunk): void {
-    if (!this.#answersGrpc) return;
+    if (!this.#countsResponse) return;
     const messages = this.#responses.count(chunk.memory, chunk.at, chunk.end);
     if (messages === 0) return;
     this.#method?.add("response_message_count", messages);
@@ -206,13 +209,24 @@ class GrpcStatsFilter implements HttpFilter {
   #charge(headers: HeaderMap): void {
     const status = headers.get(GRPC_STATUS);
     const method = this.#method;
-    if (method === undefined || status === undefined) return;
-    method.addStatus(status);
+    // What a Connect stream has come to stands in its last envelope, which Envoy does not read.
+    if (this.#asked === "connect stream" || method === undefined || status === undefined) return;
+    if (this.#asked === "grpc") method.addStatus(status);
     method.add(status === "0" ? "success" : "failure", 1);
     method.add("total", 1);
     if (this.#stats.config.enable_upstream_stats && this.#sentAt >= 0)
       method.time(this.#stats.now() - this.#sentAt);
   }
+}
+
+/** What a request speaks, as Envoy tells it: messages of all three are counted. */
+type Protocol = "grpc" | "connect stream" | "connect";
+
+function protocolOf(headers: RequestHeaders): Protocol | undefined {
+  const type = headers.get(CONTENT_TYPE);
+  if (isGrpc(type)) return "grpc";
+  if (type?.startsWith("application/connect+")) return "connect stream";
+  return headers.get(CONNECT_VERSION) === "1" ? "connect" : undefined;
 }
 
 /** `application/grpc`, with or without a suffix such as `+proto`. */
