@@ -80,6 +80,25 @@ describe("a connection", () => {
     expect(ack).toMatchObject({ type: TYPE.SETTINGS, flags: FLAG.ACK });
   });
 
+  it("sends settings of one's own before those that have options, which count then", () => {
+    const custom_settings_parameters = [
+      { identifier: 64, value: 7 },
+      { identifier: SETTING.MAX_CONCURRENT_STREAMS, value: 9 },
+    ];
+    const http2Config = http2Options({ custom_settings_parameters, max_concurrent_streams: 50 });
+    const connection = new TestConnection();
+    const codec = new TestContext()
+      .setup(http2, {})
+      .createServer(connection, new TestServerEvents(), { ...CODEC_OPTIONS, http2: http2Config });
+    codec.onData(new LentChunk(PREFACE + frame(TYPE.SETTINGS, 0, 0)));
+    codec.onAgain();
+    const { payload } = framesOf(connection.take())[0]!;
+    expect(payload).toContain(setting(64, 7));
+    const [custom, own] = [9, 50].map((n) => setting(SETTING.MAX_CONCURRENT_STREAMS, n));
+    expect(payload.indexOf(custom!)).toBeGreaterThanOrEqual(0);
+    expect(payload.indexOf(own!)).toBeGreaterThan(payload.indexOf(custom!));
+  });
+
   it("ends without a word when the client does not speak HTTP/2", () => {
     for (const text of ["G", "GET / HTTP/1.1\r\n\r\n", `${PREFACE.slice(0, -1)}x`]) {
       const cx = new TestContext();

@@ -141,11 +141,12 @@ export class Session {
   #settings(): number[] {
     const { options, side } = this;
     const settings: number[] = side.isServer ? [] : [SETTING.ENABLE_PUSH, 0];
+    // First, as in Envoy: of a setting that comes twice, the last value counts, which is that of its own option.
+    settings.push(...options.customSettings);
     settings.push(SETTING.HEADER_TABLE_SIZE, this.reader.receiver.blocks.tableSize);
     settings.push(SETTING.ENABLE_CONNECT_PROTOCOL, options.allowConnect ? 1 : 0);
     settings.push(SETTING.MAX_CONCURRENT_STREAMS, options.maxConcurrentStreams);
     settings.push(SETTING.INITIAL_WINDOW_SIZE, options.initialStreamWindow);
-    settings.push(...options.customSettings);
     return settings;
   }
 
