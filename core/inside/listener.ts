@@ -192,6 +192,8 @@ export class Listener {
       connection.close(turnAway(early));
       return;
     }
+    // What listener filters have consumed is not the chain's, and the rest only if the chain takes it (logs).
+    connection.bytesReceived = 0;
     this.#stats.total.inc();
     this.#stats.active.inc();
     this.#stats.ofThread.total.inc();
@@ -215,6 +217,7 @@ export class Listener {
     if (!connection.open) return;
     handshake?.onConnected();
     if (early !== undefined && early.length > 0 && connection.open) {
+      connection.bytesReceived += early.length;
       const chunk = new Chunk(early, 0, early.length);
       if (handshake !== undefined) handshake.onData(chunk);
       else run.onData(chunk);

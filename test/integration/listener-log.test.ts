@@ -13,6 +13,7 @@ let proxy: Proxy;
 let requests: string;
 let connections: string;
 let refused: string;
+let echoed: string;
 
 beforeAll(async () => {
   folder = await mkdtemp(path.join(tmpdir(), "tsproxy-log-"));
@@ -34,8 +35,9 @@ beforeAll(async () => {
   ];
   const metadata = { filter_metadata: { ns: { k: "v" } } };
   refused = path.join(folder, "refused.log");
-  const guarded = {
-    access_log: [accessLog(refused, "%BYTES_RECEIVED% %RESPONSE_FLAGS% %BYTES_SENT%\n")],
+  echoed = path.join(folder, "echoed.log");
+  const guardedBy = (log: string) => ({
+    access_log: [accessLog(log, "%BYTES_RECEIVED% %RESPONSE_FLAGS% %BYTES_SENT%\n")],
     listener_filters: [
       {
         name: "pp",
@@ -45,11 +47,12 @@ beforeAll(async () => {
         },
       },
     ],
-  };
+  });
   proxy = await Proxy.start({
     config: bootstrap([
       listener("main", chain, { access_log, metadata }),
-      listener("guarded", http(routes), guarded),
+      listener("guarded", http(routes), guardedBy(refused)),
+      listener("echo", { name: "network/echo", config: {} }, guardedBy(echoed)),
     ]),
   });
 });
@@ -73,7 +76,19 @@ test("a connection that a listener filter refuses has its line, and one that bre
     (lines) => lines.split("\n").length === 3,
     "the lines are written",
   );
-  expect(text(refused)).toMatch(/^0 - 0\n\d+ DPE \d+\n$/);
+  expect(text(refused)).toMatch(/^0 - 0\n18 DPE \d+\n$/);
+});
+
+test("what listener filters have consumed is none of the connection's bytes", async () => {
+  const socket = net.connect(proxy.port("echo"), "127.0.0.1").resume();
+  socket.end("PROXY UNKNOWN\r\nhello");
+  await new Promise((resolve) => socket.once("close", resolve));
+  proxy.signal("SIGUSR1");
+  await eventually(
+    () => text(echoed),
+    (lines) => lines === "5 - 5\n",
+    "the line is written",
+  );
 });
 
 test("log files move on at a signal, and a drain writes what is left", async () => {

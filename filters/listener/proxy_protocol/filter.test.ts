@@ -121,6 +121,17 @@ test("without a header: refused, unless the config allows it", () => {
   expect(lax.cx.stats.value("proxy_proto.not_found_allowed")).toBe(1);
 });
 
+test("where there must be a header, other bytes are refused with their first line or the 16th byte", () => {
+  const { cx, give } = begin();
+  for (const part of ["GET / HT", "hello\n", "\r\nGET / HTTP/1.", "\x16\x03\x01\0\x05hello"])
+    expect(give(part), JSON.stringify(part)).toBe("more");
+  expect(give("hello\r\n")).toBe("close");
+  expect(cx.stats.value("proxy_proto.versions.v1.error")).toBe(1);
+  expect(give("\r\nGET / HTTP/1.1")).toBe("close");
+  expect(cx.stats.value("proxy_proto.not_found_disallowed")).toBe(1);
+  expect(begin({ allow_requests_without_proxy_protocol: true }).give("GET /")).toBe(0);
+});
+
 test("a version can be disallowed, and is no header then to clients that need none", () => {
   const v1 = "PROXY TCP4 10.1.2.3 192.0.2.1 8080 80\r\n";
   const { cx, give } = begin({ disallowed_versions: ["V1"], stat_prefix: "edge" });

@@ -4,6 +4,7 @@ import {
   defineListenerFilter,
   Enum,
   type ListenerFilter,
+  latin1Decode,
   PassThroughTlvs,
   PROXY_TLVS,
   type ProxyTlv,
@@ -14,7 +15,7 @@ import {
   UInt32,
   utf8Decode,
 } from "@tsproxy/sdk";
-import { readProxyHeader, versionOf } from "./header.ts";
+import { readProxyHeader, V2_FIXED, versionOf } from "./header.ts";
 
 const METADATA = "envoy.filters.listener.proxy_protocol";
 
@@ -55,7 +56,7 @@ class ProxyProtocol implements ListenerFilter {
     const stats = this.#stats;
     const announced = versionOf(bytes);
     if (announced === "more") return "more";
-    if (announced === "absent") return this.#onAbsent();
+    if (announced === "absent") return this.#onOther(bytes);
     const { found, error, disallowed } = stats[announced];
     if (this.#config.disallowed_versions?.includes(announced)) {
       // To clients that may come without a header, one of this version is no header, as in Envoy: these bytes are theirs.
@@ -76,6 +77,20 @@ class ProxyProtocol implements ListenerFilter {
     if (header.destination !== undefined) this.#socket.localAddress = header.destination;
     this.#note(header.tlvs);
     return header.size;
+  }
+
+  /**
+   * What begins no header. Where there must be one, Envoy still waits for a line, or for as many bytes as a binary header has: such
+   * a client may go on without (`continue_on_listener_filters_timeout`).
+   */
+  #onOther(bytes: Chunk): number | "more" | "close" {
+    const { allow_requests_without_proxy_protocol: allowed } = this.#config;
+    if (allowed || bytes.length >= V2_FIXED) return this.#onAbsent();
+    const newline = latin1Decode(bytes.memory, bytes.at, bytes.end).indexOf("\r\n");
+    if (newline <= 0) return "more";
+    this.#stats.V1.error.inc();
+    this.#stats.anyError.inc();
+    return "close";
   }
 
   #onAbsent(): number | "close" {

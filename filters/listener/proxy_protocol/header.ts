@@ -29,7 +29,8 @@ const V1_SIGNATURE = "PROXY ";
 const V2_SIGNATURE = "\r\n\r\n\0\r\nQUIT\n";
 /** The longest line has 107 bytes; the specification adds one for a terminating null byte. */
 const V1_MAX = 107 + 1;
-const V2_FIXED = 16;
+/** Bytes of version 2 before the addresses. */
+export const V2_FIXED = 16;
 
 /** Returns the version that the first bytes announce. "absent": they begin no header; "more": too few bytes to tell. */
 export function versionOf(bytes: Chunk): Version | "absent" | "more" {
