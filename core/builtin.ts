@@ -17,9 +17,10 @@ import { randomBytes } from "./random.ts";
 const MEMORY_LIMIT_MB = 768;
 /** The watchdog ends the isolate after so long in one crossing: an endless loop in a shipped package. */
 const HANG_MS = 1000;
-/** Time limit of the other calls into the isolate, such as setup; and of those that carry a config of megabytes. */
+/** Time limit of the other calls into the isolate, such as setup, by the clock; and of those that carry a config of megabytes. */
 const ENTRY_MS = 5000;
 const LARGE_ENTRY_MS = 20_000;
+const PATIENT_ENTRY_MS = 60_000;
 const LARGE_CHARS = 1_000_000;
 
 export interface BuiltinOptions {
@@ -34,6 +35,11 @@ export interface BuiltinOptions {
   /** What this isolate has added to `counts`: taken off again when the isolate is lost (shared-counts.ts). */
   readonly ledger: SharedArrayBuffer;
   readonly fileFlush?: WorkerStart["fileFlush"];
+  /**
+   * Calls may take long, as a busy machine makes them wait for a CPU. So it is where traffic is served, by code that has been tried:
+   * HangWatch finds a loop by its CPU time, and a call that the clock stopped would cost the isolate.
+   */
+  readonly isPatient: boolean;
   /** Number of stats cells that earlier isolates of this thread have used. */
   readonly statsFrom?: number;
   /** Ends the isolate when it hangs. Absent: nothing does. */
@@ -72,6 +78,8 @@ export class Builtin {
   readonly #watch: () => number | undefined;
   readonly #watchdog: Watchdog | undefined;
   #watched: number | undefined;
+  readonly #entryMs: number;
+  readonly #largeEntryMs: number;
   readonly #clock: Float64Array;
   readonly #entries = new Map<string, EntryPoint>();
   readonly run: (events: number) => number;
@@ -79,6 +87,8 @@ export class Builtin {
   constructor(options: BuiltinOptions) {
     this.#moduleOf = options.moduleOf;
     this.#park = options.park;
+    this.#entryMs = options.isPatient ? PATIENT_ENTRY_MS : ENTRY_MS;
+    this.#largeEntryMs = options.isPatient ? PATIENT_ENTRY_MS : LARGE_ENTRY_MS;
     this.#isolate = new Isolate({
       memoryLimitMb: MEMORY_LIMIT_MB,
       sdk: textOf({ code: options.prelude.builtinSdk }),
@@ -146,7 +156,7 @@ export class Builtin {
     this.#clock[0] = performance.now();
     let entry = this.#entries.get(name);
     if (entry === undefined) {
-      entry = this.#prelude.entry(name, ENTRY_MS);
+      entry = this.#prelude.entry(name, this.#entryMs);
       this.#entries.set(name, entry);
     }
     return entry(...args);
@@ -154,7 +164,7 @@ export class Builtin {
 
   #enterLarge(name: string, ...args: unknown[]): unknown {
     this.#clock[0] = performance.now();
-    return this.#prelude.entry(name, LARGE_ENTRY_MS)(...args);
+    return this.#prelude.entry(name, this.#largeEntryMs)(...args);
   }
 
   /** Loads new code of packages that are loaded already; it is used from the next preparation on. Answers their names. */
@@ -182,7 +192,8 @@ export class Builtin {
 
   #load(module: ModuleSource): void {
     if (this.#loaded.get(module.package) === module.hash) return;
-    const loaded = this.#isolate.load({ code: textOf(module), filename: module.filename });
+    const text = { code: textOf(module), filename: module.filename };
+    const loaded = this.#isolate.load(text, this.#entryMs);
     this.#enter("define", module.package, loaded.namespace);
     loaded.release();
     this.#loaded.set(module.package, module.hash);

@@ -414,6 +414,24 @@ test("a thread that is started again while listeners are bound listens at all of
   }
 });
 
+test("a thread that waits for a CPU is waited for while it sets up and binds", async () => {
+  vi.useFakeTimers();
+  try {
+    const { fleet, threads } = fleetOf(1);
+    const thread = threads[0]!;
+    thread.answer = (message) => {
+      const answer = usually(message);
+      if (answer !== undefined) setTimeout(() => thread.events.onMessage(answer), 50_000);
+      return undefined;
+    };
+    const served = serve(fleet, 1, [listener("a", 1000)]);
+    await vi.advanceTimersByTimeAsync(200_000);
+    expect(await served).toEqual([]);
+  } finally {
+    vi.useRealTimers();
+  }
+});
+
 test("a thread that dies while it binds a listener is no failure of the listener", async () => {
   vi.useFakeTimers();
   try {

@@ -17,18 +17,21 @@ import type { ListenFailure } from "./sockets/bound.ts";
 import type { SocketEnd } from "./sockets/socket-pair.ts";
 import type { StartThread, Thread, ThreadEvents } from "./thread.ts";
 
-/** Setups may wait for 15 s (`waitFor`); this leaves room beyond that. */
-const PREPARE_MS = 20_000;
+/**
+ * By the clock, which goes on while a thread waits for a CPU: with a tenth of one it takes minutes to set a large config up. A thread
+ * that hangs is ended long before that (SETUP_BOX_MS).
+ */
+const PREPARE_MS = 300_000;
 const COMMIT_MS = 5_000;
-const LISTEN_MS = 5_000;
+const LISTEN_MS = 60_000;
 const PROFILE_MS = 60_000;
 /** How long to wait for the log lines of a thread that may hang. */
 const LINES_MS = 1_000;
 /** How often a thread is given a generation that it loses with its isolate, before it is ended. */
 const SET_UP_TIMES = 3;
-/** Milliseconds that a thread may be silent: the watchdog ends an isolate after 1 s, and a setup is bounded by PREPARE_MS. */
+/** Milliseconds that a thread may be silent (HangWatch): the watchdog ends an isolate after 1 s, and setups may take longer. */
 const BOX_MS = 1_000;
-const SETUP_BOX_MS = PREPARE_MS;
+const SETUP_BOX_MS = 20_000;
 
 export type Profiled = Omit<Extract<FromWorker, { type: "profiled" }>, "type">;
 

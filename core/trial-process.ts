@@ -9,6 +9,7 @@ import {
   type ReadsModules,
 } from "./packages/module-reader.ts";
 import type { Preludes } from "./packages/preludes.ts";
+import { limitCpu, mainCpuMs } from "./process/cpu-limit.ts";
 import type { Refusal } from "./protocol.ts";
 import { isRunning, startProcess } from "./proxy-start.ts";
 import type { WrittenChange } from "./reload/stage.ts";
@@ -51,7 +52,7 @@ export interface Rehearsal {
   readonly services: string;
 }
 
-/** Beyond LOAD_MS, after which the process itself stops what can be stopped. */
+/** Beyond LOAD_MS, after which the process itself stops what can be stopped. Here CPU time counts, there the clock. */
 const GRACE_MS = 1_000;
 /** How long to wait before a process that could not be started is tried again. */
 const AGAIN_MS = 1_000;
@@ -84,7 +85,7 @@ export class TrialProcess implements ReadsModules {
 
   /**
    * `question` gets the number of the process that will answer. Rejects if it throws in there, ends the process, or is not answered
-   * within the limit, with its message.
+   * within the limit of CPU time, with its message.
    */
   ask(
     question: (session: number) => Question,
@@ -126,7 +127,7 @@ export class TrialProcess implements ReadsModules {
     const child = await this.#running();
     return new Promise((resolve, reject) => {
       const end = () => {
-        clearTimeout(timer);
+        endLimit();
         child.off("exit", onExit).off("message", onMessage);
       };
       const fail = (message: string, stack = "") => {
@@ -142,10 +143,12 @@ export class TrialProcess implements ReadsModules {
           resolve(message.value);
         }
       };
-      const timer = setTimeout(() => {
+      const onLate = () => {
         child.kill("SIGKILL");
         fail(limit.message);
-      }, limit.ms);
+      };
+      const cpuMs = () => mainCpuMs(child.pid!) ?? performance.now();
+      const endLimit = limitCpu(limit.ms, cpuMs, onLate);
       child.on("exit", onExit).on("message", onMessage);
       send(child, question(this.#session));
     });

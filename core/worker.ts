@@ -173,6 +173,7 @@ class Worker {
       counts: this.#start.counts,
       ledger: this.#start.ledger,
       fileFlush: this.#start.fileFlush,
+      isPatient: true,
       statsFrom: this.#calls.statsUsed,
       watchdog: this.#watchdog,
       moduleOf: (name) => this.#moduleOf(name),

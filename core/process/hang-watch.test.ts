@@ -1,13 +1,16 @@
 import { expect, test, vi } from "vitest";
 import { HangWatch } from "./hang-watch.ts";
 
-function watched() {
+function watched(mainCpuMs?: () => number | undefined) {
   const seen: string[] = [];
-  const watch = new HangWatch({
-    onSuspicion: (who, inside) => seen.push(`${who} in ${inside}`),
-    onRelief: () => seen.push("relief"),
-    onHang: (who) => seen.push(who),
-  });
+  const watch = new HangWatch(
+    {
+      onSuspicion: (who, inside) => seen.push(`${who} in ${inside}`),
+      onRelief: () => seen.push("relief"),
+      onHang: (who) => seen.push(who),
+    },
+    mainCpuMs,
+  );
   return { watch, seen };
 }
 
@@ -42,6 +45,21 @@ test("a beat of main ends the longer time that it has asked for", () => {
     expect(seen).toEqual([]);
     watch.onBeat([]);
     vi.advanceTimersByTime(11_000);
+    expect(seen).toEqual(["the main thread"]);
+    watch.stop();
+  } finally {
+    vi.useRealTimers();
+  }
+});
+
+test("the main thread may take as much longer as it gets less than a whole CPU", () => {
+  vi.useFakeTimers();
+  try {
+    const { watch, seen } = watched(() => performance.now() / 4);
+    watch.start();
+    vi.advanceTimersByTime(30_000);
+    expect(seen).toEqual([]);
+    vi.advanceTimersByTime(20_000);
     expect(seen).toEqual(["the main thread"]);
     watch.stop();
   } finally {

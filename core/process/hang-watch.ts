@@ -15,6 +15,8 @@ const STANDBY_MS = 5_000;
 /** Time box of the main thread. It serves no traffic, and a large config may keep it busy this long. */
 const MAIN_BOX_MS = 10_000;
 const TICK_MS = 100;
+/** The main thread is silent for so long before it is asked how much CPU time it has had. */
+const LOOK_TICKS = 10;
 
 export interface HangEvents {
   /** A thread has been inside this sandboxed package for longer than an isolate that can be stopped would be. */
@@ -27,7 +29,7 @@ export interface HangEvents {
 /**
  * Reports when a thread of the proxy, or its main thread, is silent for too long. A thread's silence is counted in beats of main,
  * and main's in our own ticks, so that no thread looks dead after the machine has stood still. Nor does a thread that waits for a
- * CPU (thread-cpu.ts), unlike one that sleeps inside a sandbox.
+ * CPU (thread-cpu.ts), main included, unlike one that sleeps inside a sandbox.
  */
 export class HangWatch {
   readonly #events: HangEvents;
@@ -37,17 +39,32 @@ export class HangWatch {
   >();
   #guilty: string | undefined;
   #suspect: string | undefined;
+  readonly #mainCpuMs: () => number | undefined;
   #timer: NodeJS.Timeout | undefined;
   #ticks = 0;
+  /** CPU time of the main thread when it had been silent for LOOK_TICKS. */
+  #cpuBefore: number | undefined = undefined;
 
-  constructor(events: HangEvents) {
+  /** `mainCpuMs` tells how much CPU time the main thread has had by now. Undefined: nobody knows. */
+  constructor(events: HangEvents, mainCpuMs: () => number | undefined = () => undefined) {
     this.#events = events;
+    this.#mainCpuMs = mainCpuMs;
   }
 
   start(): void {
     this.#timer ??= setInterval(() => {
-      if (++this.#ticks * TICK_MS > MAIN_BOX_MS + SILENCE_MS) this.#hang("the main thread");
+      if (++this.#ticks === LOOK_TICKS) this.#cpuBefore = this.#mainCpuMs();
+      if (this.#ticks * TICK_MS > MAIN_BOX_MS + SILENCE_MS && this.#isMainSilent)
+        this.#hang("the main thread");
     }, TICK_MS);
+  }
+
+  /** The main thread is silent beyond its box, by its CPU time too. */
+  get #isMainSilent(): boolean {
+    const cpuMs = this.#mainCpuMs();
+    if (cpuMs === undefined || this.#cpuBefore === undefined) return true;
+    const usedMs = LOOK_TICKS * TICK_MS + cpuMs - this.#cpuBefore;
+    return silence(this.#ticks * TICK_MS, usedMs) > MAIN_BOX_MS + SILENCE_MS;
   }
 
   stop(): void {

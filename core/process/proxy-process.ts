@@ -4,6 +4,7 @@ import type { DevEvent } from "../dev-events.ts";
 import type { ToProxy, ToSupervisor } from "../options.ts";
 import { isRunning, startProcess } from "../proxy-start.ts";
 import type { ServedChange } from "../reload/served.ts";
+import { mainCpuMs } from "./cpu-limit.ts";
 import { HangWatch } from "./hang-watch.ts";
 import type { ListeningAt } from "./held-sockets.ts";
 import { takeMarks } from "./marks.ts";
@@ -102,17 +103,18 @@ export class ProxyProcess {
     if (child === early) this.send({ type: "run", args: program.args });
     if (onOutput && child.stdout) createInterface({ input: child.stdout }).on("line", onOutput);
     if (onLine && child.stderr) createInterface({ input: child.stderr }).on("line", onLine);
-    this.#watch = new HangWatch({
-      onSuspicion: (who, guilty) => {
+    const hangEvents = {
+      onSuspicion: (who: string, guilty: string) => {
         this.#hung = { who, guilty };
         events.onSuspicion(guilty);
       },
       onRelief: () => events.onRelief(),
-      onHang: (who) => {
+      onHang: (who: string) => {
         this.#hung = { who, guilty: this.#watch.guilty };
         this.kill();
       },
-    });
+    };
+    this.#watch = new HangWatch(hangEvents, () => mainCpuMs(child.pid ?? 0));
     this.#listen(events);
     this.ended = this.#end();
     const retired = new Promise<"retired">((resolve) => {

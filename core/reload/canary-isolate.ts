@@ -2,6 +2,7 @@ import { Builtin } from "../builtin.ts";
 import { createRing } from "../inside/ring.ts";
 import { COUNTS_BYTES, LEDGER_BYTES } from "../inside/shared-counts.ts";
 import { LocalServices } from "../local-services.ts";
+import { watchWaiting } from "../process/cpu-limit.ts";
 import type { ModuleSource, PreludeCode, Refusal } from "../protocol.ts";
 import { Contexts } from "../sockets/tls.ts";
 import { refusalOf } from "./refusal.ts";
@@ -40,30 +41,43 @@ export class CanaryIsolate {
   #generation = 0;
   #builtin: Builtin | undefined;
   #pending: WrittenChange | undefined;
+  #isPatient = false;
 
   constructor(options: CanaryOptions) {
     this.#options = options;
   }
 
-  /** As a Stage does; so are the others. */
+  /** As a Stage does; so are the others. What the clock has stopped while it waited for a CPU is tried again, with patience. */
   prepare(change: WrittenChange): readonly Refusal[] {
+    const hasWaited = watchWaiting();
+    try {
+      return this.#prepare(change);
+    } catch (error) {
+      // The isolate was stopped during a call, or has been disposed of.
+      this.#drop();
+      if (this.#isPatient || !hasWaited(error))
+        return [refusalOf(blamed(change.modules, error), error)];
+    }
+    this.#isPatient = true;
+    try {
+      return this.prepare(change);
+    } finally {
+      this.#isPatient = false;
+    }
+  }
+
+  #prepare(change: WrittenChange): readonly Refusal[] {
     const builtin = this.#ready();
     this.#pending = change;
     const refusals: Refusal[] = [];
     const changed = this.#load(builtin, change.modules, refusals);
     if (refusals.length > 0) return refusals;
-    try {
-      return builtin.prepare({
-        generation: change.generation,
-        changed,
-        removed: change.removed,
-        config: change.config,
-      });
-    } catch (error) {
-      // The isolate was stopped during a call, or has been disposed of.
-      this.#drop();
-      return [refusalOf(blamed(change.modules, error), error)];
-    }
+    return builtin.prepare({
+      generation: change.generation,
+      changed,
+      removed: change.removed,
+      config: change.config,
+    });
   }
 
   /** JSON of the listeners that services bring along, as the present preparation has them: each an Envoy Listener. */
@@ -185,6 +199,7 @@ export class CanaryIsolate {
       turns: new SharedArrayBuffer(4),
       counts: new SharedArrayBuffer(COUNTS_BYTES),
       ledger: new SharedArrayBuffer(LEDGER_BYTES),
+      isPatient: this.#isPatient,
       moduleOf: (name) => this.#moduleOf(name),
       // Calls that ask for a file or a TLS context are answered. All others are dropped: the threads will make them again.
       onCall: (name, text) => services.call(name, text),

@@ -1,10 +1,10 @@
 import type { Refusal } from "../protocol.ts";
-import { SandboxLost } from "../sandbox/aside.ts";
+import { CallStopped, SandboxLost } from "../sandbox/aside.ts";
 
 /** The refusal for an error in the code of a package, or, with the name "", of an isolate as a whole. */
 export function refusalOf(packageName: string, error: unknown): Refusal {
   const { message, stack = "" } = error instanceof Error ? error : new Error(String(error));
-  const timedOut = message.startsWith("Script execution timed out");
+  const timedOut = error instanceof CallStopped || message.startsWith("Script execution timed out");
   const isDisposed = message.startsWith("Isolate was disposed");
   const tookAll = error instanceof SandboxLost || (isDisposed && message.includes("memory limit"));
   return {

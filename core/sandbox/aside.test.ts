@@ -1,8 +1,8 @@
 import { expect, test } from "vitest";
-import { CallsAside, SandboxLost } from "./aside.ts";
+import { CallStopped, CallsAside, SandboxLost } from "./aside.ts";
 
 test("a call whose thread never comes back is given up, and so are later ones", async () => {
-  const aside = new CallsAside();
+  const aside = new CallsAside(() => {});
   expect(await aside.run(async () => 7)).toBe(7);
   const stuck = aside.run(() => new Promise(() => {}));
   const refused = expect(stuck).rejects.toThrow(SandboxLost);
@@ -13,7 +13,7 @@ test("a call whose thread never comes back is given up, and so are later ones", 
 });
 
 test("each call is marked while it runs, whatever comes of it", async () => {
-  const aside = new CallsAside();
+  const aside = new CallsAside(() => {});
   let marked = 0;
   aside.marks = {
     enter: () => {},
@@ -31,4 +31,12 @@ test("each call is marked while it runs, whatever comes of it", async () => {
   resolve();
   await calls[0];
   expect(marked).toBe(0);
+});
+
+test("a call that takes longer than it may ends its isolate", async () => {
+  let stops = 0;
+  const aside = new CallsAside(() => stops++);
+  expect(await aside.run(async () => 7, 10)).toBe(7);
+  await expect(aside.run(() => new Promise(() => {}), 10)).rejects.toThrow(CallStopped);
+  expect(stops).toBe(1);
 });

@@ -1,3 +1,4 @@
+import { limitCpu, ownCpuMs } from "../process/cpu-limit.ts";
 import type { SandboxMarks } from "../process/marks.ts";
 
 /** V8 ran out of memory inside a call on another thread. That thread sleeps from then on, and the isolate can never be entered. */
@@ -7,22 +8,45 @@ export class SandboxLost extends Error {
   }
 }
 
+/** The isolate was stopped, since a call on another thread did not return. */
+export class CallStopped extends Error {
+  constructor(limitMs: number) {
+    super(`it was stopped: no return within ${limitMs} ms`);
+  }
+}
+
 /** The calls into one isolate that run on threads of isolated-vm's now. */
 export class CallsAside {
+  /** Ends the isolate. */
+  readonly #stop: () => void;
   /** Undefined: the process keeps none, or the isolate has no package yet. */
   marks: SandboxMarks | undefined = undefined;
   readonly #running = new Map<Promise<unknown>, (lost: SandboxLost) => void>();
   #isLost = false;
 
-  /** Answers what the call answers. Rejects with SandboxLost if it will never answer. */
-  async run<T>(begin: () => Promise<T>): Promise<T> {
+  constructor(stop: () => void) {
+    this.#stop = stop;
+  }
+
+  /**
+   * Answers what the call answers. Rejects with SandboxLost if it will never answer, and with CallStopped after `limitMs` of CPU time:
+   * that of the whole process, as isolated-vm does not tell its threads' own.
+   */
+  async run<T>(begin: () => Promise<T>, limitMs?: number): Promise<T> {
     if (this.#isLost) throw new SandboxLost();
     const leave = this.marks?.leaveAlone();
     const call = begin();
-    const lost = new Promise<never>((_, reject) => this.#running.set(call, reject));
+    const given = Promise.withResolvers<never>();
+    this.#running.set(call, given.reject);
+    const onLate = () => {
+      given.reject(new CallStopped(limitMs!));
+      this.#stop();
+    };
+    const endLimit = limitMs === undefined ? undefined : limitCpu(limitMs, ownCpuMs, onLate);
     try {
-      return await Promise.race([call, lost]);
+      return await Promise.race([call, given.promise]);
     } finally {
+      endLimit?.();
       leave?.();
       this.#running.delete(call);
     }

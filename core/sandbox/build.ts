@@ -1,9 +1,10 @@
 import type { SandboxUse } from "../inside/sandbox/context.ts";
 import { BOX, type HookMask } from "../inside/sandbox/layout.ts";
+import { watchWaiting } from "../process/cpu-limit.ts";
 import type { Refusal } from "../protocol.ts";
 import { refusalOf } from "../reload/refusal.ts";
 import { SandboxLost } from "./aside.ts";
-import { SandboxIsolate } from "./isolate.ts";
+import { type LimitedBy, SandboxIsolate } from "./isolate.ts";
 import type { SandboxOptions } from "./options.ts";
 import { SandboxStats } from "./stats.ts";
 
@@ -28,31 +29,42 @@ export interface Surroundings {
   readonly now: () => number;
 }
 
-/**
- * Sets these uses up in a new isolate. Answers it, or which of them have failed. `isApart`: each in an entry of its own, so that the
- * promises of one go on before the next one's setup.
- */
+interface How {
+  /** Each use in an entry of its own, so that the promises of one go on before the next one's setup. */
+  readonly isApart: boolean;
+  readonly limitedBy: LimitedBy;
+}
+
+/** Sets these uses up in a new isolate. Answers it, or which of them have failed. */
 export async function build(
   options: SandboxOptions,
   uses: readonly SandboxUse[],
   surroundings: Surroundings,
-  isApart = false,
+  how: How = { isApart: false, limitedBy: "clock" },
 ): Promise<Made | readonly SetupFailure[]> {
+  const { isApart, limitedBy } = how;
+  const hasWaited = watchWaiting();
   let made: Made | undefined;
   try {
-    made = await load(options, surroundings);
+    made = await load(options, surroundings, limitedBy);
     const failures: SetupFailure[] = [];
     for (const entry of isApart ? uses.map((use) => [use]) : [uses])
       failures.push(...(await setUp(options, made.isolate, entry)));
-    if (failures.length === 0) return made;
-    discard(options, made);
-    return failures;
+    if (failures.length > 0) {
+      discard(options, made);
+      return failures;
+    }
+    made.isolate.limitedBy = "cpu";
+    return made;
   } catch (error) {
     const use = made?.isolate.words[BOX.USE] ?? 0;
     made?.isolate.dispose();
+    if (limitedBy === "clock" && hasWaited(error))
+      return build(options, uses, surroundings, { isApart, limitedBy: "cpu" });
     const isMixed = made !== undefined && use === 0 && uses.length > 1 && !isApart;
     // Running out of memory costs a thread, so it is not done twice.
-    if (isMixed && !(error instanceof SandboxLost)) return build(options, uses, surroundings, true);
+    if (isMixed && !(error instanceof SandboxLost))
+      return build(options, uses, surroundings, { isApart: true, limitedBy });
     const place = uses.find(({ id }) => id === use)?.place ?? "";
     return [{ use, refusal: { ...refusalOf(options.package, error), place }, error }];
   }
@@ -68,6 +80,7 @@ export function discard({ supply }: SandboxOptions, { isolate }: Made): void {
 async function load(
   options: SandboxOptions,
   { timeoutMs, runtime, now }: Surroundings,
+  limitedBy: LimitedBy,
 ): Promise<Made> {
   const { supply, module, watchdog, worker, node, marks } = options;
   const empty = await supply.takeIsolate(options.limits?.quotaMb);
@@ -80,6 +93,7 @@ async function load(
     node,
     runtime,
     marks,
+    limitedBy,
   });
   isolate.times[BOX.WAKE_AT / 2] = Number.POSITIVE_INFINITY;
   try {

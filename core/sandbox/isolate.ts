@@ -11,8 +11,15 @@ import { IMAGE_FILENAME, type SandboxImage } from "./image.ts";
 // isolated-vm is CommonJS with a native half; its only use for sandboxes is in this file.
 const ivm = isolatedVm() as typeof ivmTypes;
 
-/** Time limit, by the clock, of calls on other threads: long, because a busy machine makes honest packages wait for a CPU. */
-const LOAD_TIMEOUT_MS = 5000;
+/** Time limit of calls on other threads that load or set up. */
+const LOAD_MS = 5000;
+/** CPU time that all threads of the process together may have during such a call. */
+const LOAD_CPU_MS = 15_000;
+/**
+ * By `clock`, a call that is stopped tells the line at which it was. But a busy machine makes honest packages wait for a CPU, so an
+ * isolate that serves, or takes the place of one that the clock has stopped while it waited, is limited by `cpu`.
+ */
+export type LimitedBy = "clock" | "cpu";
 /** Modules of at most so many chars are compiled on this thread (1 ms). */
 const COMPILE_HERE_MAX = 64 * 1024;
 
@@ -56,7 +63,7 @@ export class EmptyIsolate {
     const { snapshot } = image;
     // Needed by debuggers and profiles; costs nothing while none is attached (an entry takes 2.07 µs with it, 2.08 without).
     const inspector = true;
-    const aside = new CallsAside();
+    const aside = new CallsAside(() => isolate.isDisposed || isolate.dispose());
     // Where V8 itself runs out of memory isolated-vm would end the process, if nobody wanted to be told. So it leaves the thread that
     // the isolate runs on asleep instead: one of its own, or this one, which the supervisor sees (HangWatch).
     const onCatastrophicError = aside.onLost;
@@ -71,7 +78,7 @@ export class EmptyIsolate {
       const context = await isolate.createContext({ inspector });
       if (snapshot === undefined) {
         const script = await isolate.compileScript(image.code, { filename: IMAGE_FILENAME });
-        await script.run(context, { timeout: LOAD_TIMEOUT_MS });
+        await script.run(context);
         script.release();
       }
       const made = context.global.getSync(IMAGE, { reference: true });
@@ -92,24 +99,24 @@ export class EmptyIsolate {
    * Loads the package. Only its own code runs on another thread, since under load each step there and back waits for the
    * scheduler twice. Throws what the package throws while it is evaluated.
    */
-  async load({ code, filename }: Source): Promise<ivmTypes.Module> {
+  async load({ code, filename }: Source, by: LimitedBy): Promise<ivmTypes.Module> {
     const module =
       code.length > COMPILE_HERE_MAX
         ? await this.aside.run(() => this.isolate.compileModule(code, { filename }))
         : this.isolate.compileModuleSync(code, { filename });
     module.instantiateSync(this.#context, resolver(this.#sdk));
-    await this.aside.run(() => module.evaluate({ timeout: LOAD_TIMEOUT_MS }));
+    await this.aside.run(() => module.evaluate(timeoutOf(by)), cpuLimitOf(by));
     return module;
   }
 
   /** Gives the package's default export to the prelude. Answers why it is refused, or "". */
-  async adopt(module: ivmTypes.Module): Promise<string> {
+  async adopt(module: ivmTypes.Module, by: LimitedBy): Promise<string> {
     const exported = module.namespace.getSync("default", { reference: true });
     const entry = this.prelude.getSync("adopt", { reference: true });
-    const timeout = LOAD_TIMEOUT_MS;
     // On another thread: the export may have a getter that never returns.
     const args = [exported.derefInto()];
-    return String(await this.aside.run(() => entry.apply(undefined, args, { timeout })));
+    const call = () => entry.apply(undefined, args, timeoutOf(by));
+    return String(await this.aside.run(call, cpuLimitOf(by)));
   }
 
   /** Calls a function of the image on this thread, before it has loaded a package. Our own code needs no time limit. */
@@ -120,6 +127,14 @@ export class EmptyIsolate {
   dispose(): void {
     if (!this.isolate.isDisposed) this.isolate.dispose();
   }
+}
+
+function timeoutOf(by: LimitedBy): { readonly timeout?: number } {
+  return by === "clock" ? { timeout: LOAD_MS } : {};
+}
+
+function cpuLimitOf(by: LimitedBy): number | undefined {
+  return by === "cpu" ? LOAD_CPU_MS : undefined;
 }
 
 /** The global variable of the image that the prelude's functions are in. */
@@ -170,6 +185,8 @@ export class SandboxIsolate {
   readonly filename: string;
   readonly #channels = new Set<DebugChannel>();
   readonly #aside: CallsAside;
+  /** How calls that load or set up are limited. */
+  limitedBy: LimitedBy = "clock";
 
   private constructor(
     { isolate, prelude, aside }: EmptyIsolate,
@@ -210,6 +227,7 @@ export class SandboxIsolate {
       /** JSON of all runtime values, or "". */
       readonly runtime: string;
       readonly marks?: SandboxMarks | undefined;
+      readonly limitedBy: LimitedBy;
     },
   ): Promise<SandboxIsolate> {
     try {
@@ -228,11 +246,13 @@ export class SandboxIsolate {
       if (runtime !== "") empty.call("setRuntime", [runtime]);
       if (module.cells !== undefined) empty.call("shareCells", [share(module.cells)]);
       // The package is evaluated last: the prelude must have bounded the built-ins before.
-      const loaded = await empty.load(module);
-      const refused = await empty.adopt(loaded);
+      const loaded = await empty.load(module, options.limitedBy);
+      const refused = await empty.adopt(loaded, options.limitedBy);
       if (refused !== "") throw new Error(refused);
       const run = empty.prelude.getSync("run", { reference: true });
-      return new SandboxIsolate(empty, run, memory, module.filename, options);
+      const made = new SandboxIsolate(empty, run, memory, module.filename, options);
+      made.limitedBy = options.limitedBy;
+      return made;
     } catch (error) {
       empty.dispose();
       throw error;
@@ -284,18 +304,13 @@ export class SandboxIsolate {
   /** As `run`, but on another thread (60 µs): for a sandbox that may take long. */
   async runAside(count: number): Promise<unknown> {
     this.words[BOX.RAN] = 0;
-    // By the clock, as isolated-vm does not tell that thread's CPU time. Whoever comes here is suspect, and all other streams of the
-    // package wait meanwhile. A longer box also lets a loop that allocates reach an allocation that ends the process.
-    const timeout = this.#timeoutMs / 2;
+    // Whoever comes here is suspect, and all other streams of the package wait meanwhile. A longer box also lets a loop that allocates
+    // reach an allocation that ends the process.
+    const limitMs = this.isDebugged ? undefined : this.#timeoutMs / 2;
     try {
-      const options = this.isDebugged ? {} : { timeout };
-      await this.#aside.run(() => this.#run.apply(undefined, [count], options));
+      await this.#aside.run(() => this.#run.apply(undefined, [count]), limitMs);
       return undefined;
     } catch (error) {
-      const isStopped = String((error as Error | null)?.message).startsWith(
-        "Script execution timed out",
-      );
-      if (isStopped) throw new Error(`it was stopped: no return within ${timeout} ms`);
       if (this.#isolate.isDisposed || this.words[BOX.RAN] !== 1) throw error;
       return error;
     }
@@ -303,7 +318,8 @@ export class SandboxIsolate {
 
   /** Calls a function of the prelude on another thread, with texts in and out. */
   async call(name: string, ...args: (string | number)[]): Promise<string> {
-    return String(await this.#aside.run(() => this.#enter(name, args)));
+    const limitMs = this.isDebugged ? undefined : cpuLimitOf(this.limitedBy);
+    return String(await this.#aside.run(() => this.#enter(name, args), limitMs));
   }
 
   /**
@@ -312,8 +328,7 @@ export class SandboxIsolate {
    */
   async #enter(name: string, args: readonly (string | number)[]): Promise<unknown> {
     const entry = await this.#namespace.get(name, { reference: true });
-    const options = this.isDebugged ? {} : { timeout: LOAD_TIMEOUT_MS };
-    return entry.apply(undefined, args as never, options);
+    return entry.apply(undefined, args as never, this.isDebugged ? {} : timeoutOf(this.limitedBy));
   }
 
   /** A debugger is attached: the isolate is entered on other threads only, without a time limit. */
