@@ -47,7 +47,8 @@ export function sumOfBuckets(distribution: Distribution | null): number {
   let sum = 0;
   for (const [upper, count] of distribution?.buckets ?? []) {
     const { lower, width } = bucketRange(upper);
-    const mean = lower === 0 ? 0 : (2 * lower * (lower + width)) / (2 * lower + width);
+    // In this order of operations, so that the last of the digits that Prometheus shows are Envoy's as well.
+    const mean = lower === 0 ? 0 : lower + width * (lower / (2 * lower + width));
     sum += mean * count;
   }
   return sum;

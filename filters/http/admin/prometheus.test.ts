@@ -101,6 +101,18 @@ describe("/stats/prometheus", () => {
     });
   });
 
+  it("sums samples to the last digit as Envoy does", async () => {
+    const buckets = [
+      [9.1, 2],
+      [11, 1],
+    ] as const;
+    const sizes = { unit: "bytes", count: 3, sum: 28, interval: null, name: "cluster.a.t" };
+    const t = start({ stats: { histograms: [{ ...sizes, buckets }] } });
+    expect((await t.ask("/stats/prometheus")).body).toContain(
+      'envoy_cluster_t_sum{envoy_cluster_name="a"} 28.57563799000263315974734723568\n',
+    );
+  });
+
   it("takes tags and bounds of the config", async () => {
     const stats_config = {
       stats_tags: [
