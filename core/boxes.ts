@@ -296,6 +296,13 @@ export class Boxes {
     }
   }
 
+  /** An answer of this box's filter was not taken, and its stream has failed. */
+  onMalformed(box: number, reason: string): void {
+    const filter = this.#boxes.get(box)?.sandbox.package;
+    const message = `a stream has failed, as the filter's answer cannot be taken: ${reason}`;
+    this.#options.post({ type: "log", level: "warn", message, fields: { filter } });
+  }
+
   /** Called when a promise without a handler was rejected in a sandbox that the filter chain had entered itself. */
   onUncaught(box: number, message: string, stack: string): void {
     this.#boxes.get(box)?.sandbox.onUncaught(message, stack);

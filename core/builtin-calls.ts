@@ -80,12 +80,7 @@ export class BuiltinCalls {
         boxes().onUncaught(value.box, value.message, value.stack);
         break;
       case "malformed":
-        post({
-          type: "log",
-          level: "warn",
-          message: "a sandbox gave an answer that cannot be taken",
-          fields: value,
-        });
+        boxes().onMalformed(value.box, value.reason);
         break;
       case "operation":
         this.#onOperation(value.call, value.name, value.args);

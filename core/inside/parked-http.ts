@@ -600,8 +600,7 @@ class ParkedHttpFilter implements Parked, HookedHttp {
     }
     if ((flags & VERDICT_FLAG.CLEAR_ROUTE) !== 0) this.#stream.clearRoute();
     if (isBody) {
-      if ((flags & VERDICT_FLAG.BODY) !== 0 && this.#use.keepsBodies === true)
-        return "another body, which its manifest does not allow";
+      if ((flags & VERDICT_FLAG.BODY) !== 0 && this.#use.keepsBodies === true) return KEPT_BODIES;
       if ((flags & VERDICT_FLAG.BODY) !== 0) {
         const body = answeredBody(lane, memory, bodyAt, end);
         if (!replaceBody(lane, this.#headOf(lane), body))
@@ -628,8 +627,7 @@ class ParkedHttpFilter implements Parked, HookedHttp {
           trailers: lane.holdsTrailers,
         });
       case VERDICT_TYPE.LAST_CHUNK:
-        if (this.#use.keepsBodies === true)
-          return "another body, which its manifest does not allow";
+        if (this.#use.keepsBodies === true) return KEPT_BODIES;
         return answeredLastChunk(lane, this.#headOf(lane), answeredBody(lane, memory, bodyAt, end));
       default:
         return `a verdict of type ${type}`;
@@ -702,6 +700,7 @@ class ParkedHttpFilter implements Parked, HookedHttp {
 /** Parts of a stream that an earlier filter may change for later ones, directly or by changing the route. */
 const CHANGING = HOOK.METADATA | HOOK.FILTER_STATE | HOOK.CONNECTION_STATE | HOOK.ROUTE | HOOK.INFO;
 
+const KEPT_BODIES = `another body, which its manifest does not allow; take "body" out of its "sandbox"`;
 const NONE: readonly unknown[] = [];
 const configTexts = new WeakMap<readonly unknown[], string>();
 

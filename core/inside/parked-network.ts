@@ -409,7 +409,7 @@ class ParkedNetworkFilter implements Parked {
 }
 
 const EMPTY = new Uint8Array(0);
-const KEPT_BODIES = "bytes of its own, which its manifest does not allow";
+const KEPT_BODIES = `bytes of its own, which its manifest does not allow; take "body" out of its "sandbox"`;
 
 type Hooked = ParkedNetworkFilter;
 const METHODS: readonly (readonly [bit: number, name: keyof NetworkFilter, method: unknown])[] = [

@@ -145,7 +145,9 @@ describe("of a network package", () => {
       "wait",
       "closed",
     ]);
-    expect(worker.malformations).toEqual(["bytes of its own, which its manifest does not allow"]);
+    expect(worker.malformations).toEqual([
+      `bytes of its own, which its manifest does not allow; take "body" out of its "sandbox"`,
+    ]);
   });
 
   it.each([`connection.write(utf8Encode("mine"), 0, 4)`, `chain.injectWrite(utf8Encode("mine"))`])(

@@ -21,7 +21,7 @@ beforeAll(async () => {
   upstream = await httpUpstream((_request, response) => response.end("origin"));
   const chain = (name: string) =>
     listener(name, httpFilter([route("/", "origin")], {}, [{ name, config: {} }]));
-  const names = ["closes", "opens", "goes_back", "asks"];
+  const names = ["closes", "opens", "goes_back", "asks", "rewrites"];
   proxy = await Proxy.start({
     config: bootstrap(names.map(chain), [
       cluster("origin", [upstream.port]),
@@ -34,6 +34,11 @@ beforeAll(async () => {
         "goes_back",
         { failurePolicy: "previous" },
         `onRequestHeaders() { return reply(299, { body: "of before" }); }`,
+      ),
+      "filters/rewrites.ts": source(
+        "rewrites",
+        { body: "read" },
+        "onResponseBody(chunk) { chunk.replace(new Uint8Array(1)); }",
       ),
       "filters/asks.ts": source(
         "asks",
@@ -90,6 +95,14 @@ describe("what a package's manifest says", () => {
       (answer) => answer === "299 mended",
       "is mended",
     );
+  });
+
+  it("read has a filter's other body fail its request, and the log says whose it is and how to mend that", async () => {
+    await expect(ask("rewrites")).rejects.toThrow();
+    const { filter } = await proxy.line(
+      /its manifest does not allow; take "body" out of its "sandbox"/,
+    );
+    expect(filter).toBe("http/rewrites");
   });
 
   it("asks no cluster that is not named", async () => {
