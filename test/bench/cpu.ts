@@ -3,7 +3,8 @@
  *
  *   node test/bench/cpu.ts [mode] [--rounds 3] [--seconds 2] [--only tsproxy,nginx]
  *
- * Modes: `http` (default), `tcp`, `1m`, `filter` and:
+ * Modes: `http` (default), `tcp`, `1m` and:
+ * `filter`: with a dropped-in filter that reads a header and sets two, and Envoy with a Lua script that does the same.
  * `new`: HTTP/1.1 with a connection for each request.
  * `idle`: with the filters `fault` and `local_ratelimit`, which do nothing to these requests, beside `tsproxy` without them.
  * `production`: the cluster has retries, circuit breakers with a retry budget, outlier detection and active health checks; and the
@@ -381,6 +382,33 @@ export default defineHttpFilter({ name: "stamp", config: Type.Object({}), setup:
         ["--filters", filters],
       ),
   });
+  const { ENVOY: envoy } = process.env;
+  const same = {
+    name: "stamp",
+    typed_config: {
+      "@type": `${T}filters.http.lua.v3.Lua`,
+      default_source_code: {
+        inline_string: `
+          function envoy_on_request(handle)
+            local headers = handle:headers()
+            if headers:get("user-agent") then headers:replace("x-stamp", "seen") end
+          end
+          function envoy_on_response(handle)
+            handle:headers():replace("x-stamped", "yes")
+          end`,
+      },
+    },
+  };
+  if (envoy !== undefined)
+    subjects.push({
+      name: "envoy +lua",
+      start: (port) => [
+        envoy,
+        "-c",
+        write(`envoy-filter-${port}.json`, envoyConfig(port, [same])),
+        ...["--concurrency", "1", "-l", "error", "--disable-hot-restart"],
+      ],
+    });
 }
 
 if (mode === "idle") {
