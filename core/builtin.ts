@@ -1,5 +1,6 @@
 import { hostname } from "node:os";
 import type { Flavor } from "./admin/garbage.ts";
+import type { CompiledCode } from "./compiled-code.ts";
 import { WORD } from "./inside/ring.ts";
 import {
   callback,
@@ -42,6 +43,8 @@ export interface BuiltinOptions {
   readonly isPatient: boolean;
   /** Number of stats cells that earlier isolates of this thread have used. */
   readonly statsFrom?: number;
+  /** What V8 has made of the prelude and of packages in earlier starts. */
+  readonly compiled: CompiledCode;
   /** Ends the isolate when it hangs. Absent: nothing does. */
   readonly watchdog?: Watchdog;
   /** Code of a package: of the change that is being prepared, if there is one, else as it runs. */
@@ -92,8 +95,10 @@ export class Builtin {
     this.#isolate = new Isolate({
       memoryLimitMb: MEMORY_LIMIT_MB,
       sdk: textOf({ code: options.prelude.builtinSdk }),
+      compiled: options.compiled,
     });
-    this.#prelude = this.#isolate.load(
+    this.#prelude = this.#isolate.loadOwn(
+      "tsproxy:inside",
       { code: textOf({ code: options.prelude.builtin }), filename: "tsproxy:inside" },
       10_000,
     );
@@ -192,8 +197,11 @@ export class Builtin {
 
   #load(module: ModuleSource): void {
     if (this.#loaded.get(module.package) === module.hash) return;
-    const text = { code: textOf(module), filename: module.filename };
-    const loaded = this.#isolate.load(text, this.#entryMs);
+    const { package: name, filename } = module;
+    const text = { code: textOf(module), filename };
+    const loaded = module.isShipped
+      ? this.#isolate.loadOwn(name, text, this.#entryMs)
+      : this.#isolate.load(text, this.#entryMs);
     this.#enter("define", module.package, loaded.namespace);
     loaded.release();
     this.#loaded.set(module.package, module.hash);

@@ -1,6 +1,8 @@
 import { COLLECTOR, type Flavor, findCollector } from "./admin/garbage.ts";
+import type { CompiledCode, NamedScript } from "./compiled-code.ts";
 import { setIsolateFlags } from "./isolate-flags.ts";
 import { isolatedVm } from "./own-files.ts";
+import { moduleFunction } from "./packages/module-function.ts";
 import { clockMs, lateBy, silence } from "./process/thread-cpu.ts";
 import { BEAT } from "./protocol.ts";
 
@@ -13,7 +15,10 @@ interface Ivm {
     inspector?: boolean;
     onCatastrophicError?: () => void;
   }) => IvmIsolate;
-  readonly ExternalCopy: new (value: unknown) => { copyInto(): unknown };
+  readonly ExternalCopy: new (
+    value: unknown,
+    options?: { transferOut: true },
+  ) => { copyInto(): unknown };
   readonly Callback: new (
     f: (...args: string[]) => unknown,
     options?: { sync?: boolean; ignored?: boolean },
@@ -26,8 +31,23 @@ interface IvmIsolate {
   createInspectorSession(): IvmSession;
   getHeapStatistics(): Promise<unknown>;
   compileModuleSync(code: string, options: { filename: string }): IvmModule;
+  compileScriptSync(code: string, options: ScriptOptions): IvmScript;
+  compileScript(code: string, options: ScriptOptions): Promise<IvmScript>;
   getHeapStatisticsSync(): { used_heap_size: number; externally_allocated_size: number };
   dispose(): void;
+}
+interface ScriptOptions {
+  readonly filename: string;
+  readonly lineOffset: number;
+  /** An ExternalCopy. */
+  readonly cachedData?: unknown;
+  readonly produceCachedData?: true;
+}
+interface IvmScript {
+  readonly cachedData?: { copy(): ArrayBuffer };
+  readonly cachedDataRejected?: boolean;
+  runSync(context: IvmContext, options: { reference: true }): IvmReference;
+  release(): void;
 }
 interface IvmSession {
   onNotification: (message: string) => void;
@@ -36,21 +56,25 @@ interface IvmSession {
   dispose(): void;
 }
 interface IvmContext {
-  readonly global: { setSync(name: string, value: unknown): void };
+  readonly global: { setSync(name: string, value: unknown): void; deleteSync(name: string): void };
   evalSync(code: string, options: { reference: true }): IvmReference;
   release(): void;
 }
 interface IvmModule {
   release(): void;
-  readonly namespace: IvmReference & {
-    getSync(name: string, options: { reference: true }): IvmReference;
-  };
+  readonly namespace: IvmReference;
   instantiateSync(context: IvmContext, resolve: (specifier: string) => IvmModule): void;
   evaluateSync(options?: { timeout?: number }): void;
 }
 interface IvmReference {
   readonly typeof: string;
+  getSync(name: string, options: { reference: true }): IvmReference;
   applySync(receiver: undefined, args: readonly unknown[], options?: { timeout?: number }): unknown;
+  applySync(
+    receiver: undefined,
+    args: readonly unknown[],
+    options: { timeout?: number; result: { reference: true } },
+  ): IvmReference;
   apply(receiver: undefined, args: readonly unknown[]): Promise<unknown>;
   derefInto(): unknown;
   release(): void;
@@ -64,18 +88,40 @@ export interface ModuleText {
 /** A function inside an isolate. Arguments and result are numbers, strings, or what `share` and `callback` made. */
 export type EntryPoint = (...args: readonly unknown[]) => unknown;
 
+/** A module's function (module-function.ts) begins on the line before the module. */
+const LINE_OFFSET = -1;
+/** The global variable that holds the SDK while its module is made. */
+const SDK = "tsproxy:sdk";
+
+/** Memory limit of an isolate that compiles one script after the other. */
+const COMPILE_MB = 128;
+
+export interface IsolateOptions {
+  readonly memoryLimitMb: number;
+  /** Code of the SDK. */
+  readonly sdk: string;
+  /** What V8 has made of our own modules. Absent: they are compiled. */
+  readonly compiled?: CompiledCode;
+}
+
 /** An isolate with the SDK. Its modules can import the SDK, and nothing else. */
 export class Isolate {
   readonly #isolate: IvmIsolate;
   readonly #context: IvmContext;
-  readonly #sdk: IvmModule;
+  readonly #compiled: CompiledCode | undefined;
+  readonly #sdk: IvmReference;
+  readonly #sdkExports: readonly string[];
+  #sdkModule: IvmModule | undefined;
 
-  constructor(options: { readonly memoryLimitMb: number; readonly sdk: string }) {
+  constructor({ memoryLimitMb, sdk, compiled }: IsolateOptions) {
     setIsolateFlags();
     // For heap snapshots. An entry takes 1.17 µs with it, 1.16 without.
-    this.#isolate = new ivm.Isolate({ memoryLimit: options.memoryLimitMb, inspector: true });
+    this.#isolate = new ivm.Isolate({ memoryLimit: memoryLimitMb, inspector: true });
     this.#context = this.#isolate.createContextSync();
-    this.#sdk = this.#link({ code: options.sdk, filename: "@tsproxy/sdk" }, undefined);
+    this.#compiled = compiled;
+    const { code, exports } = moduleFunction(sdk)!;
+    this.#sdkExports = exports;
+    this.#sdk = this.#run({ name: SDK, code, filename: "@tsproxy/sdk" }, [], undefined);
   }
 
   get disposed(): boolean {
@@ -84,14 +130,60 @@ export class Isolate {
 
   /** Compiles a module, links it to the SDK and evaluates it. Throws what the module throws. `timeoutMs` bounds its top level. */
   load(module: ModuleText, timeoutMs = 5000): LoadedModule {
-    return new LoadedModule(this.#link(module, timeoutMs));
+    this.#sdkModule ??= this.#moduleOfSdk();
+    const loaded = this.#link(module, this.#sdkModule, timeoutMs);
+    return new LoadedModule(loaded.namespace, loaded);
   }
 
-  /** `timeoutMs` undefined: no limit, for our own code: a machine that stands still for a while must not prevent a start. */
-  #link(module: ModuleText, timeoutMs: number | undefined): IvmModule {
+  /**
+   * As `load`, for core's own modules and shipped packages: takes their compiled form if there is one. `name`: of the module in all its
+   * versions.
+   */
+  loadOwn(name: string, module: ModuleText, timeoutMs = 5000): LoadedModule {
+    const made = moduleFunction(module.code);
+    if (made === undefined) return this.load(module, timeoutMs);
+    const { filename } = module;
+    const args = [this.#sdk.derefInto()];
+    return new LoadedModule(this.#run({ name, code: made.code, filename }, args, timeoutMs));
+  }
+
+  /** Calls a module's function. `timeoutMs` undefined: no limit: a machine that stands still for a while must not prevent a start. */
+  #run(script: NamedScript, args: readonly unknown[], timeoutMs: number | undefined): IvmReference {
+    const { code, filename } = script;
+    const found = this.#compiled?.find(script);
+    const compiled = this.#isolate.compileScriptSync(code, {
+      filename,
+      lineOffset: LINE_OFFSET,
+      ...(found && { cachedData: new ivm.ExternalCopy(found, { transferOut: true }) }),
+    });
+    if (compiled.cachedDataRejected) this.#compiled?.forget(script);
+    const make = compiled.runSync(this.#context, { reference: true });
+    try {
+      return make.applySync(undefined, args, {
+        ...(timeoutMs !== undefined && { timeout: timeoutMs }),
+        result: { reference: true },
+      });
+    } finally {
+      make.release();
+      compiled.release();
+    }
+  }
+
+  /** A module with the SDK's exports: few isolates load any that import it. */
+  #moduleOfSdk(): IvmModule {
+    const { global } = this.#context;
+    global.setSync(SDK, this.#sdk.derefInto());
+    const names = this.#sdkExports.join(", ");
+    const code = `export const { ${names} } = globalThis["${SDK}"];`;
+    const module = this.#link({ code, filename: "@tsproxy/sdk" }, undefined, undefined);
+    global.deleteSync(SDK);
+    return module;
+  }
+
+  #link(module: ModuleText, sdk: IvmModule | undefined, timeoutMs: number | undefined): IvmModule {
     const compiled = this.#isolate.compileModuleSync(module.code, { filename: module.filename });
     compiled.instantiateSync(this.#context, (specifier) => {
-      if (specifier === "@tsproxy/sdk") return this.#sdk;
+      if (specifier === "@tsproxy/sdk" && sdk !== undefined) return sdk;
       throw new Error(`cannot import "${specifier}": filters see the SDK and their own files`);
     });
     compiled.evaluateSync(timeoutMs === undefined ? {} : { timeout: timeoutMs });
@@ -166,9 +258,12 @@ function collectGarbageOf(isolate: IvmIsolate, flavor: Flavor): void {
 }
 
 export class LoadedModule {
-  readonly #module: IvmModule;
+  readonly #exports: IvmReference;
+  readonly #module: IvmModule | undefined;
 
-  constructor(module: IvmModule) {
+  /** `module`: absent for one that was run as a function. */
+  constructor(exports: IvmReference, module?: IvmModule) {
+    this.#exports = exports;
     this.#module = module;
   }
 
@@ -177,18 +272,18 @@ export class LoadedModule {
    * stays until this thread's own collector finds the handle.
    */
   release(): void {
-    this.#module.namespace.release();
-    this.#module.release();
+    this.#exports.release();
+    this.#module?.release();
   }
 
   /** Its exports, as an argument for a function of the same isolate. */
   get namespace(): unknown {
-    return this.#module.namespace.derefInto();
+    return this.#exports.derefInto();
   }
 
   /** An exported function. `timeoutMs` bounds each call and costs about 1 µs; 0: no limit. */
   entry(name: string, timeoutMs = 0): EntryPoint {
-    const reference = this.#module.namespace.getSync(name, { reference: true });
+    const reference = this.#exports.getSync(name, { reference: true });
     if (timeoutMs === 0) return (...args) => reference.applySync(undefined, args);
     const options = { timeout: timeoutMs };
     return (...args) => reference.applySync(undefined, args, options);
@@ -196,12 +291,33 @@ export class LoadedModule {
 
   /** As `entry`, for a function of one number that answers a number; the fastest way in. */
   numberEntry(name: string): (n: number) => number {
-    const reference = this.#module.namespace.getSync(name, { reference: true });
+    const reference = this.#exports.getSync(name, { reference: true });
     const args = [0];
     return (n) => {
       args[0] = n;
       return reference.applySync(undefined, args) as number;
     };
+  }
+}
+
+/** Compiles modules' functions for CompiledCode, in an isolate of their own, on another thread. */
+export async function* compileScripts(
+  scripts: readonly NamedScript[],
+): AsyncGenerator<ArrayBuffer> {
+  setIsolateFlags();
+  const isolate = new ivm.Isolate({ memoryLimit: COMPILE_MB });
+  try {
+    for (const { code, filename } of scripts) {
+      const script = await isolate.compileScript(code, {
+        filename,
+        lineOffset: LINE_OFFSET,
+        produceCachedData: true,
+      });
+      yield script.cachedData!.copy();
+      script.release();
+    }
+  } finally {
+    isolate.dispose();
   }
 }
 

@@ -54,6 +54,8 @@ export interface ModuleSource {
   readonly filename: string;
   /** Hash of the code. A module whose hash is the same is not replaced. */
   readonly hash: string;
+  /** It comes with the proxy: what V8 makes of it is kept (compiled-code.ts). */
+  readonly isShipped?: boolean;
   /** Memory of a sandboxed package's shared cells, the same for all threads and generations. Undefined: it has none. */
   readonly cells?: SharedArrayBuffer;
   /** What a sandboxed package may do. */

@@ -10,13 +10,15 @@ import { ThreadProfile } from "./admin/thread-profile.ts";
 import { Boxes, SandboxCells } from "./boxes.ts";
 import { Builtin } from "./builtin.ts";
 import { BuiltinCalls } from "./builtin-calls.ts";
+import { CompiledCode } from "./compiled-code.ts";
 import { type EarlyThread, onLoaded, untilAllLoaded } from "./early-threads.ts";
 import { FetchQueue } from "./fetch-queue.ts";
 import { createRing } from "./inside/ring.ts";
 import { giveBack } from "./inside/shared-counts.ts";
 import { CERTIFICATES_TOPIC, NODE_TOPIC, RUNTIME_TOPIC } from "./inside/topics.ts";
-import { Watchdog } from "./isolate.ts";
+import { compileScripts, Watchdog } from "./isolate.ts";
 import { FileWatch, LocalServices } from "./local-services.ts";
+import { COMPILED } from "./packages/build-cache.ts";
 import { Marks } from "./process/marks.ts";
 import { signThread } from "./process/thread-cpu.ts";
 import type {
@@ -121,6 +123,7 @@ class Worker {
     },
     () => this.#crossing.poke(),
   );
+  readonly #compiled: CompiledCode;
   readonly #ownProfile = new ThreadProfile();
   readonly #beats: Int32Array;
   readonly #marks: Marks | undefined;
@@ -137,6 +140,8 @@ class Worker {
     this.#cells = new SandboxCells(start.stats, post);
     const image = new SandboxImage(start.prelude.sandbox, () => post({ type: "image_wanted" }));
     this.#supply = new Supply(image);
+    // What further workers load, the first one has loaded too.
+    this.#compiled = new CompiledCode(COMPILED, this.#isFirst || role === "control");
     [this.#builtin, this.#crossing, this.#sockets, this.#boxes] = this.#build();
     setInterval(() => {
       this.#beats[0]!++;
@@ -175,6 +180,7 @@ class Worker {
       fileFlush: this.#start.fileFlush,
       isPatient: true,
       statsFrom: this.#calls.statsUsed,
+      compiled: this.#compiled,
       watchdog: this.#watchdog,
       moduleOf: (name) => this.#moduleOf(name),
       park: (module) => this.#park(module),
@@ -528,6 +534,7 @@ class Worker {
         this.#collectGarbage();
         this.#resting.postpone();
       } else this.#rest();
+      this.#compiled.keep(compileScripts);
     }, wait).unref();
   }
 
@@ -714,6 +721,7 @@ class Worker {
     this.#boxes.dispose();
     this.#supply.dispose();
     this.#builtin.dispose();
+    await this.#compiled.kept;
     await this.#watchdog.stop();
     parentPort?.close();
     // isolated-vm aborts the process if the thread ends during a collection that finds some of its handles: collect them before.

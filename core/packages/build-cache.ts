@@ -10,6 +10,9 @@ const FOLDER =
   (isPacked && process.env.NODE_COMPILE_CACHE) ||
   path.join(ROOT, "node_modules", ".cache", "tsproxy");
 
+/** The folder of what V8 has made of our modules (compiled-code.ts). */
+export const COMPILED = path.join(FOLDER, "isolates");
+
 /**
  * True for a file whose build is kept on disk. For the next start of a checkout these are its own packages and preludes: to
  * bundle all of them takes two seconds of CPU, to see that nothing has changed 30 ms. The npm package comes already built.

@@ -198,8 +198,10 @@ export class PackageUnit {
       const group = this.#group(infos);
       const { shared: code, hash } = made;
       const modules = infos.map(({ package: name }) => {
-        if (group === "builtin")
-          return { package: name, group, code, filename: made.filename, hash };
+        if (group === "builtin") {
+          const isShipped = this.source.origin === "shipped";
+          return { package: name, group, code, filename: made.filename, hash, isShipped };
+        }
         const manifest = this.#manifest(infos);
         const cells =
           manifest.shared === false

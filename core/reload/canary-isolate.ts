@@ -1,7 +1,9 @@
 import { Builtin } from "../builtin.ts";
+import { CompiledCode } from "../compiled-code.ts";
 import { createRing } from "../inside/ring.ts";
 import { COUNTS_BYTES, LEDGER_BYTES } from "../inside/shared-counts.ts";
 import { LocalServices } from "../local-services.ts";
+import { COMPILED } from "../packages/build-cache.ts";
 import { watchWaiting } from "../process/cpu-limit.ts";
 import type { ModuleSource, PreludeCode, Refusal } from "../protocol.ts";
 import { Contexts } from "../sockets/tls.ts";
@@ -200,6 +202,7 @@ export class CanaryIsolate {
       counts: new SharedArrayBuffer(COUNTS_BYTES),
       ledger: new SharedArrayBuffer(LEDGER_BYTES),
       isPatient: this.#isPatient,
+      compiled: new CompiledCode(COMPILED, false),
       moduleOf: (name) => this.#moduleOf(name),
       // Calls that ask for a file or a TLS context are answered. All others are dropped: the threads will make them again.
       onCall: (name, text) => services.call(name, text),

@@ -1,6 +1,7 @@
 import { execFile, spawn } from "node:child_process";
 import { once } from "node:events";
 import {
+  existsSync,
   mkdtempSync,
   readdirSync,
   readFileSync,
@@ -95,6 +96,11 @@ test("installs into an empty folder, serves, and makes a filter that is tested, 
     const answer = await get(proxy.port("main"), "/");
     expect(answer.text).toBe("hello");
     expect(answer.headers["x-ratelimit"]).toBe("installed");
+
+    // What V8 has made of core's own modules and of the packages in use, for the next start.
+    const kept = path.join(folder, "node_modules/.cache/tsproxy/isolates");
+    for (const name of ["tsproxy-inside", "network-http_connection_manager"])
+      await eventually(() => existsSync(path.join(kept, name)), Boolean, `${name} is kept`);
 
     const file = path.join(folder, "filters/ratelimit/filter.ts");
     const source = readFileSync(file, "utf8");
