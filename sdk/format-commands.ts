@@ -149,7 +149,7 @@ function address(
       return value === undefined ? undefined : pick(value);
     };
   return {
-    [name]: plain(take(formatAddress)),
+    [name]: plain(take((of) => nonEmpty(formatAddress(of)))),
     [`${name}_WITHOUT_PORT`]: (bits = "", length) => {
       if (length !== undefined) throw new TypeError("takes no length");
       // The client's end of a unix socket has no name.
@@ -527,7 +527,12 @@ const COMMANDS: Readonly<Record<string, Make>> = {
   REQUEST_DURATION: plain((s) => happened(s.info.requestDuration)),
   REQUEST_TX_DURATION: plain((s) => happened(s.info.upstreamTxEnd ?? -1)),
   RESPONSE_DURATION: plain((s) => happened(s.info.responseDuration)),
-  RESPONSE_TX_DURATION: plain((s) => between(s.info.responseDuration, s.info.duration)),
+  // An attempt ends with what it has received: nothing of it goes to the client.
+  RESPONSE_TX_DURATION: plain((s) =>
+    s.logType?.startsWith("Upstream") === true
+      ? undefined
+      : between(s.info.responseDuration, s.info.duration),
+  ),
   UPSTREAM_CONNECTION_POOL_READY_DURATION: plain((s) => happened(s.info.upstreamPoolReady ?? -1)),
   // Measured for HTTP/3 alone.
   ROUNDTRIP_DURATION: plain(() => undefined),

@@ -188,7 +188,6 @@ export class Attempt implements PoolCallbacks, ChainOwner {
     const exchange = this.#chain === undefined ? encoder : this.#chain.over(encoder);
     this.encoder = exchange;
     this.host = host;
-    this.logged?.onReady(exchange, host, connection);
     this.#owner.onReady(this, exchange, host, connection);
   }
 

@@ -1,35 +1,39 @@
 import {
   type Chunk,
   type Cluster,
+  type Connection,
   HeaderMap,
   type Host,
   headerName,
-  type PoolCallbacks,
   type PoolFailure,
-  type PoolHandle,
   type RequestEncoder,
   type RequestHeaders,
   type ResetReason,
-  type ResponseDecoder,
-  ResponseHeaders,
+  type ResponseHeaders,
   type Timer,
+  type TrackedStats,
 } from "@tsproxy/sdk";
+import { Attempt, type AttemptOwner } from "./attempt.ts";
 import { KeptBody } from "./kept-body.ts";
 import { isNoHandshake } from "./local-replies.ts";
+import { MirrorStream } from "./mirror-stream.ts";
 import type { MirrorOptions } from "./mirrors.ts";
 import type { Router } from "./router.ts";
 import type { Answered, ClusterCharges } from "./stats.ts";
+import { TrackedAttempt } from "./tracked-attempt.ts";
+import { UpstreamChain } from "./upstream-chain.ts";
 import { FAILURE, NO_HOST, ofCut, ofPool, type UpstreamFailure } from "./upstream-failure.ts";
+import { LoggedAttempt } from "./upstream-log.ts";
 
 const CANARY = headerName("x-envoy-upstream-canary");
 
 /**
- * One mirrored copy of a request: its head and body go out as they come, its response is counted and dropped.
+ * One mirrored copy of a request: its head and body go out as they come, its response is counted and dropped. As in Envoy it passes
+ * upstream filters and is logged like any attempt.
  *
- *   begin ──> waits (the body is kept) ──> runs (`#encoder`) ──> over
+ *   begin ──> waits (the body is kept) ──> runs (the attempt has its connection) ──> over
  */
-export class Mirror implements PoolCallbacks, ResponseDecoder, Answered {
-  readonly responseHeaders = new ResponseHeaders();
+export class Mirror implements AttemptOwner, Answered {
   readonly internal = true;
   readonly withoutCode = false;
   canary = false;
@@ -41,16 +45,19 @@ export class Mirror implements PoolCallbacks, ResponseDecoder, Answered {
   readonly #headers: RequestHeaders;
   readonly #options: MirrorOptions;
   readonly #timer: Timer;
+  readonly #attempt: Attempt;
+  /** What logs and upstream filters see of it; undefined: there are none. */
+  #stream: MirrorStream | undefined = undefined;
   /** Called when `full` changes, until the request has ended. */
   #onFull: (() => void) | undefined = undefined;
   #kept: KeptBody | undefined = undefined;
   #requestEnded = false;
   #requestEndedAt = 0;
-  #handle: PoolHandle | undefined = undefined;
-  #encoder: RequestEncoder | undefined = undefined;
-  #host: Host | undefined = undefined;
+  #isHttp1 = true;
   #informed = false;
   #answered = false;
+  /** The answer is a 101: what follows is no message. */
+  #switched = false;
   #over = false;
 
   constructor(router: Router, cluster: Cluster, headers: RequestHeaders, options: MirrorOptions) {
@@ -60,6 +67,7 @@ export class Mirror implements PoolCallbacks, ResponseDecoder, Answered {
     this.#headers = headers;
     this.#options = options;
     this.#timer = router.cx.timer(() => this.#onTimeout());
+    this.#attempt = new Attempt(this, router.cx);
   }
 
   /** `onFull` undefined: the request has ended with its head. */
@@ -71,7 +79,11 @@ export class Mirror implements PoolCallbacks, ResponseDecoder, Answered {
     if (this.#isTurnedAway()) {
       this.#count(503);
       this.#end();
-    } else this.#handle = this.#cluster.newStream(this, { head: this.#headers });
+      return;
+    }
+    const head = this.#headers;
+    if (this.#attempt.begin(this.#cluster, { head }))
+      this.#attempt.beginFilters(head, onFull === undefined);
   }
 
   #isTurnedAway(): boolean {
@@ -84,8 +96,10 @@ export class Mirror implements PoolCallbacks, ResponseDecoder, Answered {
   body(chunk: Chunk, endStream: boolean): void {
     if (this.#over) return;
     if (endStream) this.#onRequestEnded();
-    if (this.#encoder !== undefined) {
-      this.#encoder.encodeBody(chunk.memory, chunk.at, chunk.end, endStream);
+    const { encoder } = this.#attempt;
+    if (encoder !== undefined) {
+      this.#onSent(chunk.length, endStream);
+      encoder.encodeBody(chunk.memory, chunk.at, chunk.end, endStream);
       return;
     }
     this.#kept ??= new KeptBody();
@@ -93,11 +107,17 @@ export class Mirror implements PoolCallbacks, ResponseDecoder, Answered {
     if (this.#kept.size > this.#options.bufferLimit) this.#setFull(true);
   }
 
+  #onSent(bytes: number, endStream: boolean): void {
+    this.#attempt.logged?.onSent(bytes, endStream);
+    this.#attempt.tracked?.onSent(bytes);
+  }
+
   trailers(trailers: HeaderMap): void {
     if (this.#over) return;
     this.#onRequestEnded();
-    if (this.#encoder !== undefined) {
-      this.#encoder.encodeTrailers(trailers);
+    const { encoder } = this.#attempt;
+    if (encoder !== undefined) {
+      encoder.encodeTrailers(trailers);
       return;
     }
     // A copy, as the request may be over before there is a connection.
@@ -122,86 +142,108 @@ export class Mirror implements PoolCallbacks, ResponseDecoder, Answered {
     this.#onFull?.();
   }
 
-  // ---- the connection
+  // ---- how the attempt goes
 
-  get decoder(): ResponseDecoder {
-    return this;
-  }
-  get zone(): string {
-    return this.#host?.zone ?? "";
+  #ownStream(): MirrorStream {
+    this.#stream ??= new MirrorStream(this.#router.cx, this.#cluster, this.#headers);
+    return this.#stream;
   }
 
-  onPoolReady(encoder: RequestEncoder, host: Host): void {
+  logAttempt(cluster: Cluster): LoggedAttempt | undefined {
+    const { upstreamLog } = this.#router;
+    return upstreamLog && new LoggedAttempt(upstreamLog, this.#ownStream(), cluster);
+  }
+
+  upstreamChain(attempt: Attempt, cluster: Cluster): UpstreamChain | undefined {
+    const filters = cluster.httpFilters ?? this.#router.upstreamFilters;
+    return filters && new UpstreamChain(attempt, this.#ownStream(), filters);
+  }
+
+  trackAttempt(cluster: Cluster, tracks: TrackedStats): TrackedAttempt {
+    const startedAt = this.#router.cx.now();
+    return new TrackedAttempt(cluster, tracks, this.#headers, { startedAt, perTryMs: 0 });
+  }
+
+  /** An upstream filter answers: nobody waits for the answer. */
+  onLocalReply(): void {
+    this.giveUp();
+  }
+
+  onFilterError(error: unknown, filter: string): void {
+    this.#router.onFilterError(error, filter);
+  }
+
+  onReady(attempt: Attempt, encoder: RequestEncoder, host: Host, connection: Connection): void {
     const kept = this.#kept;
     const ended = this.#requestEnded;
     const headOnly = ended && (kept === undefined || kept.empty);
-    this.#handle = undefined;
     this.#kept = undefined;
-    this.#encoder = encoder;
-    this.#host = host;
+    this.#isHttp1 = encoder.protocol !== "HTTP/2";
+    attempt.logged?.onReady(encoder, host, connection, encoder);
     this.#setFull(false);
+    this.#onSent(headOnly || kept === undefined ? 0 : kept.size, ended);
     encoder.encodeHeaders(this.#headers, headOnly, this.#options.upgrade);
     if (!headOnly) kept?.send(encoder, ended);
   }
 
-  onPoolFailure({ reason, host }: PoolFailure): void {
-    this.#host = host;
+  onNoConnection(_attempt: Attempt, { reason }: PoolFailure): void {
     if (reason === "no_host") {
       this.#count(NO_HOST.status);
       this.#end();
     } else this.#onFailed(ofPool(reason));
   }
 
-  onUpstreamBlocked(blocked: boolean): void {
-    this.#setFull(blocked);
+  onFull(_attempt: Attempt, full: boolean): void {
+    this.#setFull(full);
   }
 
-  // ---- the response
-
   /** As in Envoy, the first interim response is counted, if it is 100, 102 or 103. */
-  onInformational({ status }: ResponseHeaders): void {
+  onInformational(_attempt: Attempt, { status }: ResponseHeaders): void {
     if (this.#informed || (status !== 100 && status !== 102 && status !== 103)) return;
     this.#informed = true;
     this.#count(status);
   }
 
-  onResponseHeaders(endStream: boolean): void {
-    const { responseHeaders: headers } = this;
+  onHead(attempt: Attempt, headers: ResponseHeaders, endStream: boolean): void {
     const { status } = headers;
-    if (this.#options.upgrade === "websocket" && isNoHandshake(headers, this.#encoder)) {
+    if (this.#options.upgrade === "websocket" && isNoHandshake(headers, attempt.encoder)) {
       this.giveUp();
       return;
     }
     this.#answered = true;
+    this.#switched = status === 101;
     this.canary =
-      this.#host?.canary === true || (headers.has(CANARY) && headers.get(CANARY) === "true");
-    this.#host?.onResponse(status);
+      attempt.host?.canary === true || (headers.has(CANARY) && headers.get(CANARY) === "true");
+    attempt.host?.onResponse(status);
     this.#count(status);
     if (endStream) this.#onResponseEnded();
   }
-  onResponseBody(_chunk: unknown, endStream: boolean): void {
+  onBody(_attempt: Attempt, _chunk: Chunk, endStream: boolean): void {
     if (endStream) this.#onResponseEnded();
   }
-  onResponseTrailers(_trailers: HeaderMap): void {
+  onTrailers(): void {
     this.#onResponseEnded();
   }
-  onDecodeError(): void {
+  onMalformed(): void {
     this.#charges.traffic.cxProtocolError.inc();
     this.#onFailed(FAILURE.protocolError);
   }
-  onUpstreamReset(reason: ResetReason): void {
-    const isHttp1 = this.#encoder?.protocol !== "HTTP/2";
-    const inMessage = this.#answered && isHttp1 && this.responseHeaders.status !== 101;
-    const failure = ofCut(reason, inMessage);
+  onCut(_attempt: Attempt, reason: ResetReason): void {
+    const isHttp1 = this.#isHttp1;
+    const failure = ofCut(reason, this.#answered && isHttp1 && !this.#switched);
     if (failure === FAILURE.protocolError && isHttp1) this.#charges.traffic.cxProtocolError.inc();
     this.#onFailed(failure);
   }
+
+  /** Mirrors have no limits for one try. */
+  onTryTimeout(): void {}
+  onStreamDuration(): void {}
 
   /** After its head the response has been counted already. */
   #onFailed(failure: UpstreamFailure): void {
     if (!this.#answered) {
       // An overflow of the cluster's circuit breaker is not the host's fault.
-      if (failure !== FAILURE.overflow) this.#host?.onReset();
+      if (failure !== FAILURE.overflow) this.#attempt.host?.onReset();
       this.#count(failure.status);
     }
     this.#end();
@@ -209,7 +251,7 @@ export class Mirror implements PoolCallbacks, ResponseDecoder, Answered {
 
   #onTimeout(): void {
     this.#charges.traffic.rqTimeout.inc();
-    this.#host?.onTimeout(this.#answered);
+    this.#attempt.host?.onTimeout(this.#answered);
     if (!this.#answered) this.#count(504);
     this.giveUp();
   }
@@ -222,6 +264,7 @@ export class Mirror implements PoolCallbacks, ResponseDecoder, Answered {
     }
     if (this.#router.config.dynamic_stats)
       this.#charges.time(this.#router.cx.now() - this.#requestEndedAt, this, "");
+    this.#attempt.complete();
     this.#end();
   }
 
@@ -229,22 +272,22 @@ export class Mirror implements PoolCallbacks, ResponseDecoder, Answered {
     if (this.#router.config.dynamic_stats) this.#charges.response(status, this, "");
   }
 
+  get zone(): string {
+    return this.#attempt.host?.zone ?? "";
+  }
+
   // ---- the end
 
   giveUp(): void {
-    const handle = this.#handle;
-    const encoder = this.#encoder;
     this.#end();
-    handle?.cancel();
-    encoder?.reset();
+    this.#attempt.giveUp();
   }
 
   #end(): void {
     this.#over = true;
     this.#timer.cancel();
-    this.#handle = undefined;
-    this.#encoder = undefined;
     this.#kept = undefined;
+    this.#stream?.end();
     this.#router.mirrors.delete(this);
     this.#setFull(false);
   }

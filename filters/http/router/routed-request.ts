@@ -430,8 +430,7 @@ export class RoutedRequest implements HttpFilter, AttemptOwner {
   }
 
   onFilterError(error: unknown, filter: string): void {
-    const { message, stack } = error instanceof Error ? error : new Error(String(error));
-    this.#router.cx.log.error(`an upstream filter threw: ${message}`, { filter, stack });
+    this.#router.onFilterError(error, filter);
   }
 
   trackAttempt(cluster: Cluster, tracks: TrackedStats): TrackedAttempt {
@@ -445,7 +444,9 @@ export class RoutedRequest implements HttpFilter, AttemptOwner {
     const startedAt = info.startedAt ?? 0;
     noteUpstream(info, host, connection, startedAt);
     const before = info.upstreamWire;
-    info.upstreamWire = before === undefined ? encoder : new WireSum(before, encoder);
+    const wire = before === undefined ? encoder : new WireSum(before, encoder);
+    info.upstreamWire = wire;
+    attempt.logged?.onReady(encoder, host, connection, wire);
     info.upstreamProtocol =
       this.#termination === undefined ? (encoder.protocol ?? "HTTP/1.1") : undefined;
     const now = this.#router.cx.now();

@@ -70,6 +70,11 @@ export class Router {
     this.#mirrorsDropped.inc();
   }
 
+  onFilterError(error: unknown, filter: string): void {
+    const { message, stack } = error instanceof Error ? error : new Error(String(error));
+    this.cx.log.error(`an upstream filter threw: ${message}`, { filter, stack });
+  }
+
   /** Takes or makes the object for a new request. */
   route(stream: HttpStream): RoutedRequest {
     const request = this.#free.pop() ?? new RoutedRequest(this);

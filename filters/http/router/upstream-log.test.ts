@@ -1,45 +1,54 @@
-import { headerName } from "@tsproxy/sdk";
+import { compileFormat, defineHttpFilter, Type } from "@tsproxy/sdk";
 import { describe, expect, it } from "vitest";
 import codec from "../../codec/http1/filter.ts";
 import { oneHost, routeTo, TestProxy } from "../../network/http_connection_manager/test-proxy.ts";
+import upstreamCodec from "../upstream_codec/filter.ts";
 import router from "./filter.ts";
+
+/** A proxy whose router logs attempts in this format, and the lines. */
+function logging(format: string, route: object, filters: readonly object[] = []) {
+  const p = new TestProxy({ codec, router });
+  const line = compileFormat(format);
+  const lines: string[] = [];
+  p.cx.define("access_log/tries", {
+    kind: "access_log",
+    setup: () => ({
+      log: (entry: import("@tsproxy/sdk").LogEntry) => void lines.push(line.format(entry)),
+    }),
+  });
+  p.cx.define("http/upstream_codec", upstreamCodec);
+  const mark = () => ({
+    onRequestHeaders: (headers: import("@tsproxy/sdk").RequestHeaders) =>
+      headers.append("x-seen", "yes"),
+  });
+  p.cx.define(
+    "http/mark",
+    defineHttpFilter({ name: "mark", config: Type.Object({}), setup: () => mark }),
+  );
+  const config = {
+    dynamic_stats: true,
+    strict_check_headers: [],
+    upstream_log: [{ name: "l", package: "access_log/tries", config: {} }],
+    upstream_log_options: { flush_upstream_log_on_upstream_stream: true },
+    upstream_http_filters: filters,
+  };
+  return { p, lines, start: () => start(p, config, route) };
+}
+
+function start(p: TestProxy, config: object, route: object): TestProxy {
+  return p.start({
+    route_config: oneHost(routeTo("up", route)),
+    http_filters: [{ name: "r", package: "http/router", config }],
+  });
+}
 
 describe("upstream_log", () => {
   it("has a line for every attempt, with its own code, flags and sizes", () => {
-    const p = new TestProxy({ codec, router });
-    const lines: string[] = [];
-    p.cx.define("access_log/tries", {
-      kind: "access_log",
-      setup: () => ({
-        log: ({ info, logType, response }: import("@tsproxy/sdk").LogEntry) =>
-          void lines.push(
-            [
-              logType,
-              info.responseCode,
-              info.flags.join(",") || "-",
-              info.bytesSent,
-              info.bytesReceived,
-              info.upstreamHost === undefined ? "-" : "host",
-              response?.get(headerName("x-t")) ?? "-",
-              info.protocol || "-",
-            ].join(" "),
-          ),
-      }),
-    });
-    const upstream_log = [{ name: "l", package: "access_log/tries", config: {} }];
-    const upstream_log_options = { flush_upstream_log_on_upstream_stream: true };
-    p.start({
-      route_config: oneHost(
-        routeTo("up", { retry_policy: { retry_on: "5xx", num_retries: 2, per_try_timeout: 500 } }),
-      ),
-      http_filters: [
-        {
-          name: "r",
-          package: "http/router",
-          config: { strict_check_headers: [], upstream_log, upstream_log_options },
-        },
-      ],
-    });
+    const { p, lines, start } = logging(
+      "%ACCESS_LOG_TYPE% %RESPONSE_CODE% %RESPONSE_FLAGS% %BYTES_SENT% %BYTES_RECEIVED% %RESP(x-t)% %PROTOCOL%",
+      { retry_policy: { retry_on: "5xx", num_retries: 2, per_try_timeout: 500 } },
+    );
+    start();
     p.connect().send("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\n\r\n12345");
     p.up.last.respond(503, { "x-t": "one" }, "busy");
     p.cx.clock.advance(250);
@@ -47,12 +56,50 @@ describe("upstream_log", () => {
     p.cx.clock.advance(250);
     p.up.last.respond(200, { "x-t": "two" }, "done!!");
     expect(lines).toEqual([
-      "UpstreamPoolReady 0 - 0 0 host - HTTP/1.1",
-      "UpstreamEnd 503 - 5 0 host one HTTP/1.1",
-      "UpstreamPoolReady 0 - 0 0 host - HTTP/1.1",
-      "UpstreamEnd 0 UT 5 0 host - HTTP/1.1",
-      "UpstreamPoolReady 0 - 0 0 host - HTTP/1.1",
-      "UpstreamEnd 200 - 5 6 host two HTTP/1.1",
+      "UpstreamPoolReady 0 - 0 0 - HTTP/1.1",
+      "UpstreamEnd 503 - 5 0 one HTTP/1.1",
+      "UpstreamPoolReady 0 - 0 0 - HTTP/1.1",
+      "UpstreamEnd 0 UT 5 0 - HTTP/1.1",
+      "UpstreamPoolReady 0 - 0 0 - HTTP/1.1",
+      "UpstreamEnd 200 - 5 6 two HTTP/1.1",
     ]);
+  });
+
+  it("has lines for mirrors, which pass upstream filters and have no client and no route", () => {
+    const chain = ["mark", "upstream_codec"].map((name) => ({
+      ...{ name, package: `http/${name}`, config: {}, disabled: false },
+    }));
+    const { p, lines, start } = logging(
+      "%ACCESS_LOG_TYPE% %UPSTREAM_CLUSTER% %REQ(:AUTHORITY)% %RESPONSE_CODE% %BYTES_SENT% %BYTES_RECEIVED% " +
+        "[%DOWNSTREAM_REMOTE_ADDRESS%] %CONNECTION_ID% %ROUTE_NAME% %RESPONSE_TX_DURATION%",
+      { request_mirror_policies: [{ cluster: "copy", cluster_header: "" }] },
+      chain,
+    );
+    const copy = p.cluster("copy");
+    start();
+    p.connect().post("/", "12345");
+    p.up.last.respond(200, {}, "yes");
+    lines.length = 0;
+    copy.last.respond(500, {}, "no");
+    expect(lines).toEqual(["UpstreamEnd copy h.test-shadow 500 5 2 [-] 0 - -"]);
+    expect([p.up.last.header("x-seen"), copy.last.header("x-seen")]).toEqual(["yes", "yes"]);
+    p.connect().get("/");
+    lines.length = 0;
+    copy.last.garbage();
+    expect(lines).toEqual(["UpstreamEnd copy h.test-shadow 0 0 0 [-] 0 - -"]);
+  });
+
+  it("counts the wire's bytes of all of the request's attempts", () => {
+    const { p, lines, start } = logging("%UPSTREAM_WIRE_BYTES_SENT%", {
+      retry_policy: { retry_on: "5xx" },
+    });
+    start();
+    p.connect().get("/");
+    Object.assign(p.up.last, { wireSent: 40 });
+    p.up.last.respond(503, {}, "busy");
+    p.cx.clock.advance(250);
+    Object.assign(p.up.last, { wireSent: 50 });
+    p.up.last.respond(200, {}, "");
+    expect(lines).toEqual(["0", "40", "40", "90"]);
   });
 });

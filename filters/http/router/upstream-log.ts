@@ -14,6 +14,7 @@ import {
   type SetupContext,
   type StreamInfo,
   type Timer,
+  type WireBytes,
 } from "@tsproxy/sdk";
 import type { Config } from "./config.ts";
 import { noteHost, noteUpstream } from "./upstream-info.ts";
@@ -73,6 +74,7 @@ export class LoggedAttempt implements LogEntry {
       downstreamRemoteAddress: info.downstreamRemoteAddress,
       downstreamDirectAddress: info.downstreamDirectAddress,
       downstreamLocalAddress: info.downstreamLocalAddress,
+      downstreamWire: info.downstreamWire,
     });
     this.request = stream.request;
     this.metadata = stream.metadata;
@@ -100,11 +102,12 @@ export class LoggedAttempt implements LogEntry {
     this.#timer!.arm(this.#log.everyMs);
   }
 
-  onReady(encoder: RequestEncoder, host: Host, connection: Connection): void {
+  /** `wire`: as in Envoy, with the bytes of the request's attempts before this one. */
+  onReady(encoder: RequestEncoder, host: Host, connection: Connection, wire: WireBytes): void {
     const { info } = this;
     info.upstreamProtocol = info.protocol = encoder.protocol ?? "HTTP/1.1";
     noteUpstream(info, host, connection, this.#startedAt);
-    info.upstreamWire = encoder;
+    info.upstreamWire = wire;
     info.upstreamTxBegin = info.upstreamPoolReady = this.#now;
     if (this.#log.onReady) this.#write("UpstreamPoolReady");
   }

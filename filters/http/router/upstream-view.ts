@@ -81,7 +81,8 @@ export class UpstreamView implements HttpStream {
 }
 
 const nothing = (): void => {};
-const NO_RESPONDER: Responder = {
+/** Does nothing. */
+export const NO_RESPONDER: Responder = {
   sendInformational: nothing,
   sendHeaders: nothing,
   sendBody: nothing,
