@@ -27,6 +27,8 @@ const LARGE_CHARS = 1_000_000;
 export interface BuiltinOptions {
   readonly role: "worker" | "control" | "canary";
   readonly worker: number;
+  /** Its number (isolate-numbers.ts). Absent: it shares no cells. */
+  readonly isolate?: number;
   readonly node: WorkerStart["node"];
   readonly prelude: Pick<PreludeCode, "builtin" | "builtinSdk">;
   readonly ring: SharedArrayBuffer;
@@ -86,10 +88,13 @@ export class Builtin {
   readonly #clock: Float64Array;
   readonly #entries = new Map<string, EntryPoint>();
   readonly run: (events: number) => number;
+  /** See BuiltinOptions.isolate. */
+  readonly number: number;
 
   constructor(options: BuiltinOptions) {
     this.#moduleOf = options.moduleOf;
     this.#park = options.park;
+    this.number = options.isolate ?? 1;
     this.#entryMs = options.isPatient ? PATIENT_ENTRY_MS : ENTRY_MS;
     this.#largeEntryMs = options.isPatient ? PATIENT_ENTRY_MS : LARGE_ENTRY_MS;
     this.#isolate = new Isolate({
@@ -122,7 +127,7 @@ export class Builtin {
         environment: process.env,
         fileFlush: options.fileFlush,
         statsFrom: options.statsFrom,
-        isolate: randomBytes(4).readUInt32LE() >>> 1,
+        isolate: this.number,
         seed: randomBytes(32).toString("latin1"),
       }),
     );

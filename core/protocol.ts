@@ -444,6 +444,8 @@ export interface PreludeCode {
 export interface WorkerStart {
   readonly role: "worker" | "control";
   readonly index: number;
+  /** A number that no thread of the process has had: its isolates' numbers begin with it. */
+  readonly thread: number;
   /** Base64, the same for all threads: the keys of TLS session tickets are derived from it. */
   readonly secret: string;
   readonly prelude: PreludeCode;

@@ -1,8 +1,11 @@
 import { closeSync, openSync, readSync } from "node:fs";
+import { CellHeap } from "@tsproxy/sdk";
 import { takeThread, threadName } from "./early-threads.ts";
 import { DEFAULT_SIZES, type RingSizes, TURNS } from "./inside/ring.ts";
 import { COUNTS_BYTES, giveBack, LEDGER_BYTES } from "./inside/shared-counts.ts";
+import { THREAD_BITS } from "./isolate-numbers.ts";
 import type { FromWorker, ToWorker, WorkerStart } from "./protocol.ts";
+import { sandboxHeaps } from "./sandbox/cells.ts";
 import { snapshotOf } from "./sandbox/image.ts";
 import { GATHERING_BYTES } from "./sockets/gathering.ts";
 import type { StartThread } from "./thread.ts";
@@ -25,13 +28,16 @@ export function threadStarter(
   const sizes = ringSizes(process.env.TSPROXY_RING);
   const counts = new Int32Array(turns);
   for (let k = 0; k < TURNS; k++) counts[k] = Math.floor(Math.random() * 2 ** 31);
+  const cells = new CellHeap(turns, TURNS * 4);
   let snapshot: ArrayBuffer | undefined;
+  let threads = 0;
   return (role, index, events) => {
     const memory = {
       stats: new SharedArrayBuffer(STATS_BYTES),
       beat: new SharedArrayBuffer(BEAT_BYTES),
       ledger: new SharedArrayBuffer(LEDGER_BYTES),
     };
+    const thread = ++threads;
     const own: WorkerStart = {
       ...start,
       ...memory,
@@ -41,6 +47,7 @@ export function threadStarter(
       secret,
       role,
       index,
+      thread,
       sizes,
     };
     const worker = takeThread(role, index);
@@ -58,6 +65,7 @@ export function threadStarter(
     });
     worker.on("exit", () => {
       giveBack(shared, memory.ledger);
+      for (const heap of [cells, ...sandboxHeaps()]) heap.forget(thread << 16, THREAD_BITS);
       events.onExit(reason);
     });
     return {

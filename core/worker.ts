@@ -1,4 +1,5 @@
 import { isMainThread, parentPort, workerData } from "node:worker_threads";
+import { CellHeap } from "@tsproxy/sdk";
 import {
   AfterReloads,
   COLLECT_AFTER_MS,
@@ -13,10 +14,11 @@ import { BuiltinCalls } from "./builtin-calls.ts";
 import { CompiledCode } from "./compiled-code.ts";
 import { type EarlyThread, onLoaded, untilAllLoaded } from "./early-threads.ts";
 import { FetchQueue } from "./fetch-queue.ts";
-import { createRing } from "./inside/ring.ts";
+import { createRing, TURNS } from "./inside/ring.ts";
 import { giveBack } from "./inside/shared-counts.ts";
 import { CERTIFICATES_TOPIC, NODE_TOPIC, RUNTIME_TOPIC } from "./inside/topics.ts";
 import { compileScripts, Watchdog } from "./isolate.ts";
+import { IsolateNumbers } from "./isolate-numbers.ts";
 import { FileWatch, LocalServices } from "./local-services.ts";
 import { COMPILED } from "./packages/build-cache.ts";
 import { Marks } from "./process/marks.ts";
@@ -87,6 +89,7 @@ class Worker {
   #sockets: Sockets;
   #boxes: Boxes;
   readonly #cells: SandboxCells;
+  readonly #numbers: IsolateNumbers;
   readonly #supply: Supply;
   readonly #watchdog: Watchdog;
   readonly #gathering: Gathering;
@@ -137,9 +140,10 @@ class Worker {
     if (marks !== undefined) this.#marks = new Marks(marks, role === "control" ? 0 : index + 1);
     this.#watchdog = new Watchdog(start.beat);
     this.#gathering = new Gathering(start.gathering, start.index);
+    this.#numbers = new IsolateNumbers(start.thread);
     this.#cells = new SandboxCells(start.stats, post);
     const image = new SandboxImage(start.prelude.sandbox, () => post({ type: "image_wanted" }));
-    this.#supply = new Supply(image);
+    this.#supply = new Supply(image, this.#numbers);
     // What further workers load, the first one has loaded too.
     this.#compiled = new CompiledCode(COMPILED, this.#isFirst || role === "control");
     [this.#builtin, this.#crossing, this.#sockets, this.#boxes] = this.#build();
@@ -170,6 +174,7 @@ class Worker {
     const builtin = new Builtin({
       role: this.#start.role,
       worker: this.#start.index,
+      isolate: this.#numbers.next(),
       node: this.#start.node,
       prelude: this.#start.prelude,
       ring,
@@ -398,7 +403,10 @@ class Worker {
 
   #extend({ generation, config, listeners, nth }: Extract<ToWorker, { type: "extend" }>): void {
     const pending = this.#pending;
-    if (pending?.generation !== generation) return;
+    if (pending?.generation !== generation) {
+      this.#post({ type: "refused", generation, refusals: [refusalOf("", changeLost())] });
+      return;
+    }
     pending.live = { ...pending.live, config };
     pending.builtinReady = pending.boxesReady = false;
     const refusals = this.#tried(() => this.#builtin.extend(listeners, nth));
@@ -625,6 +633,7 @@ class Worker {
     this.#boxes.dispose();
     builtin.dispose();
     giveBack(this.#start.counts, this.#start.ledger);
+    new CellHeap(this.#start.turns, TURNS * 4).forget(builtin.number);
     const waitMs = this.#rebuildWait.afterLoss(performance.now(), blamed);
     setTimeout(() => this.#rebuild(), waitMs);
   }
@@ -635,8 +644,7 @@ class Worker {
     this.#pending = undefined;
     if (pending === undefined || pending.onReady !== undefined) return;
     const { generation } = pending;
-    const error = new Error("the isolate of the shipped filters was lost while this was set up");
-    this.#post({ type: "refused", generation, refusals: [refusalOf("", error)] });
+    this.#post({ type: "refused", generation, refusals: [refusalOf("", changeLost())] });
   }
 
   /**
@@ -728,6 +736,10 @@ class Worker {
     collectGarbage();
     process.exit(0);
   }
+}
+
+function changeLost(): Error {
+  return new Error("the isolate of the shipped filters was lost while this was set up");
 }
 
 function changedPackages(before: Live, after: Live): string[] {

@@ -135,6 +135,57 @@ describe("the heap", () => {
     expect(h.words[names[3]! >> 2]).toBe(0);
     expect(h.acquire("more", 64)).toBeUndefined();
   });
+
+  const of = (memory: ArrayBuffer, isolate: number) =>
+    new CellHeap(memory, 0, undefined, { worker: 0, isolate });
+
+  it("has room after 10,000 isolates that were lost, and takes nothing from those that live", () => {
+    const memory = new ArrayBuffer(4096);
+    const lives = of(memory, 1);
+    const kept = lives.acquire("kept", 64)!;
+    lives.words[kept >> 2] = 7;
+    let given = 0;
+    for (let isolate = 2; isolate < 10_002; isolate++) {
+      const lost = of(memory, isolate);
+      if (lost.acquire("kept", 64) === kept) given++;
+      for (const name of ["a", "b", "a"])
+        if (lost.acquire(`${name} of ${isolate}`, 900) !== undefined) given++;
+      lives.forget(isolate);
+    }
+    expect(given).toBe(40_000);
+    expect([lives.acquire("kept", 64), lives.words[kept >> 2]]).toEqual([kept, 7]);
+  });
+
+  it("has room after threads that were killed", () => {
+    const memory = new ArrayBuffer(8192);
+    let given = 0;
+    for (let thread = 1; thread <= 1000; thread++) {
+      for (const nth of [1, 2, 0xffff])
+        if (of(memory, (thread << 16) | nth).acquire(`of ${thread}`, 5000) !== undefined) given++;
+      of(memory, 1).forget(thread << 16, -0x1_0000);
+    }
+    expect(given).toBe(3000);
+  });
+
+  it.each([0, 3, 4, 1 << 20, -1])("is given back to in bounded time with %i in all words", (n) => {
+    const hostile = heap();
+    hostile.acquire("a", 64);
+    hostile.words.fill(n);
+    const began = performance.now();
+    hostile.forget(n);
+    expect(performance.now() - began).toBeLessThan(1000);
+  });
+
+  it("is given back to in bounded time where entries follow each other in circles", () => {
+    const hostile = heap();
+    // Blocks without content, all of which name one entry, which follows itself.
+    for (let w = 8; w < hostile.words.length - 4; w += 4) hostile.words.set([4, 1000, 0, 0], w);
+    hostile.words.set([0, hostile.words.length], 0);
+    hostile.words.set([5, 1, 1000], 1000);
+    const began = performance.now();
+    hostile.forget(6);
+    expect(performance.now() - began).toBeLessThan(1000);
+  });
 });
 
 it("four threads get together just as many as one would", async () => {

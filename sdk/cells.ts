@@ -26,7 +26,7 @@ export interface CellMemory {
 export interface CellHolder {
   /** From 0. */
   readonly worker: number;
-  /** A number that no other isolate of the process has had. */
+  /** A number that no other isolate of the process has had; those of one thread have the upper half in common. */
   readonly isolate: number;
 }
 
@@ -412,14 +412,20 @@ export function hash(text: string, seed: number): number {
   return (h ^ (h >>> 16)) | 0;
 }
 
-const HEADER = { LOCK: 0, USED: 1, SEED_A: 2, SEED_B: 3, SIZE: 8 } as const;
-/** Of a block, in words. */
-const BLOCK = { SIZE: 0, USES: 1, HASH_A: 2, HASH_B: 3, HEADER: 4 } as const;
+const HEADER = { LOCK: 0, USED: 1, SEED_A: 2, SEED_B: 3, ENTRIES: 4, FREE: 5, SIZE: 8 } as const;
+/** Of a block, in words. FIRST: where the entry of its first user lies; 0: it has none. */
+const BLOCK = { SIZE: 0, FIRST: 1, HASH_A: 2, HASH_B: 3, HEADER: 4 } as const;
+/** Of an entry: an isolate, how many of its uses are open, and where the next entry lies (0: nowhere). */
+const ENTRY = { ISOLATE: 0, TIMES: 1, NEXT: 2, SIZE: 3 } as const;
 const LOCK_SPINS_MAX = 50_000_000;
+/** About a millisecond. */
+const PATIENCE_SPINS = 50_000;
 
 /**
- * Memory that cells are cut from, by name. Blocks in use are counted; one that nobody uses keeps its content until its memory is
- * needed, so that a filter that goes and comes back finds it. Only setup and disposal come here.
+ * Memory that cells are cut from, by name. Who uses a block is written down; one that nobody uses keeps its content until its memory
+ * is needed, so that a filter that goes and comes back finds it. Only setup and disposal come here.
+ *
+ *   | header | block | block | … blocks grow this way ▶      ◀ entries grow that way … | entry | entry |
  */
 export class CellHeap implements CellMemory {
   readonly words: Int32Array;
@@ -460,22 +466,19 @@ export class CellHeap implements CellMemory {
       let free = -1;
       for (let w: number = HEADER.SIZE; w < used; w += words[w + BLOCK.SIZE]!) {
         const fits = words[w + BLOCK.SIZE]! >= size;
-        if (fits && words[w + BLOCK.HASH_A] === a && words[w + BLOCK.HASH_B] === b) {
-          words[w + BLOCK.USES]!++;
-          return (w + BLOCK.HEADER) * 4;
-        }
-        if (fits && free < 0 && words[w + BLOCK.USES] === 0 && words[w + BLOCK.SIZE]! < size * 2)
+        if (fits && words[w + BLOCK.HASH_A] === a && words[w + BLOCK.HASH_B] === b)
+          return this.#use(w) ? (w + BLOCK.HEADER) * 4 : undefined;
+        if (fits && free < 0 && words[w + BLOCK.FIRST] === 0 && words[w + BLOCK.SIZE]! < size * 2)
           free = w;
       }
       let w = free;
-      if (used + size <= words.length) {
+      if (used + size + ENTRY.SIZE <= this.#entriesFrom) {
         w = used;
         words[w + BLOCK.SIZE] = size;
         words[HEADER.USED] = used + size;
       }
-      if (w < 0) return undefined;
+      if (w < 0 || !this.#use(w)) return undefined;
       words.fill(0, w + BLOCK.HEADER, w + words[w + BLOCK.SIZE]!);
-      words[w + BLOCK.USES] = 1;
       words[w + BLOCK.HASH_A] = a;
       words[w + BLOCK.HASH_B] = b;
       return (w + BLOCK.HEADER) * 4;
@@ -483,22 +486,99 @@ export class CellHeap implements CellMemory {
   }
 
   release(at: number): void {
-    const uses = at / 4 - BLOCK.HEADER + BLOCK.USES;
-    this.#locked(() => {
-      if (this.words[uses]! > 0) this.words[uses]!--;
-    });
+    const { words, holder } = this;
+    const isOver = (entry: number): boolean =>
+      words[entry + ENTRY.ISOLATE] === holder.isolate && --words[entry + ENTRY.TIMES]! === 0;
+    this.#locked(() => this.#giveBack(at / 4 - BLOCK.HEADER, isOver));
+  }
+
+  /**
+   * Gives back what isolates use that have ended: all whose number agrees with this one in the `bits`. Core calls it. A filter may have
+   * written anything into its package's cells, so this believes nothing and does not wait for a lock that one may hold for ever.
+   */
+  forget(isolate: number, bits = -1): void {
+    const { words } = this;
+    if (!this.#lock(PATIENCE_SPINS)) return;
+    const used = Math.min(words[HEADER.USED]!, words.length);
+    const isOver = (entry: number): boolean =>
+      ((words[entry + ENTRY.ISOLATE]! ^ isolate) & bits) === 0;
+    let size = 0;
+    let steps = words.length;
+    for (let w: number = HEADER.SIZE; w < used && steps > 0; w += size) {
+      size = words[w + BLOCK.SIZE]!;
+      if (size < BLOCK.HEADER) break;
+      steps = this.#giveBack(w, isOver, steps);
+    }
+    store(words, HEADER.LOCK, 0);
+  }
+
+  /** Where the entries begin, in words. */
+  get #entriesFrom(): number {
+    return this.words.length - this.words[HEADER.ENTRIES]! * ENTRY.SIZE;
+  }
+
+  /** Writes down that our isolate uses this block. False: there is no room to. */
+  #use(block: number): boolean {
+    const { words, holder } = this;
+    const first = words[block + BLOCK.FIRST]!;
+    for (let entry = first; entry !== 0; entry = words[entry + ENTRY.NEXT]!)
+      if (words[entry + ENTRY.ISOLATE] === holder.isolate) {
+        words[entry + ENTRY.TIMES]!++;
+        return true;
+      }
+    const entry = this.#takeEntry();
+    if (entry === 0) return false;
+    words[entry + ENTRY.ISOLATE] = holder.isolate;
+    words[entry + ENTRY.TIMES] = 1;
+    words[entry + ENTRY.NEXT] = first;
+    words[block + BLOCK.FIRST] = entry;
+    return true;
+  }
+
+  #takeEntry(): number {
+    const { words } = this;
+    const free = words[HEADER.FREE]!;
+    if (free !== 0) {
+      words[HEADER.FREE] = words[free + ENTRY.NEXT]!;
+      return free;
+    }
+    const entry = this.#entriesFrom - ENTRY.SIZE;
+    if (entry < (words[HEADER.USED] || HEADER.SIZE)) return 0;
+    words[HEADER.ENTRIES]!++;
+    return entry;
+  }
+
+  /** Takes those users off the block whom `isOver` names, in so many steps at most. Answers how many are left. */
+  #giveBack(block: number, isOver: (entry: number) => boolean, steps = this.words.length): number {
+    const { words } = this;
+    let link = block + BLOCK.FIRST;
+    for (let left = steps - 1; left > 0; left--) {
+      const entry = words[link]!;
+      if (entry < HEADER.SIZE || entry > words.length - ENTRY.SIZE) return left;
+      if (isOver(entry)) {
+        words[link] = words[entry + ENTRY.NEXT]!;
+        words[entry + ENTRY.NEXT] = words[HEADER.FREE]!;
+        words[HEADER.FREE] = entry;
+      } else link = entry + ENTRY.NEXT;
+    }
+    return 0;
   }
 
   #locked<T>(run: () => T): T {
-    const { words } = this;
     // A thread that was killed inside would hold the lock for ever; after about a second it is taken from it.
-    for (let k = 0; k < LOCK_SPINS_MAX; k++)
-      if (compareExchange(words, HEADER.LOCK, 0, 1) === 0) break;
+    this.#lock(LOCK_SPINS_MAX);
     try {
       return run();
     } finally {
-      store(words, HEADER.LOCK, 0);
+      store(this.words, HEADER.LOCK, 0);
     }
+  }
+
+  /** False: somebody else has had it all the time. */
+  #lock(spins: number): boolean {
+    for (let k = 0; k < spins; k++)
+      if (compareExchange(this.words, HEADER.LOCK, 0, 1) === 0) return true;
+    return false;
   }
 }
 

@@ -87,6 +87,7 @@ async function load(
   const memory = supply.takeMemory();
   const stats = new SandboxStats(options.stats, memory.stats, options.package);
   const isolate = await SandboxIsolate.build(empty, module, memory, {
+    number: supply.numbers.next(),
     timeoutMs,
     watchdog,
     worker,

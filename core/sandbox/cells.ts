@@ -1,3 +1,5 @@
+import { CellHeap } from "@tsproxy/sdk";
+
 /** Bytes of shared cells of one package. They count against the memory limit of every isolate that they are shared with. */
 const BYTES = 1024 * 1024;
 const byPackage = new Map<string, SharedArrayBuffer>();
@@ -14,4 +16,9 @@ export function sandboxCells(packageName: string, code: string): SharedArrayBuff
     byPackage.set(packageName, memory);
   }
   return memory;
+}
+
+/** Those of all packages. */
+export function sandboxHeaps(): readonly CellHeap[] {
+  return [...byPackage.values()].map((memory) => new CellHeap(memory));
 }

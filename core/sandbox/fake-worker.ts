@@ -21,6 +21,7 @@ import { type ParkedUse, type ParkPorts, ParkTable } from "../inside/parked.ts";
 import { parkedHttpFactory } from "../inside/parked-http.ts";
 import { GATE } from "../inside/sandbox/layout.ts";
 import { Watchdog } from "../isolate.ts";
+import { IsolateNumbers } from "../isolate-numbers.ts";
 import { isPacked } from "../own-files.ts";
 import { bundle } from "../packages/bundle.ts";
 import { textOf as codeOf } from "../packages/module-code.ts";
@@ -58,6 +59,7 @@ export function imageCode(): Promise<string> {
 type FakeOptions = Partial<SandboxOptions> & { readonly image?: string };
 
 const watchdog = new Watchdog();
+const numbers = new IsolateNumbers(1);
 
 export class FakeWorker implements ParkPorts {
   /** Streams enter sandboxes by their gates, as they do within a crossing; otherwise through core. */
@@ -162,7 +164,7 @@ export class FakeWorker implements ParkPorts {
 
   async unprepared(code: string, { image, ...options }: FakeOptions = {}): Promise<Sandbox> {
     const script = image ?? (await imageCode());
-    const supply = new Supply(new SandboxImage(script));
+    const supply = new Supply(new SandboxImage(script), numbers);
     this.#supplies.push(supply);
     const sandbox = new Sandbox({
       package: "http/test",

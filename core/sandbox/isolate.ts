@@ -1,3 +1,4 @@
+import { CellHeap } from "@tsproxy/sdk";
 import type ivmTypes from "isolated-vm";
 import { BOX, GATE } from "../inside/sandbox/layout.ts";
 import type { Watchdog } from "../isolate.ts";
@@ -183,6 +184,8 @@ export class SandboxIsolate {
   readonly #watched: number;
   /** File name of its module in stack traces. */
   readonly filename: string;
+  readonly #cells: SharedArrayBuffer | undefined;
+  readonly #number: number;
   readonly #channels = new Set<DebugChannel>();
   readonly #aside: CallsAside;
   /** How calls that load or set up are limited. */
@@ -192,8 +195,12 @@ export class SandboxIsolate {
     { isolate, prelude, aside }: EmptyIsolate,
     run: ivmTypes.Reference<(count: number) => void>,
     memory: SandboxMemory,
-    filename: string,
-    { timeoutMs, watchdog }: { readonly timeoutMs: number; readonly watchdog: Watchdog },
+    { filename, cells }: Source,
+    {
+      timeoutMs,
+      watchdog,
+      number,
+    }: { readonly timeoutMs: number; readonly watchdog: Watchdog; readonly number: number },
   ) {
     this.#isolate = isolate;
     this.#aside = aside;
@@ -209,6 +216,8 @@ export class SandboxIsolate {
     );
     this.memory = memory;
     this.filename = filename;
+    this.#cells = cells;
+    this.#number = number;
     this.words = new Int32Array(memory.box);
     this.times = new Float64Array(memory.box);
     this.bytes = Buffer.from(memory.box);
@@ -223,6 +232,7 @@ export class SandboxIsolate {
       readonly timeoutMs: number;
       readonly watchdog: Watchdog;
       readonly worker: number;
+      readonly number: number;
       readonly node: { readonly id: string; readonly cluster: string; readonly address?: string };
       /** JSON of all runtime values, or "". */
       readonly runtime: string;
@@ -244,13 +254,14 @@ export class SandboxIsolate {
         randomBytes(32).toString("latin1"),
       ]);
       if (runtime !== "") empty.call("setRuntime", [runtime]);
-      if (module.cells !== undefined) empty.call("shareCells", [share(module.cells)]);
+      if (module.cells !== undefined)
+        empty.call("shareCells", [share(module.cells), options.number]);
       // The package is evaluated last: the prelude must have bounded the built-ins before.
       const loaded = await empty.load(module, options.limitedBy);
       const refused = await empty.adopt(loaded, options.limitedBy);
       if (refused !== "") throw new Error(refused);
       const run = empty.prelude.getSync("run", { reference: true });
-      const made = new SandboxIsolate(empty, run, memory, module.filename, options);
+      const made = new SandboxIsolate(empty, run, memory, module, options);
       made.limitedBy = options.limitedBy;
       return made;
     } catch (error) {
@@ -425,5 +436,7 @@ export class SandboxIsolate {
 
   #end(): void {
     if (!this.#isolate.isDisposed) this.#isolate.dispose();
+    // Its uses have not disposed of their cells if it was lost.
+    if (this.#cells !== undefined) new CellHeap(this.#cells).forget(this.#number);
   }
 }

@@ -1,4 +1,5 @@
 import { BOX, STATS_CELLS } from "../inside/sandbox/layout.ts";
+import type { IsolateNumbers } from "../isolate-numbers.ts";
 import type { SandboxImage } from "./image.ts";
 import { EmptyIsolate, type SandboxMemory } from "./isolate.ts";
 import { DEFAULT_LIMITS } from "./options.ts";
@@ -17,12 +18,14 @@ const RESTOCK_AFTER_MS = 25;
  */
 export class Supply {
   readonly #image: SandboxImage;
+  readonly numbers: IsolateNumbers;
   #spare: Promise<EmptyIsolate> | undefined = undefined;
   readonly #memories: SandboxMemory[] = [];
   #disposed = false;
 
-  constructor(image: SandboxImage) {
+  constructor(image: SandboxImage, numbers: IsolateNumbers) {
     this.#image = image;
+    this.numbers = numbers;
   }
 
   /** Takes the spare isolate, or makes one, for a package with this quota. Rejects if none can be made. */

@@ -22,6 +22,7 @@ import { type ParkPorts, ParkTable } from "../../core/inside/parked.ts";
 import { parkedHttpFactory } from "../../core/inside/parked-http.ts";
 import { GATE } from "../../core/inside/sandbox/layout.ts";
 import { Watchdog } from "../../core/isolate.ts";
+import { IsolateNumbers } from "../../core/isolate-numbers.ts";
 import { imageCode } from "../../core/sandbox/fake-worker.ts";
 import { SandboxImage } from "../../core/sandbox/image.ts";
 import type { SandboxIsolate } from "../../core/sandbox/isolate.ts";
@@ -84,7 +85,7 @@ const ports: ParkPorts & { inCrossing: boolean } = {
 const watchdog = new Watchdog();
 const table = new ParkTable(ports);
 const image = new SandboxImage(await imageCode());
-const supply = new Supply(image);
+const supply = new Supply(image, new IsolateNumbers(1));
 const gates: (readonly [SandboxIsolate, Gate])[] = [];
 const PLACES = 5;
 

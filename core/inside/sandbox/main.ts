@@ -79,9 +79,9 @@ export function init(
   balancers = new BalancerTable(around);
 }
 
-/** Gives the sandbox the memory of the package's shared cells. */
-export function shareCells(memory: SharedArrayBuffer): void {
-  around.cells = new CellHeap(memory, 0, undefined, { worker: around.worker, isolate: 1 });
+/** Gives the sandbox, which is the isolate of that number, the memory of the package's shared cells. */
+export function shareCells(memory: SharedArrayBuffer, isolate: number): void {
+  around.cells = new CellHeap(memory, 0, undefined, { worker: around.worker, isolate });
 }
 
 /** `text`: JSON of [key, value] of all runtime values. */
