@@ -68,6 +68,8 @@ export class Fleet implements RehearsalStage {
   #sockets = new Map<string, Socket>();
   /** Listening sockets that this process was started with, until the first listeners are bound. */
   #held: readonly HeldSocket[];
+  /** Settles when the sockets that have been asked for so far are bound, or are not. */
+  #listens: Promise<unknown> = Promise.resolve();
   /** Settles when the threads that have joined so far are done with the sockets that they bind. */
   #joins: Promise<void> = Promise.resolve();
   #stopping = false;
@@ -167,7 +169,18 @@ export class Fleet implements RehearsalStage {
    * binds, and the others take its number. The first worker also takes the sockets that this process was started with, where the
    * config still has them. Answers the failures.
    */
-  async listen(listeners: readonly ListenerConfig[]): Promise<readonly ListenFailure[]> {
+  listen(listeners: readonly ListenerConfig[]): Promise<readonly ListenFailure[]> {
+    const done = this.#listens.then(() => this.#listen(listeners));
+    this.#listens = done.catch(() => {});
+    return done;
+  }
+
+  /** Tries again to bind what could not be bound. */
+  listenAgain(): Promise<readonly ListenFailure[]> {
+    return this.listen(this.#config?.listeners ?? []);
+  }
+
+  async #listen(listeners: readonly ListenerConfig[]): Promise<readonly ListenFailure[]> {
     const failures: ListenFailure[] = [];
     const kept = new Map<string, Socket>();
     const wanted = listeners.flatMap(socketsOf);

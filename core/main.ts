@@ -23,8 +23,9 @@ import { CORE, isPacked } from "./own-files.ts";
 import { Describer } from "./packages/describe.ts";
 import { SHIPPED_ROOT } from "./packages/packages.ts";
 import { bundlePreludes } from "./packages/preludes.ts";
+import type { Problem } from "./problem.ts";
 import { isAsleep, sampleCpu } from "./process/thread-cpu.ts";
-import { BEAT, type Refusal, type RuntimeConfig } from "./protocol.ts";
+import { BEAT, type ListenerConfig, type Refusal, type RuntimeConfig } from "./protocol.ts";
 import { CanaryProcess } from "./reload/canary-process.ts";
 import { Reload, type Serving, StartError } from "./reload/reload.ts";
 import type { Served } from "./reload/served.ts";
@@ -32,6 +33,7 @@ import type { Change } from "./reload/stage.ts";
 import { Watch } from "./reload/watch.ts";
 import { WrittenConfig } from "./reload/written-config.ts";
 import { checkAddresses, listenProblem, ownAddress, shown } from "./sockets/addresses.ts";
+import type { ListenFailure } from "./sockets/bound.ts";
 import type { ContextCertificates } from "./sockets/tls.ts";
 import { threadStarter } from "./threads.ts";
 import { TrialProcess } from "./trial-process.ts";
@@ -47,8 +49,14 @@ const BEAT_MS = 100;
 /** A first config with more chars of JSON than this is set up lazily by the threads and fully by the canary (`prepareFirst`). */
 const LARGE_CHARS = 250_000;
 
+/** How long the process before may take to give up its abstract sockets, and how often to look. */
+const FREE_MS = 10_000;
+const LOOK_MS = 2;
+
 const options = await ownOptions();
 const { held = [] } = options;
+/** This process starts while the one serves whose place it takes. */
+const isBesideAnother = options.takeover || options.standby;
 const { log, reopen, flush } = await openLog(options.log);
 const levels = new LogLevels(log, options.log);
 const heapDumps = new HeapDumps();
@@ -84,6 +92,8 @@ const canary = new CanaryProcess(trial, () => node);
 let failing = false;
 /** A sandbox has taken a thread along, and Node would wait for that thread for ever before it exits. */
 let hasLost = false;
+/** The process before has abstract sockets at which this one is to listen. */
+let hasUnfree = false;
 const runtime = new RuntimeLayers({
   serviceCluster: () => node.cluster,
   onChange: (values) => fleet.publish(RUNTIME_TOPIC, values),
@@ -144,6 +154,8 @@ announce(log, options, reload.live!.config, fleet.bound, reload.packages());
 writeAdminAddress();
 // Before the last line of the start is printed: who reads that line may count on the supervisor.
 beat();
+// Before there is more to do: nobody listens there until then.
+if (hasUnfree) await listenOnceFree();
 reload.watch();
 watchCore();
 setImmediate(started.resolve);
@@ -271,23 +283,45 @@ function servingThreads(): Serving {
     abort: (generation) => fleet.abort(generation),
     check: async (listeners) => {
       const isFirst = state === "INITIALIZING";
-      // A standby listens only once the process that it waits for has ended.
-      if (options.standby && isFirst) return [];
-      return checkAddresses(listeners, [...fleet.bound, ...held], options.takeover && isFirst);
+      return isFirst && isBesideAnother ? [] : checkAddresses(listeners, [...fleet.bound, ...held]);
     },
     listen: async (listeners) => {
-      if (options.standby && state === "INITIALIZING") {
+      const isFirst = state === "INITIALIZING";
+      if (options.standby && isFirst) {
         tell({ type: "prepared" });
         await toldToServe.promise;
       }
       const failures = await fleet.listen(listeners);
       tell({ type: "listening", sockets: fleet.listening(listeners) });
-      return failures.map((failure) => {
-        const listener = listeners.find(({ name }) => name === failure.listener)!;
-        return listenProblem({ ...listener, address: failure.address }, failure);
-      });
+      const isLeft = isFirst && isBesideAnother ? isAbstractInUse : () => false;
+      hasUnfree ||= failures.some(isLeft);
+      return failures
+        .filter((failure) => !isLeft(failure))
+        .map((f) => unboundProblem(listeners, f));
     },
   };
+}
+
+function unboundProblem(listeners: readonly ListenerConfig[], failure: ListenFailure): Problem {
+  const listener = listeners.find(({ name }) => name === failure.listener)!;
+  return listenProblem({ ...listener, address: failure.address }, failure);
+}
+
+function isAbstractInUse({ address, code }: ListenFailure): boolean {
+  return address.path?.startsWith("@") === true && code === "EADDRINUSE";
+}
+
+/** Listens at the abstract sockets of the process before, of which there cannot be two, as soon as it has given them up. */
+async function listenOnceFree(): Promise<void> {
+  const until = performance.now() + FREE_MS;
+  let failures: readonly ListenFailure[];
+  do {
+    await new Promise((resolve) => setTimeout(resolve, LOOK_MS));
+    failures = (await fleet.listenAgain()).filter(isAbstractInUse);
+  } while (failures.length > 0 && state === "LIVE" && performance.now() < until);
+  for (const failure of failures)
+    log.error(unboundProblem(reload.live!.config.listeners, failure).message);
+  if (failures.length === 0) log.info("listening on the abstract sockets of the proxy before, too");
 }
 
 /**

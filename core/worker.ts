@@ -566,7 +566,10 @@ class Worker {
     for (const { name, address, fd } of listeners) {
       const listener = listenerOf(name);
       const config = this.#live.config?.listeners.find((known) => known.name === listener);
-      void this.#sockets.listening.unlisten(name);
+      const { path = "" } = this.#sockets.listening.get(name) ?? {};
+      const left = this.#sockets.listening.unlisten(name);
+      // Of an abstract socket there cannot be two, and another name may want its address next.
+      if (path.startsWith("@")) await left;
       try {
         const options = {
           backlog: config?.backlog ?? 0,

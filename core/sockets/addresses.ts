@@ -7,13 +7,11 @@ import type { Bound, ListenFailure } from "./bound.ts";
 
 /**
  * Finds the addresses that cannot be bound. Workers bind with SO_REUSEPORT, which would share a port with another process without
- * an error, so each address that the proxy does not hold yet is bound once without it, and closed. `beside`: another proxy is there
- * rightly, so only abstract unix sockets are looked at, of which there cannot be two.
+ * an error, so each address that the proxy does not hold yet is bound once without it, and closed.
  */
 export async function checkAddresses(
   listeners: readonly ListenerConfig[],
   ours: readonly Bound[],
-  beside = false,
 ): Promise<Problem[]> {
   const owned = new Set(ours.map(({ address }) => key(address)));
   const problems: Problem[] = [];
@@ -27,7 +25,7 @@ export async function checkAddresses(
     );
   for (const listener of wanted) {
     const { address } = listener;
-    if (owned.has(key(address)) || (beside && address.path?.startsWith("@") !== true)) continue;
+    if (owned.has(key(address))) continue;
     const code = await (address.path !== undefined
       ? tryPath(address.path)
       : address.udp === true

@@ -1,6 +1,7 @@
 import type dgram from "node:dgram";
 import net from "node:net";
 import type { AddressConfig } from "../protocol.ts";
+import type { SocketFile } from "./socket-file.ts";
 import { MAX_CONNECTIONS } from "./socket-table.ts";
 import { onAccepted, type StreamHandle } from "./stream-handle.ts";
 import { closeWhenQuiet, type ListenOptions, listenTcp, setKeepAlive } from "./tcp-listen.ts";
@@ -10,6 +11,8 @@ import { bindUdp } from "./udp.ts";
 export interface Listening {
   readonly server: net.Server | dgram.Socket;
   readonly path: string;
+  /** The one of a unix socket that is not abstract. */
+  readonly file?: SocketFile | undefined;
   /** High watermark of the bytes that wait to be sent on a connection. 0: Node's own. */
   bufferBytes: number;
   /** Connections that were accepted while there was no isolate. */
@@ -54,8 +57,8 @@ export class ListeningSockets {
   ): Promise<AddressConfig> {
     const { path = "" } = address;
     const { bufferBytes = 0 } = options;
-    const { server, bound } = await listenTcp(address, options);
-    this.#take(name, { server, path, bufferBytes, waiting: [] });
+    const { server, bound, file } = await listenTcp(address, options);
+    this.#take(name, { server, path, file, bufferBytes, waiting: [] });
     return bound;
   }
 
@@ -86,8 +89,9 @@ export class ListeningSockets {
     const listening = this.#byName.get(name);
     this.#byName.delete(name);
     if (listening === undefined) return;
-    const { server, path } = listening;
-    if (path === "" && server instanceof net.Server) await closeWhenQuiet(server);
+    const { server, file } = listening;
+    file?.remove();
+    if (server instanceof net.Server) await closeWhenQuiet(server);
     else server.close();
   }
 

@@ -1,7 +1,7 @@
-import { chmodSync, rmSync } from "node:fs";
 import net from "node:net";
 import type { KeepAlive } from "@tsproxy/sdk";
 import type { AddressConfig } from "../protocol.ts";
+import { SocketFile } from "./socket-file.ts";
 
 export interface ListenOptions {
   /** 0: the system's default. */
@@ -19,20 +19,23 @@ interface ListenHandle {
 
 /**
  * Binds a listening socket, which has no handler for connections yet. Rejects with the socket's error. `bound`: the address, with
- * the port that the system chose for port 0. The file of a unix socket is replaced: the caller has made sure that nobody listens
- * there.
+ * the port that the system chose for port 0. The `file` of a unix socket takes the place of the one that is there: the caller has
+ * made sure that this is right.
  */
 export function listenTcp(
   address: AddressConfig,
   { backlog, ipv6Only, keepAlive, fd }: ListenOptions,
-): Promise<{ readonly server: net.Server; readonly bound: AddressConfig }> {
+): Promise<{
+  readonly server: net.Server;
+  readonly bound: AddressConfig;
+  readonly file: SocketFile | undefined;
+}> {
   const { path } = address;
   const server = net.createServer();
-  const isFile = path !== undefined && !path.startsWith("@");
-  if (isFile) rmSync(path, { force: true });
+  const file = path === undefined || path.startsWith("@") ? undefined : new SocketFile(path);
   const where =
     path !== undefined
-      ? { path: socketPath(path) }
+      ? { path: file?.fresh ?? socketPath(path) }
       : fd !== undefined
         ? { fd }
         : { host: address.ip, port: address.port, reusePort: true, ipv6Only };
@@ -45,10 +48,15 @@ export function listenTcp(
       if (path === undefined) {
         if (keepAlive !== undefined) setKeepAlive(server, keepAlive);
         const { address: ip, port } = server.address() as net.AddressInfo;
-        return resolve({ server, bound: { ...address, ip, port } });
+        return resolve({ server, bound: { ...address, ip, port }, file });
       }
-      if (isFile && address.mode !== undefined) chmodSync(path, address.mode);
-      resolve({ server, bound: address });
+      try {
+        file?.place(address.mode);
+      } catch (error) {
+        server.close();
+        return reject(error);
+      }
+      resolve({ server, bound: address, file });
     });
   });
 }

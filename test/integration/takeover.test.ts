@@ -1,7 +1,11 @@
+import { once } from "node:events";
+import { existsSync } from "node:fs";
 import http from "node:http";
+import os from "node:os";
+import path from "node:path";
 import { afterEach, expect, test } from "vitest";
 import { freePort } from "../../core/command/free-port.ts";
-import { get } from "./client.ts";
+import { eventually, get } from "./client.ts";
 import { address, direct, http as manager } from "./config.ts";
 import { Proxy } from "./proxy.ts";
 
@@ -72,6 +76,51 @@ test("a new proxy takes over from the one that serves, and no request fails", as
   expect((await get(port, "/")).text).toBe("after");
   expect(last.gone).toBe(false);
 });
+
+test("unix sockets are taken over: one with a file refuses nobody, an abstract one goes on after a moment", async () => {
+  const file = path.join(os.tmpdir(), `tsproxy-takeover-${process.pid}.sock`);
+  const abstract = `@tsproxy-takeover-${process.pid}`;
+  const socketsOf = (text: string) => ({
+    static_resources: {
+      listeners: [
+        {
+          name: "main",
+          address: { pipe: { path: file } },
+          additional_addresses: [{ address: { pipe: { path: abstract } } }],
+          filter_chains: [{ filters: [manager([direct("/", text)])] }],
+        },
+      ],
+    },
+  });
+  const before = await started({ config: socketsOf("before") });
+  const failures: unknown[] = [];
+  let over = false;
+  const client = async (): Promise<void> => {
+    while (!over) {
+      await new Promise((resolve) => setTimeout(resolve, 2));
+      await getThrough(file).catch((error) => failures.push(error));
+    }
+  };
+  const load = [client(), client()];
+  before.reconfigure(socketsOf("after"));
+  await started({ folder: before.dir, config: "envoy.json", args: ["--takeover"] });
+  expect(await before.exited).toBe(0);
+  expect(await getThrough(file)).toBe("after");
+  const abstractly = () => getThrough(`\0${abstract.slice(1)}`).catch(({ code }) => code);
+  await eventually(abstractly, (text) => text === "after", "the successor at the abstract socket");
+  over = true;
+  await Promise.all(load);
+  expect(failures).toEqual([]);
+  await proxies[1]!.stop();
+  expect(existsSync(file)).toBe(false);
+});
+
+/** The body of the answer through a unix socket. */
+async function getThrough(socketPath: string): Promise<string> {
+  const request = http.get({ socketPath, path: "/", agent: false });
+  const [response] = (await once(request, "response")) as [http.IncomingMessage];
+  return (await response.setEncoding("utf8").toArray()).join("");
+}
 
 test("without --takeover an address in use is refused", async () => {
   const port = await freePort();
