@@ -21,7 +21,6 @@ const HANG_MS = 1000;
 /** Time limit of the other calls into the isolate, such as setup, by the clock; and of those that carry a config of megabytes. */
 const ENTRY_MS = 5000;
 const LARGE_ENTRY_MS = 20_000;
-const PATIENT_ENTRY_MS = 60_000;
 const LARGE_CHARS = 1_000_000;
 
 export interface BuiltinOptions {
@@ -38,11 +37,6 @@ export interface BuiltinOptions {
   /** What this isolate has added to `counts`: taken off again when the isolate is lost (shared-counts.ts). */
   readonly ledger: SharedArrayBuffer;
   readonly fileFlush?: WorkerStart["fileFlush"];
-  /**
-   * Calls may take long, as a busy machine makes them wait for a CPU. So it is where traffic is served, by code that has been tried:
-   * HangWatch finds a loop by its CPU time, and a call that the clock stopped would cost the isolate.
-   */
-  readonly isPatient: boolean;
   /** Number of stats cells that earlier isolates of this thread have used. */
   readonly statsFrom?: number;
   /** What V8 has made of the prelude and of packages in earlier starts. */
@@ -83,8 +77,7 @@ export class Builtin {
   readonly #watch: () => number | undefined;
   readonly #watchdog: Watchdog | undefined;
   #watched: number | undefined;
-  readonly #entryMs: number;
-  readonly #largeEntryMs: number;
+  #patience = 1;
   readonly #clock: Float64Array;
   readonly #entries = new Map<string, EntryPoint>();
   readonly run: (events: number) => number;
@@ -95,8 +88,6 @@ export class Builtin {
     this.#moduleOf = options.moduleOf;
     this.#park = options.park;
     this.number = options.isolate ?? 1;
-    this.#entryMs = options.isPatient ? PATIENT_ENTRY_MS : ENTRY_MS;
-    this.#largeEntryMs = options.isPatient ? PATIENT_ENTRY_MS : LARGE_ENTRY_MS;
     this.#isolate = new Isolate({
       memoryLimitMb: MEMORY_LIMIT_MB,
       sdk: textOf({ code: options.prelude.builtinSdk }),
@@ -162,11 +153,17 @@ export class Builtin {
     this.#watched = undefined;
   }
 
+  /** From now on calls may take so many times as long as usual. */
+  set patience(patience: number) {
+    this.#patience = patience;
+    this.#entries.clear();
+  }
+
   #enter(name: string, ...args: unknown[]): unknown {
     this.#clock[0] = performance.now();
     let entry = this.#entries.get(name);
     if (entry === undefined) {
-      entry = this.#prelude.entry(name, this.#entryMs);
+      entry = this.#prelude.entry(name, ENTRY_MS * this.#patience);
       this.#entries.set(name, entry);
     }
     return entry(...args);
@@ -174,7 +171,7 @@ export class Builtin {
 
   #enterLarge(name: string, ...args: unknown[]): unknown {
     this.#clock[0] = performance.now();
-    return this.#prelude.entry(name, this.#largeEntryMs)(...args);
+    return this.#prelude.entry(name, LARGE_ENTRY_MS * this.#patience)(...args);
   }
 
   /** Loads new code of packages that are loaded already; it is used from the next preparation on. Answers their names. */
@@ -203,10 +200,11 @@ export class Builtin {
   #load(module: ModuleSource): void {
     if (this.#loaded.get(module.package) === module.hash) return;
     const { package: name, filename } = module;
+    const timeoutMs = ENTRY_MS * this.#patience;
     const text = { code: textOf(module), filename };
     const loaded = module.isShipped
-      ? this.#isolate.loadOwn(name, text, this.#entryMs)
-      : this.#isolate.load(text, this.#entryMs);
+      ? this.#isolate.loadOwn(name, text, timeoutMs)
+      : this.#isolate.load(text, timeoutMs);
     this.#enter("define", module.package, loaded.namespace);
     loaded.release();
     this.#loaded.set(module.package, module.hash);

@@ -52,8 +52,8 @@ export interface Rehearsal {
   readonly services: string;
 }
 
-/** Beyond LOAD_MS, after which the process itself stops what can be stopped. Here CPU time counts, there the clock. */
-const GRACE_MS = 1_000;
+/** CPU time for a module: the process itself stops what can be stopped after LOAD_MS by the clock, and may try that once more. */
+const READ_MS = 2 * LOAD_MS;
 /** How long to wait before a process that could not be started is tried again. */
 const AGAIN_MS = 1_000;
 
@@ -79,7 +79,7 @@ export class TrialProcess implements ReadsModules {
   }
 
   async read(module: ReadModule): Promise<string> {
-    const limit = { ms: LOAD_MS + GRACE_MS, message: NEVER_LOADED };
+    const limit = { ms: READ_MS, message: NEVER_LOADED };
     return (await this.ask(() => ({ type: "read", module }), limit)) as string;
   }
 

@@ -21,6 +21,7 @@ import { compileScripts, Watchdog } from "./isolate.ts";
 import { IsolateNumbers } from "./isolate-numbers.ts";
 import { FileWatch, LocalServices } from "./local-services.ts";
 import { COMPILED } from "./packages/build-cache.ts";
+import { MOST_PATIENCE } from "./process/cpu-limit.ts";
 import { Marks } from "./process/marks.ts";
 import { signThread } from "./process/thread-cpu.ts";
 import type {
@@ -183,7 +184,6 @@ class Worker {
       counts: this.#start.counts,
       ledger: this.#start.ledger,
       fileFlush: this.#start.fileFlush,
-      isPatient: true,
       statsFrom: this.#calls.statsUsed,
       compiled: this.#compiled,
       watchdog: this.#watchdog,
@@ -191,6 +191,8 @@ class Worker {
       park: (module) => this.#park(module),
       onCall: (name, text) => this.#calls.call(name, text),
     });
+    // Its code has been tried. HangWatch finds a loop by its CPU time; a call that the clock stopped would cost the isolate.
+    builtin.patience = MOST_PATIENCE;
     const onDead = (error: unknown) => this.#onDead(builtin, error);
     const { index, node, role } = this.#start;
     const gathering = role === "worker" ? this.#gathering : undefined;

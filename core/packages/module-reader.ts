@@ -1,4 +1,5 @@
-import { type EntryPoint, Isolate } from "../isolate.ts";
+import { Isolate, type LoadedModule } from "../isolate.ts";
+import { isTimeout, MOST_PATIENCE, watchWaiting } from "../process/cpu-limit.ts";
 import { textOf } from "./module-code.ts";
 import type { Preludes } from "./preludes.ts";
 
@@ -40,18 +41,27 @@ export class ModuleReader implements ReadsModules {
   read(module: ReadModule): string {
     if (module.origin === "shipped") {
       if (!this.#shared?.mayLoad) this.#shared = this.#another(this.#shared, "trusted");
-      return this.#shared.read(module);
+      return this.#shared.read(module, MOST_PATIENCE);
     }
+    return this.#readDroppedIn(module, 1);
+  }
+
+  /** `patience`: how many times as long as usual it may take. */
+  #readDroppedIn(module: ReadModule, patience: number): string {
     const { id } = module;
     if (!this.#own?.mayLoad || (this.#own.id ?? id) !== id)
       this.#own = this.#another(this.#own, "bounded");
     this.#own.id = id;
+    const waited = watchWaiting();
     try {
-      return this.#own.read(module);
+      return this.#own.read(module, patience);
     } catch (error) {
       // A module that failed may have left the isolate in any state.
       this.#own.dispose();
-      throw error;
+      const isLate = patience === 1 && (error as Error).message === NEVER_LOADED;
+      const more = isLate ? waited() : undefined;
+      if (more === undefined) throw error;
+      return this.#readDroppedIn(module, more);
     }
   }
 
@@ -74,7 +84,7 @@ export class ModuleReader implements ReadsModules {
 /** One isolate, and the function in it that reads what a module defines. */
 class Cell {
   readonly #isolate: Isolate;
-  readonly #read: EntryPoint;
+  readonly #reader: LoadedModule;
   /** The dropped-in package whose versions it loads; undefined: none yet. */
   id: string | undefined = undefined;
   #loaded = 0;
@@ -82,24 +92,24 @@ class Cell {
   /** `bounded`: with the bounds of a sandbox's built-ins. One call that V8 has no memory for would end the process. */
   constructor({ sdk, reader }: Pick<Preludes, "sdk" | "reader">, code: "trusted" | "bounded") {
     this.#isolate = new Isolate({ memoryLimitMb: MEMORY_MB, sdk: textOf({ code: sdk }) });
-    const module = this.#isolate.load({
+    this.#reader = this.#isolate.load({
       code: textOf({ code: reader }),
       filename: "tsproxy:reader",
     });
-    if (code === "bounded") module.entry("bound")();
-    this.#read = module.entry("read", LOAD_MS);
+    if (code === "bounded") this.#reader.entry("bound")();
   }
 
-  read({ code, filename }: ReadModule): string {
+  read({ code, filename }: ReadModule, patience: number): string {
     this.#loaded++;
     try {
-      const module = this.#isolate.load({ code, filename }, LOAD_MS);
-      const text = this.#read(module.namespace) as string;
+      const module = this.#isolate.load({ code, filename }, LOAD_MS * patience);
+      const read = this.#reader.entry("read", LOAD_MS * patience);
+      const text = read(module.namespace) as string;
       module.release();
       return text;
     } catch (error) {
       const { message, stack = "" } = error as Error;
-      const reason = message.startsWith("Script execution timed out")
+      const reason = isTimeout(error)
         ? NEVER_LOADED
         : message.startsWith("Isolate was disposed")
           ? `took more than ${MEMORY_MB} MiB while it was loaded`

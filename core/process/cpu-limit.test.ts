@@ -2,7 +2,10 @@ import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import { limitCpu, ownCpuMs, watchWaiting } from "./cpu-limit.ts";
 
 beforeEach(() => void vi.useFakeTimers({ toFake: ["setInterval", "clearInterval"] }));
-afterEach(() => void vi.useRealTimers());
+afterEach(() => {
+  vi.restoreAllMocks();
+  vi.useRealTimers();
+});
 
 /** Lets threads use `share` of a CPU until the limit is reached. Answers after how many eighths of it that was. */
 function eighths(share: number): number {
@@ -53,21 +56,20 @@ test("the CPU time of this process grows while it works", () => {
   expect(ownCpuMs() - before).toBeGreaterThanOrEqual(50);
 });
 
-test("a call that the clock has stopped has waited for a CPU, or has used it", () => {
-  const stopped = new Error("Script execution timed out.");
-  const hasWaited = watchWaiting();
+/** So long after, `watchWaiting` tells this, if the process has so many CPUs for itself. */
+function patienceWith(cpus: number): number | undefined {
+  const began = performance.now();
+  const user = () => 1_000 * cpus * (performance.now() - began);
+  vi.spyOn(process, "cpuUsage").mockImplementation(() => ({ user: user(), system: 0 }));
+  const waited = watchWaiting();
   Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 50);
-  expect(hasWaited(stopped)).toBe(true);
-  expect(hasWaited(new Error("no"))).toBe(false);
-  const { cpuUsage } = process;
-  try {
-    // Two threads that are busy all the time.
-    const used = () => 2_000 * performance.now();
-    process.cpuUsage = Object.assign(() => ({ user: used(), system: 0 }), cpuUsage);
-    const hasWorked = watchWaiting();
-    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 50);
-    expect(hasWorked(stopped)).toBe(false);
-  } finally {
-    process.cpuUsage = cpuUsage;
-  }
+  return waited();
+}
+
+test("a process that waits for a CPU needs as much longer as it gets less, eight times as long if it never gets one", () => {
+  expect(patienceWith(1)).toBeUndefined();
+  expect(patienceWith(8)).toBeUndefined();
+  // A little more, rounded up.
+  expect(patienceWith(0.28)).toBe(4);
+  expect(patienceWith(0)).toBe(8);
 });

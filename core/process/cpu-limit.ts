@@ -27,18 +27,26 @@ export function ownCpuMs(): number {
   return (user + system) / 1000;
 }
 
+/** How many times as long as on a machine of its own a call may take at most. */
+export const MOST_PATIENCE = 8;
+
 /**
- * Answers a function that tells of an error of isolated-vm's whether it has stopped a call by the clock, while this process was mostly
- * waiting for a CPU since now.
+ * The time limits of isolated-vm's calls are by the clock, and tell the line that a loop was stopped at. What they stop while this
+ * process waits for a CPU is tried once more. Answers a function that tells how many times as long that may take, by the CPU time
+ * that this process has had since now; undefined: it did not mostly wait, so that there is no need to.
  */
-export function watchWaiting(): (error: unknown) => boolean {
+export function watchWaiting(): () => number | undefined {
   const cpuBefore = ownCpuMs();
   const began = performance.now();
-  return (error) => {
-    const isStopped =
-      error instanceof Error && error.message.startsWith("Script execution timed out");
-    return isStopped && ownCpuMs() - cpuBefore < (performance.now() - began) / 2;
+  return () => {
+    const patience = (performance.now() - began) / (ownCpuMs() - cpuBefore);
+    return patience > 2 ? Math.min(Math.ceil(patience), MOST_PATIENCE) : undefined;
   };
+}
+
+/** Whether a call has ended with this error as its time limit was over. */
+export function isTimeout(error: unknown): boolean {
+  return error instanceof Error && error.message.startsWith("Script execution timed out");
 }
 
 /** CPU time of the main thread of another process. Undefined: the kernel keeps no such figures, or the process has ended. */

@@ -43,28 +43,33 @@ export class CanaryIsolate {
   #generation = 0;
   #builtin: Builtin | undefined;
   #pending: WrittenChange | undefined;
-  #isPatient = false;
+  #patience = 1;
 
   constructor(options: CanaryOptions) {
     this.#options = options;
   }
 
-  /** As a Stage does; so are the others. What the clock has stopped while it waited for a CPU is tried again, with patience. */
+  /** As a Stage does; so are the others. What was stopped by the clock while it waited for a CPU is tried again, with patience. */
   prepare(change: WrittenChange): readonly Refusal[] {
-    const hasWaited = watchWaiting();
+    const waited = watchWaiting();
+    const refusals = this.#attempt(change);
+    const patience = refusals.some(({ stopped }) => stopped) ? waited() : undefined;
+    if (patience === undefined) return refusals;
+    this.#drop();
+    this.#patience = patience;
+    const again = this.#attempt(change);
+    this.#patience = 1;
+    if (this.#builtin !== undefined) this.#builtin.patience = 1;
+    return again;
+  }
+
+  #attempt(change: WrittenChange): readonly Refusal[] {
     try {
       return this.#prepare(change);
     } catch (error) {
       // The isolate was stopped during a call, or has been disposed of.
       this.#drop();
-      if (this.#isPatient || !hasWaited(error))
-        return [refusalOf(blamed(change.modules, error), error)];
-    }
-    this.#isPatient = true;
-    try {
-      return this.prepare(change);
-    } finally {
-      this.#isPatient = false;
+      return [refusalOf(blamed(change.modules, error), error)];
     }
   }
 
@@ -201,12 +206,12 @@ export class CanaryIsolate {
       turns: new SharedArrayBuffer(4),
       counts: new SharedArrayBuffer(COUNTS_BYTES),
       ledger: new SharedArrayBuffer(LEDGER_BYTES),
-      isPatient: this.#isPatient,
       compiled: new CompiledCode(COMPILED, false),
       moduleOf: (name) => this.#moduleOf(name),
       // Calls that ask for a file or a TLS context are answered. All others are dropped: the threads will make them again.
       onCall: (name, text) => services.call(name, text),
     });
+    builtin.patience = this.#patience;
     this.#builtin = builtin;
     if (this.#generation === 0) return builtin;
     const modules = [...this.#modules.values()];

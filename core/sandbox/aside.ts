@@ -8,20 +8,13 @@ export class SandboxLost extends Error {
   }
 }
 
-/** The isolate was stopped, since a call on another thread did not return. */
-export class CallStopped extends Error {
-  constructor(limitMs: number) {
-    super(`it was stopped: no return within ${limitMs} ms`);
-  }
-}
-
 /** The calls into one isolate that run on threads of isolated-vm's now. */
 export class CallsAside {
   /** Ends the isolate. */
   readonly #stop: () => void;
   /** Undefined: the process keeps none, or the isolate has no package yet. */
   marks: SandboxMarks | undefined = undefined;
-  readonly #running = new Map<Promise<unknown>, (lost: SandboxLost) => void>();
+  readonly #running = new Map<Promise<unknown>, (error: Error) => void>();
   #isLost = false;
 
   constructor(stop: () => void) {
@@ -29,7 +22,7 @@ export class CallsAside {
   }
 
   /**
-   * Answers what the call answers. Rejects with SandboxLost if it will never answer, and with CallStopped after `limitMs` of CPU time:
+   * Answers what the call answers. Rejects with SandboxLost if it will never answer, and ends the isolate after `limitMs` of CPU time:
    * that of the whole process, as isolated-vm does not tell its threads' own.
    */
   async run<T>(begin: () => Promise<T>, limitMs?: number): Promise<T> {
@@ -39,7 +32,7 @@ export class CallsAside {
     const given = Promise.withResolvers<never>();
     this.#running.set(call, given.reject);
     const onLate = () => {
-      given.reject(new CallStopped(limitMs!));
+      given.reject(new Error(`it was stopped: no return within ${limitMs} ms`));
       this.#stop();
     };
     const endLimit = limitMs === undefined ? undefined : limitCpu(limitMs, ownCpuMs, onLate);

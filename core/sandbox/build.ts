@@ -1,10 +1,10 @@
 import type { SandboxUse } from "../inside/sandbox/context.ts";
 import { BOX, type HookMask } from "../inside/sandbox/layout.ts";
-import { watchWaiting } from "../process/cpu-limit.ts";
+import { isTimeout, watchWaiting } from "../process/cpu-limit.ts";
 import type { Refusal } from "../protocol.ts";
 import { refusalOf } from "../reload/refusal.ts";
 import { SandboxLost } from "./aside.ts";
-import { type LimitedBy, SandboxIsolate } from "./isolate.ts";
+import { LOAD_MS, SandboxIsolate, SERVING_MS } from "./isolate.ts";
 import type { SandboxOptions } from "./options.ts";
 import { SandboxStats } from "./stats.ts";
 
@@ -32,7 +32,8 @@ export interface Surroundings {
 interface How {
   /** Each use in an entry of its own, so that the promises of one go on before the next one's setup. */
   readonly isApart: boolean;
-  readonly limitedBy: LimitedBy;
+  /** How many times as long as usual each call may take. */
+  readonly patience: number;
 }
 
 /** Sets these uses up in a new isolate. Answers it, or which of them have failed. */
@@ -40,13 +41,13 @@ export async function build(
   options: SandboxOptions,
   uses: readonly SandboxUse[],
   surroundings: Surroundings,
-  how: How = { isApart: false, limitedBy: "clock" },
+  how: How = { isApart: false, patience: 1 },
 ): Promise<Made | readonly SetupFailure[]> {
-  const { isApart, limitedBy } = how;
-  const hasWaited = watchWaiting();
+  const { isApart, patience } = how;
+  const waited = watchWaiting();
   let made: Made | undefined;
   try {
-    made = await load(options, surroundings, limitedBy);
+    made = await load(options, surroundings, LOAD_MS * patience);
     const failures: SetupFailure[] = [];
     for (const entry of isApart ? uses.map((use) => [use]) : [uses])
       failures.push(...(await setUp(options, made.isolate, entry)));
@@ -54,17 +55,17 @@ export async function build(
       discard(options, made);
       return failures;
     }
-    made.isolate.limitedBy = "cpu";
+    made.isolate.callMs = SERVING_MS;
     return made;
   } catch (error) {
     const use = made?.isolate.words[BOX.USE] ?? 0;
     made?.isolate.dispose();
-    if (limitedBy === "clock" && hasWaited(error))
-      return build(options, uses, surroundings, { isApart, limitedBy: "cpu" });
+    const more = patience === 1 && isTimeout(error) ? waited() : undefined;
+    if (more !== undefined) return build(options, uses, surroundings, { isApart, patience: more });
     const isMixed = made !== undefined && use === 0 && uses.length > 1 && !isApart;
     // Running out of memory costs a thread, so it is not done twice.
     if (isMixed && !(error instanceof SandboxLost))
-      return build(options, uses, surroundings, { isApart: true, limitedBy });
+      return build(options, uses, surroundings, { isApart: true, patience });
     const place = uses.find(({ id }) => id === use)?.place ?? "";
     return [{ use, refusal: { ...refusalOf(options.package, error), place }, error }];
   }
@@ -80,7 +81,7 @@ export function discard({ supply }: SandboxOptions, { isolate }: Made): void {
 async function load(
   options: SandboxOptions,
   { timeoutMs, runtime, now }: Surroundings,
-  limitedBy: LimitedBy,
+  callMs: number,
 ): Promise<Made> {
   const { supply, module, watchdog, worker, node, marks } = options;
   const empty = await supply.takeIsolate(options.limits?.quotaMb);
@@ -94,7 +95,7 @@ async function load(
     node,
     runtime,
     marks,
-    limitedBy,
+    callMs,
   });
   isolate.times[BOX.WAKE_AT / 2] = Number.POSITIVE_INFINITY;
   try {

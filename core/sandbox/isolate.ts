@@ -12,15 +12,10 @@ import { IMAGE_FILENAME, type SandboxImage } from "./image.ts";
 // isolated-vm is CommonJS with a native half; its only use for sandboxes is in this file.
 const ivm = isolatedVm() as typeof ivmTypes;
 
-/** Time limit of calls on other threads that load or set up. */
-const LOAD_MS = 5000;
-/** CPU time that all threads of the process together may have during such a call. */
-const LOAD_CPU_MS = 15_000;
-/**
- * By `clock`, a call that is stopped tells the line at which it was. But a busy machine makes honest packages wait for a CPU, so an
- * isolate that serves, or takes the place of one that the clock has stopped while it waited, is limited by `cpu`.
- */
-export type LimitedBy = "clock" | "cpu";
+/** Time limit, by the clock, of calls on other threads that load or set up. */
+export const LOAD_MS = 5000;
+/** The same once the isolate serves: what runs then has been tried, and to be stopped while it waits for a CPU costs the isolate. */
+export const SERVING_MS = 20_000;
 /** Modules of at most so many chars are compiled on this thread (1 ms). */
 const COMPILE_HERE_MAX = 64 * 1024;
 
@@ -100,24 +95,23 @@ export class EmptyIsolate {
    * Loads the package. Only its own code runs on another thread, since under load each step there and back waits for the
    * scheduler twice. Throws what the package throws while it is evaluated.
    */
-  async load({ code, filename }: Source, by: LimitedBy): Promise<ivmTypes.Module> {
+  async load({ code, filename }: Source, timeout: number): Promise<ivmTypes.Module> {
     const module =
       code.length > COMPILE_HERE_MAX
         ? await this.aside.run(() => this.isolate.compileModule(code, { filename }))
         : this.isolate.compileModuleSync(code, { filename });
     module.instantiateSync(this.#context, resolver(this.#sdk));
-    await this.aside.run(() => module.evaluate(timeoutOf(by)), cpuLimitOf(by));
+    await this.aside.run(() => module.evaluate({ timeout }));
     return module;
   }
 
   /** Gives the package's default export to the prelude. Answers why it is refused, or "". */
-  async adopt(module: ivmTypes.Module, by: LimitedBy): Promise<string> {
+  async adopt(module: ivmTypes.Module, timeout: number): Promise<string> {
     const exported = module.namespace.getSync("default", { reference: true });
     const entry = this.prelude.getSync("adopt", { reference: true });
     // On another thread: the export may have a getter that never returns.
     const args = [exported.derefInto()];
-    const call = () => entry.apply(undefined, args, timeoutOf(by));
-    return String(await this.aside.run(call, cpuLimitOf(by)));
+    return String(await this.aside.run(() => entry.apply(undefined, args, { timeout })));
   }
 
   /** Calls a function of the image on this thread, before it has loaded a package. Our own code needs no time limit. */
@@ -128,14 +122,6 @@ export class EmptyIsolate {
   dispose(): void {
     if (!this.isolate.isDisposed) this.isolate.dispose();
   }
-}
-
-function timeoutOf(by: LimitedBy): { readonly timeout?: number } {
-  return by === "clock" ? { timeout: LOAD_MS } : {};
-}
-
-function cpuLimitOf(by: LimitedBy): number | undefined {
-  return by === "cpu" ? LOAD_CPU_MS : undefined;
 }
 
 /** The global variable of the image that the prelude's functions are in. */
@@ -188,8 +174,8 @@ export class SandboxIsolate {
   readonly #number: number;
   readonly #channels = new Set<DebugChannel>();
   readonly #aside: CallsAside;
-  /** How calls that load or set up are limited. */
-  limitedBy: LimitedBy = "clock";
+  /** Time limit, by the clock, of its calls that set up. */
+  callMs: number;
 
   private constructor(
     { isolate, prelude, aside }: EmptyIsolate,
@@ -198,15 +184,22 @@ export class SandboxIsolate {
     { filename, cells }: Source,
     {
       timeoutMs,
+      callMs,
       watchdog,
       number,
-    }: { readonly timeoutMs: number; readonly watchdog: Watchdog; readonly number: number },
+    }: {
+      readonly timeoutMs: number;
+      readonly callMs: number;
+      readonly watchdog: Watchdog;
+      readonly number: number;
+    },
   ) {
     this.#isolate = isolate;
     this.#aside = aside;
     this.#namespace = prelude;
     this.#run = run;
     this.#timeoutMs = timeoutMs;
+    this.callMs = callMs;
     this.#watchdog = watchdog;
     this.#watched = watchdog.watch(
       { handle: isolate },
@@ -237,7 +230,7 @@ export class SandboxIsolate {
       /** JSON of all runtime values, or "". */
       readonly runtime: string;
       readonly marks?: SandboxMarks | undefined;
-      readonly limitedBy: LimitedBy;
+      readonly callMs: number;
     },
   ): Promise<SandboxIsolate> {
     try {
@@ -257,13 +250,11 @@ export class SandboxIsolate {
       if (module.cells !== undefined)
         empty.call("shareCells", [share(module.cells), options.number]);
       // The package is evaluated last: the prelude must have bounded the built-ins before.
-      const loaded = await empty.load(module, options.limitedBy);
-      const refused = await empty.adopt(loaded, options.limitedBy);
+      const loaded = await empty.load(module, options.callMs);
+      const refused = await empty.adopt(loaded, options.callMs);
       if (refused !== "") throw new Error(refused);
       const run = empty.prelude.getSync("run", { reference: true });
-      const made = new SandboxIsolate(empty, run, memory, module, options);
-      made.limitedBy = options.limitedBy;
-      return made;
+      return new SandboxIsolate(empty, run, memory, module, options);
     } catch (error) {
       empty.dispose();
       throw error;
@@ -329,8 +320,7 @@ export class SandboxIsolate {
 
   /** Calls a function of the prelude on another thread, with texts in and out. */
   async call(name: string, ...args: (string | number)[]): Promise<string> {
-    const limitMs = this.isDebugged ? undefined : cpuLimitOf(this.limitedBy);
-    return String(await this.#aside.run(() => this.#enter(name, args), limitMs));
+    return String(await this.#aside.run(() => this.#enter(name, args)));
   }
 
   /**
@@ -339,7 +329,8 @@ export class SandboxIsolate {
    */
   async #enter(name: string, args: readonly (string | number)[]): Promise<unknown> {
     const entry = await this.#namespace.get(name, { reference: true });
-    return entry.apply(undefined, args as never, this.isDebugged ? {} : timeoutOf(this.limitedBy));
+    const options = this.isDebugged ? {} : { timeout: this.callMs };
+    return entry.apply(undefined, args as never, options);
   }
 
   /** A debugger is attached: the isolate is entered on other threads only, without a time limit. */

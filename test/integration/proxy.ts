@@ -185,7 +185,14 @@ export class Proxy {
 
   /** Resident memory of the proxy's processes together, in bytes (Linux only). */
   rss(): number {
-    return [this.pid, ...descendants(this.pid)].map(residentBytes).reduce((sum, n) => sum + n, 0);
+    return this.tree()
+      .map(residentBytes)
+      .reduce((sum, n) => sum + n, 0);
+  }
+
+  /** Ids of all its processes. */
+  tree(): number[] {
+    return [this.pid, ...descendants(this.pid)];
   }
 
   /** Ids of the processes that the supervisor has started and that have not ended. */

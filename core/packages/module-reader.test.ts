@@ -1,0 +1,18 @@
+import { afterEach, expect, test, vi } from "vitest";
+import { ModuleReader } from "./module-reader.ts";
+import { bundlePreludes } from "./preludes.ts";
+
+afterEach(() => void vi.restoreAllMocks());
+
+test("a module that waits for a CPU while it is loaded is read, though it takes longer than 5 s", async () => {
+  // This process never gets a CPU.
+  vi.spyOn(process, "cpuUsage").mockReturnValue({ user: 0, system: 0 });
+  const reader = new ModuleReader(await bundlePreludes());
+  reader.warm();
+  const code = `import { defineHttpFilter, Type } from "@tsproxy/sdk";
+    while (Date.now() < ${Date.now() + 5_500});
+    export default defineHttpFilter({ name: "late", config: Type.Object({}), setup: () => () => ({}) });`;
+  const module = { id: "late", origin: "dropped-in", code, filename: "late.js" } as const;
+  expect(reader.read(module)).toContain('"name":"late"');
+  reader.dispose();
+});
