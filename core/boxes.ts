@@ -444,8 +444,8 @@ export class Boxes {
   }
 
   /** Ends pauses (promises of hooks) that are past their deadline. Called once a second. */
-  expire(now: number): void {
-    for (const { sandbox } of this.#boxes.values()) sandbox.expire(now);
+  expire(now: number, stoodStillMs: number): void {
+    for (const { sandbox } of this.#boxes.values()) sandbox.expire(now, stoodStillMs);
   }
 
   dispose(): void {

@@ -76,6 +76,8 @@ interface Pending {
 /** Messages that are handled only once the builtin isolate has been built again: the lost one cannot obey them. */
 const WAITING: ReadonlySet<ToWorker["type"]> = new Set(["prepare", "listen", "drain_listeners"]);
 
+/** How often sandboxes are looked at. A thread that is later than this by as much again has stood still, as in a suspended machine. */
+const TICK_MS = 1_000;
 /** How long a thread that stops waits for sandboxed access loggers to take the entries that they have not been sent. */
 const FLUSH_LOGS_MS = 250;
 
@@ -152,10 +154,14 @@ class Worker {
       this.#beats[0]!++;
       if (this.#isFirst) this.#gathering.tick();
     }, 100).unref();
+    let ticked = performance.now();
     setInterval(() => {
-      this.#boxes.expire(performance.now());
+      const now = performance.now();
+      const lateMs = now - ticked - TICK_MS;
+      ticked = now;
+      this.#boxes.expire(now, lateMs > TICK_MS ? lateMs : 0);
       this.#resting.tick(this.#crossing.counts.crossings);
-    }, 1000).unref();
+    }, TICK_MS).unref();
   }
 
   /** True in worker 0. */

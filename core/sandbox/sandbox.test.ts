@@ -311,6 +311,20 @@ describe("promises", () => {
     expect(worker.crossings).toBe(1);
   });
 
+  it("gives a promise as much longer as the machine stood still meanwhile", async () => {
+    const sandbox = await worker.sandbox(
+      filter("onRequestHeaders() { return new Promise(() => {}); }"),
+    );
+    const e = new Exchange(worker, [stubs(worker, sandbox)], HEAD).requestHeaders();
+    const asked = performance.now();
+    await worker.until(() => worker.isIdle);
+    sandbox.expire(asked + 60_000, 60_000);
+    expect(sandbox.counts.late).toBe(0);
+    sandbox.expire(performance.now() + 70_000);
+    await e.settled();
+    expect([sandbox.counts.late, e.reply?.details]).toEqual([1, "filter_timeout"]);
+  });
+
   it("fails only the stream whose promise never settles, after the deadline", async () => {
     const sandbox = await worker.sandbox(
       filter(`onRequestHeaders(h) { if (h.path === "/never") return new Promise(() => {}); }`),

@@ -732,9 +732,13 @@ export class Sandbox {
 
   // ---- what goes wrong
 
-  /** To be called once a second: checks deadlines of pauses and the memory quota, and flushes stats. */
-  expire(now: number): void {
+  /**
+   * To be called once a second: checks deadlines of pauses and the memory quota, and flushes stats. `stoodStillMs`: for so long this
+   * thread did not run, nor could any pause end.
+   */
+  expire(now: number, stoodStillMs = 0): void {
     this.#ward?.expire(now);
+    if (stoodStillMs > 0) this.#tokens.postpone(stoodStillMs);
     for (const token of this.#tokens.takeLate(now)) {
       this.counts.late++;
       this.#options.onVerdict(token, 0, -STATUS.LATE);

@@ -93,6 +93,18 @@ export class Tokens {
     this.#pending.push(token, deadline);
   }
 
+  /** Every answer may come so much later. */
+  postpone(ms: number): void {
+    const pending = this.#pending;
+    for (let k = this.#pendingHead; k < pending.length; k += 2) {
+      const token = pending[k]!;
+      const deadline = pending[k + 1]!;
+      const index = slotOf(token) * 2 + (token & 1);
+      if (this.#lateAt[index] === deadline) this.#lateAt[index] = deadline + ms;
+      pending[k + 1] = deadline + ms;
+    }
+  }
+
   /** Takes the tokens whose deadline has passed. They were added in the order of their deadlines. */
   takeLate(now: number): number[] {
     const late: number[] = [];
