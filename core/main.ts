@@ -26,6 +26,7 @@ import { bundlePreludes } from "./packages/preludes.ts";
 import type { Problem } from "./problem.ts";
 import { isAsleep, sampleCpu } from "./process/thread-cpu.ts";
 import { BEAT, type ListenerConfig, type Refusal, type RuntimeConfig } from "./protocol.ts";
+import { Canary } from "./reload/canary.ts";
 import { CanaryProcess } from "./reload/canary-process.ts";
 import { Reload, type Serving, StartError } from "./reload/reload.ts";
 import type { Served } from "./reload/served.ts";
@@ -326,14 +327,20 @@ async function listenOnceFree(): Promise<void> {
 
 /**
  * Prepares the first config on all threads, which report what is wrong with it. With a large one they leave parts until these are
- * needed; the canary then sets up all of it at the same time, to find what is wrong there.
+ * needed; a canary sets up all of it at the same time, to find what is wrong there. It does so here: nothing serves yet that a
+ * hanging setup could hold up, and the process for later changes would take half a second to start, and 80 MiB.
  */
 async function prepareFirst(change: Change): Promise<readonly Refusal[]> {
   const isLarge = WrittenConfig.of(change.config!).text().length > LARGE_CHARS;
   const said = fleet.prepare(change, isLarge);
   if (!isLarge) return said;
   await new Promise(setImmediate);
-  return [...(await canary.prepare(change)), ...(await said)];
+  const own = new Canary({ prelude, node: () => node, sandboxed: "left out" });
+  try {
+    return [...(await own.prepare(change)), ...(await said)];
+  } finally {
+    own.dispose();
+  }
 }
 
 /** Collects what reloads leave in main's isolates: Node's own heap first, since it keeps parts of the others alive. */

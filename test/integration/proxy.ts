@@ -195,9 +195,11 @@ export class Proxy {
     return [this.pid, ...descendants(this.pid)];
   }
 
-  /** Ids of the processes that the supervisor has started and that have not ended. */
-  processes(): number[] {
-    return descendants(this.pid).filter((pid) => commandOf(pid).includes("/boot."));
+  /**
+   * Ids of the processes that have not ended: those that the supervisor has started, or those in which changes are tried (`trial`).
+   */
+  processes(module: "boot" | "trial" = "boot"): number[] {
+    return descendants(this.pid).filter((pid) => commandOf(pid).includes(`/${module}.`));
   }
 
   /** Ends it with SIGTERM and tells its exit code. */
