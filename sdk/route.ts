@@ -192,7 +192,8 @@ export interface RedirectAction {
 export interface DirectResponseAction {
   readonly type: "direct_response";
   readonly status: number;
-  readonly body: string;
+  /** Bytes: it is not UTF-8. */
+  readonly body: string | Uint8Array;
   /** `body_format`: makes the body and its content-type for one stream. Undefined: it is `body`. */
   readonly bodyFor?:
     | ((stream: FormatSource) => { readonly body: string; readonly type: string })

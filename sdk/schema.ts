@@ -57,7 +57,15 @@ export interface RouteConfigRef extends ExtensionRef {
 export function DataSource(
   options: { readonly examples?: readonly { readonly inline_string: string }[] } = {},
 ) {
-  return Type.Unsafe<{ readonly text: string }>({ type: "object", dataSource: true, ...options });
+  return Type.Unsafe<{ readonly text: string }>({ type: "object", dataSource: "text", ...options });
+}
+
+/** What a DataSource holds that need not be text. */
+export type SourceBytes = { readonly text: string } | { readonly base64: string };
+
+/** Schema of a DataSource that may hold any bytes: `setup` gets the text if they are UTF-8, else the bytes in base64. */
+export function BytesSource() {
+  return Type.Unsafe<SourceBytes>({ type: "object", dataSource: "bytes" });
 }
 
 /** Schema of the path of a file that is written, such as a log: a config that names one in a folder that does not exist is refused. */

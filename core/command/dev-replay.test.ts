@@ -30,7 +30,7 @@ test("makes the smallest config that a schema takes", () => {
       wait: { type: "number", duration: true },
       keys: { type: "array", minItems: 1, items: { type: "string", examples: ["x-key"] } },
       kept: { type: "string", default: "as it is" },
-      key: { type: "object", dataSource: true },
+      key: { type: "object", dataSource: "text" },
     },
   };
   expect(sampleOf(schema)).toEqual({

@@ -1,6 +1,6 @@
 import { fitted } from "./canonical.ts";
 import { check, type Failure } from "./check.ts";
-import { readDataSource } from "./data-source.ts";
+import { readSource } from "./data-source.ts";
 import { snakeCase } from "./descriptor.ts";
 import { didYouMean, listed, type Place, quote, type Report } from "./diagnostic.ts";
 import {
@@ -106,7 +106,8 @@ export class Builder {
     if (shape.extension !== undefined) return this.#extension(shape.extension, node, shape.root);
     if (shape.section !== undefined) return this.#section(shape.section, node);
     if (shape.typed !== undefined) return this.#typed(shape.typed, node, shape.root);
-    if (shape.dataSource && node.kind === "map") return this.#dataSource(node);
+    if (shape.dataSource !== undefined && node.kind === "map")
+      return this.#dataSource(node, shape.dataSource);
     if (shape.outputFile && node.kind === "scalar")
       checkFolder(node, "cannot write to", this.#report);
     if (shape.lua) return this.#lua(node);
@@ -119,13 +120,12 @@ export class Builder {
     return this.#looseScalar(node, shape);
   }
 
-  #dataSource(node: MapNode): unknown {
-    const text = readDataSource(node, this.#report);
-    if (text === undefined) {
+  #dataSource(node: MapNode, holds: "text" | "bytes"): unknown {
+    const out = readSource(node, holds, this.#report);
+    if (out === undefined) {
       this.#refused.add(node);
       return undefined;
     }
-    const out = { text };
     this.origin.set(out, node);
     return out;
   }

@@ -60,7 +60,7 @@ class SchemaWriter {
     if (schema.perRoute === true) return this.#perRoute();
     if (schema.extension !== undefined) return this.#extension(schema, owner);
     if (schema.duration === true) return described(DURATION, schema);
-    if (schema.dataSource === true) return described(DATA_SOURCE, schema);
+    if (schema.dataSource !== undefined) return described(DATA_SOURCE, schema);
     if (schema.script !== undefined) return described({ type: "string" }, schema);
     if (schema.lua === true) return described({ anyOf: [DATA_SOURCE, { type: "string" }] }, schema);
     if (schema.typed !== undefined) return this.#typed(schema.typed, owner);

@@ -40,8 +40,8 @@ export interface Schema {
   readonly perRoute?: boolean;
   /** An Any of one of these messages: name -> schema of its fields. */
   readonly typed?: { readonly [type: string]: Schema };
-  /** A DataSource; packages get its text. */
-  readonly dataSource?: boolean;
+  /** A DataSource; packages get its text, or, if it may hold any bytes, what is no text in base64. */
+  readonly dataSource?: "text" | "bytes";
   /** The path of a file that is written. */
   readonly outputFile?: boolean;
   /** A Lua script; packages get a LuaSource. */
@@ -84,7 +84,7 @@ export class Shape {
   readonly section: string | undefined;
   readonly typed: Schema["typed"];
   readonly script: Schema["script"];
-  readonly dataSource: boolean;
+  readonly dataSource: Schema["dataSource"];
   readonly outputFile: boolean;
   readonly lua: boolean;
   readonly duration: boolean;
@@ -104,7 +104,7 @@ export class Shape {
     this.section = schemas.find((s) => s.section !== undefined)?.section;
     this.typed = schemas.find((s) => s.typed !== undefined)?.typed;
     this.script = schemas.find((s) => s.script !== undefined)?.script;
-    this.dataSource = schemas.some((s) => s.dataSource === true);
+    this.dataSource = schemas.find((s) => s.dataSource !== undefined)?.dataSource;
     this.outputFile = schemas.some((s) => s.outputFile === true);
     this.lua = schemas.some((s) => s.lua === true);
     this.duration = schemas.some((s) => s.duration === true);

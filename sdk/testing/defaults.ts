@@ -19,7 +19,8 @@ function fillTyped(schema: TSchema, value: unknown, root: TSchema): void {
     fields.text = fields.inline_string;
     fields.modules ??= {};
   }
-  if (schema.dataSource === true && "inline_string" in fields) fields.text = fields.inline_string;
+  if (schema.dataSource !== undefined && "inline_string" in fields)
+    fields.text = fields.inline_string;
   if (typed !== undefined) {
     const url = String(fields["@type"] ?? "");
     const type = url.slice(url.lastIndexOf("/") + 1);

@@ -15,7 +15,7 @@ interface Schema {
   readonly minLength?: number;
   readonly minItems?: number;
   readonly duration?: boolean;
-  readonly dataSource?: boolean;
+  readonly dataSource?: "text" | "bytes";
 }
 
 /**
@@ -31,7 +31,7 @@ function sample(schema: Schema, second: 1000 | "1s"): unknown {
   if (schema.const !== undefined) return schema.const;
   if (schema.enum !== undefined) return schema.enum[0];
   if (schema.anyOf !== undefined) return sample(schema.anyOf[0]!, second);
-  if (schema.dataSource === true) return { inline_string: "x" };
+  if (schema.dataSource !== undefined) return { inline_string: "x" };
   switch (schema.type) {
     case "object": {
       const { properties = {}, required = [] } = schema;

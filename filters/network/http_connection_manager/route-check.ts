@@ -307,7 +307,7 @@ function responseOf(
   const action = route?.action;
   response.status = action === undefined || action.type === "route" ? 200 : action.status;
   for (const field of more) response.append(nameOf(field), field.value);
-  if (action?.type === "direct_response" && action.body !== "") {
+  if (action?.type === "direct_response" && action.body.length > 0) {
     response.append("content-length", String(action.body.length));
     response.append("content-type", "text/plain");
   }

@@ -1,4 +1,5 @@
 import {
+  base64Decode,
   type ClusterSpecifier,
   ConfigError,
   compileHeaderRules,
@@ -21,6 +22,8 @@ import {
   requestHash,
   type SetupContext,
   type Slot,
+  type SourceBytes,
+  utf8Encode,
   wireText,
 } from "@tsproxy/sdk";
 import { compileBodyFormat, withReplyBody } from "./body-format.ts";
@@ -256,16 +259,20 @@ export class RouteCompiler {
   }
 
   #direct(direct: NonNullable<RouteEntry["direct_response"]>, path: string): DirectResponseAction {
-    const body = direct.body?.text ?? "";
+    const at = `${path}.direct_response.body`;
+    const body = contentOf(direct.body);
+    const size = typeof body === "string" ? utf8Encode(body).length : body.length;
     const max = this.#config.max_direct_response_body_size_bytes;
-    if (body.length > max) {
+    if (size > max) {
       throw new ConfigError(
-        `${path}.direct_response.body`,
-        `has ${body.length} bytes; raise max_direct_response_body_size_bytes, now ${max}`,
+        at,
+        `has ${size} bytes; raise max_direct_response_body_size_bytes, now ${max}`,
       );
     }
     const { status, body_format: config } = direct;
     if (config === undefined) return { type: "direct_response", status, body };
+    if (typeof body !== "string")
+      throw new ConfigError(at, "is not UTF-8; with body_format only text works here");
     const { format, type } = compileBodyFormat(config, `${path}.direct_response.body_format`);
     const bodyFor = (stream: FormatSource) => ({
       body: format.format(withReplyBody(stream, undefined, body)),
@@ -554,4 +561,10 @@ function remainder(text: string | undefined, sum: number): number | undefined {
   if (text === undefined || !/^[0-9]{1,20}$/.test(text)) return undefined;
   const value = BigInt(text);
   return value > UINT64_MAX ? undefined : Number(value % BigInt(sum));
+}
+
+function contentOf(source: SourceBytes | undefined): string | Uint8Array {
+  if (source === undefined) return "";
+  // Core has written the base64.
+  return "text" in source ? source.text : base64Decode(source.base64)!;
 }

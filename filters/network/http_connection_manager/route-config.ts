@@ -1,5 +1,5 @@
 import {
-  DataSource,
+  BytesSource,
   Duration,
   Enum,
   Extension,
@@ -152,7 +152,7 @@ export type RedirectConfig = Static<typeof RedirectConfig>;
 
 const DirectResponse = Type.Object({
   status: Type.Integer({ minimum: 200, maximum: 599 }),
-  body: Type.Optional(DataSource()),
+  body: Type.Optional(BytesSource()),
   body_format: Type.Optional(BodyFormatConfig),
 });
 
