@@ -75,8 +75,17 @@ test("a name that ends in a number is no address in disguise", async () => {
   }
 });
 
+test("with a dot at its end, localhost is a name like others", async () => {
+  const servers = [await dnsServer([192, 0, 2, 7])];
+  const options = { servers, fallback: false, system: false, timeoutMs: 2_000, tries: 2 };
+  for (const name of ["localhost.", "a.localhost."])
+    expect(await resolveName(name, "V4_ONLY", options), name).toEqual([
+      { ip: "192.0.2.7", ttl: 7 },
+    ]);
+});
+
 test("this machine's own names need no server, in any family", async () => {
-  for (const name of ["localhost", "a.Localhost."]) {
+  for (const name of ["localhost", "a.Localhost"]) {
     expect(await resolveName(name, "V4_ONLY"), name).toEqual([{ ip: "127.0.0.1", ttl: 0 }]);
     expect(await resolveName(name, "V4_PREFERRED"), name).toEqual([{ ip: "127.0.0.1", ttl: 0 }]);
     expect(await resolveName(name, "V6_ONLY"), name).toEqual([{ ip: "::1", ttl: 0 }]);

@@ -39,11 +39,11 @@ function fromHostsFile(name: string): readonly string[] {
 
 /**
  * The addresses of a name that need no server: those of the hosts file, and those of this machine for `localhost` and names below
- * it (RFC 6761 §6.3), in each family that the file does not have.
+ * it (RFC 6761 §6.3), in each family that the file does not have. `localhost.` is asked of servers, as c-ares and getaddrinfo do.
  */
 function known(name: string, version: 4 | 6): readonly Resolved[] {
   const listed = fromHostsFile(name).filter((ip) => isIP(ip) === version);
-  if (listed.length === 0 && /(^|\.)localhost\.?$/i.test(name))
+  if (listed.length === 0 && /(^|\.)localhost$/i.test(name))
     listed.push(version === 6 ? "::1" : "127.0.0.1");
   return listed.map((ip) => ({ ip, ttl: 0 }));
 }
