@@ -98,6 +98,12 @@ export function minorVersion({ memory, base, pathEnd }: RequestHeaders): number 
   return memory[at] === SP && memory[at + 6] === 49 && memory[at + 8] === 49 ? 1 : 0;
 }
 
+/** Whether the head says HTTP/2.0 or a later version, of which HTTP/1 cannot know what the bytes mean. */
+export function isLaterVersion({ memory, base, pathEnd }: RequestHeaders): boolean {
+  const at = base + pathEnd;
+  return memory[at] === SP && memory[at + 6]! > 49;
+}
+
 /** Parses a response head; parameters and results as of `parseRequestHead`. */
 export function parseResponseHead(
   headers: ResponseHeaders,

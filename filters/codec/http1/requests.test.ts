@@ -52,9 +52,15 @@ const book: Readonly<Record<string, readonly Case[]>> = {
       { acceptHttp10: true },
     ],
     [
-      "and so does any version but HTTP/1.1",
-      `GET / HTTP/2.1\r\n${HOST}\r\n`,
+      "and so does HTTP/1.2",
+      `GET / HTTP/1.2\r\n${HOST}\r\n`,
       ["head GET / HTTP/1.0 end [host: a.test]"],
+      { acceptHttp10: true },
+    ],
+    [
+      "another major version is refused there too, unlike in Envoy",
+      `GET / HTTP/2.0\r\n${HOST}\r\n`,
+      LOW_VERSION,
       { acceptHttp10: true },
     ],
     [
