@@ -116,6 +116,38 @@ describe("an answer", () => {
     }
   });
 
+  it("of data without a head fails the connection; after a 1xx only its stream", () => {
+    const bare = ready();
+    bare.ask();
+    bare.send(frame(TYPE.DATA, 0, 1, "x"), frame(TYPE.PING, 0, 0, "12345678"));
+    expect(bare.events.take()).toEqual(["failed", "retire", "reset protocol_error"]);
+    expect(bare.connection.closed).toBe("abort");
+    const informed = ready();
+    informed.ask();
+    informed.send(
+      head(1, FLAG.END_HEADERS, "\x08\x03103"),
+      frame(TYPE.DATA, FLAG.END_STREAM, 1, "x"),
+    );
+    expect(informed.events.take().slice(1)).toEqual(["idle", "reset protocol_error"]);
+    expect(informed.connection.closed).toBeUndefined();
+  });
+
+  it("whose body is too short fails the connection where trailers end it, and its stream where data does", () => {
+    const start = () => {
+      const c = ready();
+      c.ask();
+      c.send(head(1, FLAG.END_HEADERS, OK + literal("content-length", "5")));
+      c.events.take();
+      return c;
+    };
+    const one = start();
+    one.send(frame(TYPE.DATA, 0, 1, "abc"), head(1, END, literal("sum", "1")));
+    expect(one.events.take().slice(1)).toEqual(["failed", "retire", "reset protocol_error"]);
+    const other = start();
+    other.send(frame(TYPE.DATA, FLAG.END_STREAM, 1, "abc"));
+    expect(other.events.take()).toEqual(["idle", "reset protocol_error"]);
+  });
+
   it("to an upgrade is 101 for those who asked, in their letters", () => {
     const { send, events, take, ask } = ready();
     ask("GET", false, "WebSocket");
@@ -155,6 +187,8 @@ describe("a lost exchange", () => {
 
   it("is reset where the server says so, and closed where the connection is gone", () => {
     const { send, events, codec, ask, cx } = ready();
+    const lost: string[] = [];
+    Object.assign(events, { onStreamLost: (by: string) => lost.push(by) });
     for (let k = 0; k < 3; k++) ask();
     send(frame(TYPE.RST_STREAM, 0, 1, uint32(CODE.INTERNAL_ERROR)));
     expect(events.take()).toEqual(["idle", "reset remote"]);
@@ -162,6 +196,7 @@ describe("a lost exchange", () => {
     expect(events.take()).toEqual(["idle", "reset connect_error"]);
     codec.onClosed({ by: "remote", phase: "connected", timeout: false, error: undefined });
     expect(events.take()).toEqual(["reset connection_closed"]);
+    expect(lost).toEqual(["peer", "connection"]);
     expect(cx.stats.value("cluster.c.http2.rx_reset")).toBe(2);
     expect(cx.stats.value("cluster.c.http2.streams_active")).toBe(0);
   });

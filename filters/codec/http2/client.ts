@@ -272,10 +272,12 @@ class ClientStream extends Stream implements RequestEncoder {
     if (by === "connection" && code === CODE.NO_ERROR) {
       this.#client.onStreamLost("connection");
       decoder.onUpstreamReset("connection_closed", undefined);
+    } else if (by === "peer" && code === CODE.CONNECT_ERROR) {
+      // As in Envoy, none of the counts of lost streams has those.
+      decoder.onUpstreamReset("connect_error", undefined);
     } else if ((by === "peer" && code !== CODE.PROTOCOL_ERROR) || this.isTooLarge) {
       this.#client.onStreamLost("peer");
-      const isConnect = by === "peer" && code === CODE.CONNECT_ERROR;
-      decoder.onUpstreamReset(isConnect ? "connect_error" : "remote", undefined);
+      decoder.onUpstreamReset("remote", undefined);
     } else {
       this.#client.onStreamLost("us");
       decoder.onUpstreamReset("protocol_error", undefined);

@@ -152,7 +152,8 @@ export class HeaderBlocks {
     if (kind === KIND.TRAILERS && fault === 0) {
       // As in Envoy, only trailers of requests are counted.
       if (side.isServer) session.stats.trailers.inc();
-      if (stream.contentLeft > 0) session.onWrongLength(stream);
+      // As in Envoy, a body too short is the message's fault where trailers end it, and the stream's where data does.
+      if (stream.contentLeft > 0) session.onMalformed(stream);
       else stream.receiveTrailers(headers);
       return;
     }

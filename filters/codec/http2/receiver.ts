@@ -115,6 +115,7 @@ export class Receiver {
     const ends = (flags & FLAG.END_STREAM) !== 0;
     if (!this.limits.countEmpty(size === padding && !ends)) return false;
     const stream = this.#dataFor(id, size);
+    if (session.dead) return false;
     this.#dataStream = stream;
     this.#dataEnds = ends;
     if (padding > 0) session.flow.onTaken(stream, padding);
@@ -128,6 +129,11 @@ export class Receiver {
     const stream = session.streams.get(id);
     if (stream === undefined) {
       if (!session.closedStreams.byUs(id)) session.sendReset(id, CODE.STREAM_CLOSED);
+      return undefined;
+    }
+    if (stream.headerReceived === 0) {
+      // A response of data without a head; after a 1xx, as in Envoy, its stream alone is lost.
+      session.failProtocol();
       return undefined;
     }
     if (stream.receiveEnded || !stream.headReceived) {

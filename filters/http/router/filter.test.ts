@@ -118,6 +118,24 @@ describe("an upstream that fails before it answers", () => {
     expect(p.up.host.told).toEqual(["reset", "reset", "reset", "reset"]);
   });
 
+  it("breaks off after an interim answer: that is the one which counts", () => {
+    const p = proxy({ route_config: oneHost(routeTo("up", { timeout: 100 })) });
+    const c = p.connect().get("/");
+    p.up.last.informational(103);
+    p.up.last.break("remote");
+    c.get("/");
+    p.up.last.informational(103);
+    p.cx.clock.advance(1001);
+    expect(p.lines.map((line) => line.split(" ").slice(0, 3).join(" "))).toEqual([
+      "503 UR upstream_reset_after_response_started{remote_reset}",
+      "504 UT response_timeout",
+    ]);
+    const count = (name: string) => p.cx.stats.value(`cluster.up.upstream_rq_${name}`) ?? 0;
+    expect([count("completed"), count("103"), count("5xx"), count("timeout")]).toEqual([
+      2, 2, 0, 1,
+    ]);
+  });
+
   it("gets the route's response rules on the answer", () => {
     const p = proxy({
       route_config: oneHost({

@@ -242,5 +242,10 @@ describe("a mirror", () => {
     expect([count("upstream_rq_103"), count("canary.upstream_rq_200")]).toEqual([1, 1]);
     expect(count("upstream_cx_protocol_error")).toBe(1);
     expect([count("upstream_rq_503"), copy.exchanges.length]).toEqual([1, 1]);
+    copy.dropOverload = 0;
+    p.connect().get("/");
+    copy.last.informational(103);
+    copy.last.break("remote");
+    expect([count("upstream_rq_103"), count("upstream_rq_503")]).toEqual([2, 1]);
   });
 });

@@ -244,7 +244,7 @@ export class Mirror implements AttemptOwner, Answered {
     if (!this.#answered) {
       // An overflow of the cluster's circuit breaker is not the host's fault.
       if (failure !== FAILURE.overflow) this.#attempt.host?.onReset();
-      this.#count(failure.status);
+      if (!this.#informed) this.#count(failure.status);
     }
     this.#end();
   }

@@ -676,13 +676,24 @@ export class RoutedRequest implements HttpFilter, AttemptOwner {
     if (failure !== FAILURE.overflow) attempt.host?.onReset();
     if (this.#retriesFailure(attempt, failure, false)) return;
     this.#router.failures.note(this.#stream.info.clusterName, attempt.host, failure, transport);
-    this.#charges.response(failure.status, attempt.host);
+    this.#chargeFailure(failure.status, attempt);
     if (this.#retries.othersMayAnswer(attempt)) {
       this.#attempts.forget(attempt);
       return;
     }
     const quiet = this.#router.config.suppress_envoy_headers;
-    this.#conclude(failureReply(failure, transport, { quiet, retried: this.#retries.attempt > 1 }));
+    this.#conclude(
+      failureReply(failure, transport, {
+        quiet,
+        retried: this.#retries.attempt > 1,
+        informed: this.#hasInformed,
+      }),
+    );
+  }
+
+  /** As in Envoy, an interim response that was passed on begins the response: its status is the one that counts. */
+  #chargeFailure(status: number, { host }: Attempt): void {
+    if (!this.#hasInformed) this.#charges.response(status, host);
   }
 
   #onTimeout(): void {
@@ -690,7 +701,7 @@ export class RoutedRequest implements HttpFilter, AttemptOwner {
       this.#charges.timedOut();
       attempt.host?.onTimeout(this.#responded, attempt.slow);
       if (this.#responded) continue;
-      this.#charges.response(this.#timeouts.quiet ? 204 : 504, attempt.host);
+      this.#chargeFailure(this.#timeouts.quiet ? 204 : 504, attempt);
     }
     this.#noteBudget();
     this.#giveUp();
@@ -716,7 +727,7 @@ export class RoutedRequest implements HttpFilter, AttemptOwner {
     }
     attempt.host?.onTimeout();
     if (this.#retriesFailure(attempt, FAILURE.localReset, true)) return;
-    this.#charges.response(this.#timeouts.quiet ? 204 : 504, attempt.host);
+    this.#chargeFailure(this.#timeouts.quiet ? 204 : 504, attempt);
     this.#noteBudget();
     this.#giveUp();
     this.#conclude(timeoutReply(details, this.#timeouts.quiet));

@@ -71,13 +71,18 @@ export const NO_HOST = reply(503, {
   details: "no_healthy_upstream",
 });
 
-/** The answer to a request that failed before a response. `transport`: the socket's error text; "": none. */
+/** The answer to a request that failed before a response. `transport`: the socket's error text; "": none. `informed`: after a 1xx. */
 export function failureReply(
   failure: UpstreamFailure,
   transport: string,
-  { quiet, retried }: { readonly quiet: boolean; readonly retried: boolean },
+  {
+    quiet,
+    retried,
+    informed,
+  }: { readonly quiet: boolean; readonly retried: boolean; readonly informed: boolean },
 ): Reply {
   // The socket's error goes into logs, not to clients.
+  const phase = informed ? "after" : "before";
   const reason = [failure.text, ...(transport === "" ? [] : [transport])].join("|");
   return reply(failure.status, {
     body: `upstream connect error or disconnect/reset before headers. ${
@@ -85,6 +90,6 @@ export function failureReply(
     }reset reason: ${failure.text}`,
     headers: failure === FAILURE.overflow && !quiet ? [["x-envoy-overloaded", "true"]] : [],
     flags: [failure.flag],
-    details: `upstream_reset_before_response_started{${reason.replaceAll(" ", "_")}}`,
+    details: `upstream_reset_${phase}_response_started{${reason.replaceAll(" ", "_")}}`,
   });
 }
