@@ -21,7 +21,7 @@ const NO_LISTENER = { name: "", statPrefix: "", direction: "UNSPECIFIED" as cons
 /** A connection is closed when a filter's promise has been pending for this long. */
 const LONGEST_PAUSE_MS = 300_000;
 const FLUSH_MS = 60_000; // a closed connection is aborted if its peer takes none of its bytes for this long
-const LINGER_READ_LIMIT = 1 << 20; // what a peer may still send while a closed connection lingers
+const LINGER_READ_LIMIT = 1 << 20; // what is still read of a closed connection that lingers; its peer may wait for room before it reads
 
 /** What a connection writes to: the ring, or (internal.ts) another connection of this isolate. */
 export type Wire = Pick<
@@ -488,8 +488,10 @@ export class SocketConnection implements DownstreamConnection, WriteOwner {
     const size = chunk.end - chunk.at;
     this.bytesReceived += size;
     if (this.#closing !== "no") {
+      const before = this.#lingerRead;
       this.#lingerRead += size;
-      if (this.#lingerRead > LINGER_READ_LIMIT) this.close("abort");
+      // Not aborted: the reset would take from the peer what it has not read yet.
+      if (before <= LINGER_READ_LIMIT && this.#lingerRead > LINGER_READ_LIMIT) this.pause();
       return;
     }
     this.handler.onData(chunk);

@@ -1,5 +1,6 @@
 import { readFile } from "node:fs/promises";
 import type http from "node:http";
+import net from "node:net";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
@@ -154,6 +155,23 @@ test("an upstream that refuses the connection makes a 503 that says so", async (
 test("a strict_dns cluster sends to what its name resolves to", async () => {
   expect((await ask("/named")).text).toBe("a");
   expect(await proxy.admin("/clusters")).toContain(`named::127.0.0.1:${a.port}::`);
+});
+
+test("a client that goes on sending after its answer has the time to read it, however much it sends", async () => {
+  const timeouts = () => proxy.stat("http.test.downstream_cx_delayed_close_timeout");
+  const before = await timeouts();
+  const client = net.connect(proxy.port("main"), "127.0.0.1");
+  let text = "";
+  client.on("data", (bytes) => {
+    text += bytes.toString("latin1");
+  });
+  // The connection ends with a reset, as nobody reads the rest.
+  client.on("error", () => {});
+  client.write("POST /direct HTTP/1.1\r\nhost: a.test\r\ncontent-length: 99999999\r\n\r\n");
+  client.write(Buffer.alloc(4 << 20));
+  await new Promise((resolve) => client.on("close", resolve));
+  expect(text).toMatch(/^HTTP\/1\.1 203 [\s\S]*said by the proxy\n$/);
+  expect(await timeouts()).toBe(before + 1);
 });
 
 test("the access log has a line for each request, with what became of it", async () => {

@@ -291,7 +291,9 @@ export class HcmConnection implements NetworkFilter, ServerEvents {
     return stream;
   }
 
+  /** As in Envoy, a client that is answered at once, while its bytes are read, is given time to leave first. */
   onIdleEnd(): void {
+    if (this.#inTurn && !this.isHttp2 && !this.#clientLeft) this.#lingers = true;
     this.close();
   }
 

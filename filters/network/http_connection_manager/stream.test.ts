@@ -149,6 +149,22 @@ describe("an exchange", () => {
     expect(c.connection.closed).toBe(how);
   });
 
+  it("gives a client that is answered at once the time to leave first", () => {
+    const direct = { match: { prefix: "/direct" }, direct_response: { status: 200 } };
+    const p = proxy().start({
+      http_protocol_options: { accept_http_10: true },
+      route_config: oneHost(direct, routeTo("up")),
+    });
+    const closed = (request: string) => {
+      const c = p.connect().send(`${request}\r\n\r\n`);
+      if (request.includes("/later")) p.up.last.respond(200, {}, "");
+      return c.connection.closed;
+    };
+    expect(closed("GET /direct HTTP/1.1\r\nhost: h\r\nconnection: close")).toBe("delayed");
+    expect(closed("GET /direct HTTP/1.0\r\nhost: h")).toBe("delayed");
+    expect(closed("GET /later HTTP/1.1\r\nhost: h\r\nconnection: close")).toBe("flush");
+  });
+
   it("gives the upstream up when the client leaves", () => {
     const p = proxy().start();
     p.connect().get("/").leave();
