@@ -6,6 +6,12 @@ export interface StatsSnapshot {
   readonly counters: readonly NamedValue[];
   readonly gauges: readonly NamedValue[];
   readonly histograms: readonly HistogramSnapshot[];
+  /** Of each host of the clusters that ask for them (`per_endpoint_stats`); core has none. */
+  readonly hosts?: readonly HostStats[];
+}
+export interface HostStats {
+  readonly counters: readonly NamedValue[];
+  readonly gauges: readonly NamedValue[];
 }
 /** `used`: it has been written, even if only with 0. */
 export type NamedValue = readonly [name: string, value: number, used: boolean];

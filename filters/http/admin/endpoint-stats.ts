@@ -10,20 +10,21 @@ export function withEndpoints(
   const tracked = clusters.filter((cluster) => cluster.perEndpointStats === true);
   if (tracked.length === 0) return snapshot;
   const cells = hostCells(snapshot);
-  const counters = [...snapshot.counters];
-  const gauges = [...snapshot.gauges];
-  for (const cluster of tracked) {
-    for (const host of cluster.hosts) {
+  const hosts = tracked.flatMap((cluster) =>
+    cluster.hosts.map((host) => {
       const prefix = `cluster.${cluster.observabilityName}.endpoint.${host.key.replaceAll(":", "_")}.`;
       const read = (name: string): NamedValue => {
         const [, value = 0] = cells(cluster, host, name) ?? [];
         // As in Envoy, these count as used from the start.
         return [prefix + name, value, true];
       };
-      counters.push(...HOST_COUNTERS.map(read));
-      gauges.push(...HOST_GAUGES.map(read));
-      gauges.push([`${prefix}healthy`, host.healthFlags === "healthy" ? 1 : 0, true]);
-    }
-  }
-  return { ...snapshot, counters, gauges };
+      const healthy: NamedValue = [
+        `${prefix}healthy`,
+        host.healthFlags === "healthy" ? 1 : 0,
+        true,
+      ];
+      return { counters: HOST_COUNTERS.map(read), gauges: [...HOST_GAUGES.map(read), healthy] };
+    }),
+  );
+  return { ...snapshot, hosts };
 }

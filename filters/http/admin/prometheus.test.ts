@@ -170,6 +170,22 @@ describe("/stats/prometheus", () => {
     });
     const { body } = await t.ask("/stats?usedonly&filter=rq_timeout");
     expect(body).toBe("cluster.up.endpoint.127.0.0.1_80.rq_timeout: 0\n");
+    const of = (port: number) => {
+      const names = "cx_connect_fail cx_total rq_error rq_success rq_timeout rq_total".split(" ");
+      const gauges = ["cx_active", "rq_active", "rq_pending_active"];
+      const lines = [...names, ...gauges].map((name) => `${name}: 0\n`);
+      return [...lines, "healthy: 1\n"].map((l) => `cluster.up.endpoint.127.0.0.1_${port}.${l}`);
+    };
+    // Host by host after all others.
+    const two = start({
+      clusters: { clusters: [{ ...cluster("up", [81, 80]), perEndpointStats: true }] },
+      stats: { counters: [["z", 1]], gauges: [["y", 2]] },
+    });
+    const all = (await two.ask("/stats?filter=^[yzc]")).body;
+    expect(all).toBe(["y: 2\n", "z: 1\n", ...of(81), ...of(80)].join(""));
+    expect((await two.ask("/stats/prometheus?filter=cx_total")).body).toContain(
+      'envoy_endpoint_address="127.0.0.1:80"',
+    );
   });
 
   it("leaves default tags out when the config says so", async () => {

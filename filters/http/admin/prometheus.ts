@@ -1,5 +1,11 @@
 import { type Answer, Refused, text } from "./answer.ts";
-import type { CoreData, Distribution, HistogramSnapshot, NamedValue } from "./core-data.ts";
+import type {
+  CoreData,
+  Distribution,
+  HistogramSnapshot,
+  NamedValue,
+  StatsSnapshot,
+} from "./core-data.ts";
 import {
   type Bounds,
   countsUpTo,
@@ -25,7 +31,7 @@ export async function prometheus(query: Query, core: CoreData): Promise<Answer> 
     throw new Refused(400, "unsupported prometheus histogram bucket mode");
   const wanted = selector(query);
   const [snapshot, dump] = await Promise.all([core.stats(), core.config()]);
-  const { counters, gauges, histograms } = select(snapshot, wanted);
+  const { counters, gauges, histograms } = select(withHosts(snapshot), wanted);
   const config = new StatsConfig(dump.bootstrap.stats_config, core.regex);
   const tagger = new Tagger(config.rules, config.fixedTags);
   const bounds = config.bounds;
@@ -49,6 +55,15 @@ export async function prometheus(query: Query, core: CoreData): Promise<Answer> 
 
 type Labels = string;
 type Lines<T> = (metric: string, labels: Labels, stat: T) => string;
+
+/** The stats of hosts among the others: here they stand by family. */
+function withHosts({ counters, gauges, hosts = [], ...rest }: StatsSnapshot): StatsSnapshot {
+  return {
+    ...rest,
+    counters: [...counters, ...hosts.flatMap((host) => host.counters)],
+    gauges: [...gauges, ...hosts.flatMap((host) => host.gauges)],
+  };
+}
 
 /** Prints stats metric by metric: those of one metric name have to stand together under one TYPE line. */
 function* families<T>(

@@ -1,12 +1,13 @@
 import { Refused } from "./answer.ts";
-import type { HistogramSnapshot, NamedValue, StatsSnapshot } from "./core-data.ts";
+import type { HistogramSnapshot, HostStats, NamedValue, StatsSnapshot } from "./core-data.ts";
 import type { Matcher, Query } from "./query.ts";
 
-/** The stats that a request asks for, each list sorted by name. */
+/** The stats that a request asks for, each list sorted by name; those of hosts stand as in Envoy, host by host. */
 export interface Selection {
   readonly counters: readonly NamedValue[];
   readonly gauges: readonly NamedValue[];
   readonly histograms: readonly HistogramSnapshot[];
+  readonly hosts: readonly HostStats[];
 }
 
 const HIDDEN = ["include", "only", "exclude"];
@@ -28,16 +29,20 @@ export function select(
   snapshot: StatsSnapshot,
   wanted: (name: string, used: boolean) => boolean,
 ): Selection {
+  const chosen = (list: readonly NamedValue[]) =>
+    list.filter(([name, , used]) => !name.startsWith("@") && wanted(name, used));
   const scalars = (list: readonly NamedValue[]) =>
-    list
-      .filter(([name, , used]) => !name.startsWith("@") && wanted(name, used))
-      .sort(([a], [b]) => (a < b ? -1 : a > b ? 1 : 0));
+    chosen(list).sort(([a], [b]) => (a < b ? -1 : a > b ? 1 : 0));
   return {
     counters: scalars(snapshot.counters),
     gauges: scalars(snapshot.gauges),
     histograms: snapshot.histograms
       .filter((h) => !h.name.startsWith("@") && wanted(h.name, h.count > 0))
       .sort((a, b) => (a.name < b.name ? -1 : a.name > b.name ? 1 : 0)),
+    hosts: (snapshot.hosts ?? []).map(({ counters, gauges }) => ({
+      counters: chosen(counters),
+      gauges: chosen(gauges),
+    })),
   };
 }
 

@@ -36,6 +36,10 @@ export async function stats(query: Query, core: CoreData): Promise<Answer> {
     counters: is("Counters") ? all.counters : [],
     gauges: is("Gauges") ? all.gauges : [],
     histograms: is("Histograms") ? all.histograms : [],
+    hosts: all.hosts.map(({ counters, gauges }) => ({
+      counters: is("Counters") ? counters : [],
+      gauges: is("Gauges") ? gauges : [],
+    })),
   };
   const bounds = new StatsConfig(config.bootstrap.stats_config, core.regex).bounds;
   if (format === "json") return jsonPieces(jsonStats(selection, mode, bounds));
@@ -48,6 +52,15 @@ function page(lines: Iterable<string>, active: boolean): string {
   const again = active ? '<meta http-equiv="refresh" content="5">' : "";
   const body = escapeHtml([...lines].join(""));
   return `<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>stats</title>${again}</head><body><pre>\n${body}</pre></body></html>\n`;
+}
+
+/** Counters and gauges together, then, as in Envoy, those of each host. */
+function* scalars(selection: Selection): Generator<NamedValue> {
+  yield* merged(selection.counters, selection.gauges);
+  for (const { counters, gauges } of selection.hosts) {
+    yield* counters;
+    yield* gauges;
+  }
 }
 
 /** Merges two sorted lists. */
@@ -63,8 +76,7 @@ function* merged(a: readonly NamedValue[], b: readonly NamedValue[]): Generator<
 type BoundsOf = (name: string) => Bounds;
 
 function* textStats(selection: Selection, mode: string, bounds: BoundsOf): Generator<string> {
-  for (const [name, value] of merged(selection.counters, selection.gauges))
-    yield `${name}: ${unsigned(value)}\n`;
+  for (const [name, value] of scalars(selection)) yield `${name}: ${unsigned(value)}\n`;
   for (const histogram of selection.histograms) {
     if (mode === "detailed") yield detailed(histogram);
     else {
@@ -132,7 +144,7 @@ function counts(
 
 function* jsonStats(selection: Selection, mode: string, bounds: BoundsOf): Generator<string> {
   let separator = '{"stats":[';
-  for (const [name, value] of merged(selection.counters, selection.gauges)) {
+  for (const [name, value] of scalars(selection)) {
     yield `${separator}{"name":${JSON.stringify(name)},"value":${unsigned(value)}}`;
     separator = ",";
   }
