@@ -19,8 +19,8 @@ export interface SandboxManifest {
   /** Whether it uses cells that workers share. Absent: core looks whether its source names any. */
   readonly shared?: boolean;
   /**
-   * While the isolate is down, and when a hook throws: streams fail (`closed`, the default), go on without the filter (`open`), or use
-   * the generation before this one (`previous`; without one, `closed`).
+   * While the isolate is down, and when a hook throws or its promise is late: streams fail (`closed`, the default), go on without the
+   * filter (`open`), or use the generation before this one (`previous`; without one, `closed`).
    */
   readonly failurePolicy?: "closed" | "open" | "previous";
   /** Name of a boolean field of its per-route config: on routes that set it, streams skip the filter and do not enter the sandbox. */
@@ -29,6 +29,6 @@ export interface SandboxManifest {
   readonly cpuShare?: number;
   /** MiB that its objects may take in each worker; past that the isolate is replaced by a fresh one. Absent: 64. */
   readonly memoryMb?: number;
-  /** How long the promise of a hook may take before its stream is answered 504. Absent: 10,000. */
+  /** How long the promise of a hook may take before its stream is answered 504, or goes on (`open`). Absent: 10,000. */
   readonly pauseMs?: number;
 }

@@ -476,7 +476,7 @@ class ParkedHttpFilter implements Parked, HookedHttp {
       if (this.#followers.length > 0) this.#endFollowing(lane, 0, false);
       if (status === STATUS.ACK) this.#sendNext(lane);
       else if (status === STATUS.AGAIN) this.#sendAgain(lane);
-      else if (status === STATUS.GONE) {
+      else if (status === STATUS.GONE || (status === STATUS.LATE && this.#use.failsOpen === true)) {
         this.#hooks = 0;
         this.#byPolicy(lane);
       } else

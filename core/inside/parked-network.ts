@@ -258,8 +258,8 @@ class ParkedNetworkFilter implements Parked {
     if (status === STATUS.ACK) this.#onAcknowledged();
     else if (this.#over) this.#dropUnsent(status);
     else if (status === STATUS.SKIP) lane.settle(undefined);
-    else if (status === STATUS.AGAIN && this.#shared.failsOpen) {
-      // The connection's state in the sandbox is lost.
+    else if ((status === STATUS.AGAIN || status === STATUS.LATE) && this.#shared.failsOpen) {
+      // The connection's state in the sandbox is lost, or of no use.
       this.#hooks = 0;
       lane.settle(undefined);
     } else if (status !== 0) this.#fail();

@@ -11,6 +11,9 @@ import type { SandboxOptions } from "./options.ts";
 
 const HEAD = "GET /a HTTP/1.1\r\nhost: x\r\nauthorization: secret\r\nx-a: 1\r\n";
 
+/** More than any promise may take. */
+const LATE_MS = 60_000;
+
 let worker: FakeWorker;
 beforeEach(() => {
   worker = new FakeWorker();
@@ -174,6 +177,21 @@ describe("of a network package", () => {
       "good",
     ]);
   });
+
+  it.each([
+    ["closed", {}, "closed"],
+    ["open", { failsOpen: true }, "x"],
+  ])(
+    "a promise that never settles is late, and failurePolicy %s answers",
+    async (_policy, use, passes) => {
+      const send = await open("onData() { return new Promise(() => {}); }", use);
+      const sent = send("x");
+      worker.flush();
+      worker.boxes[0]!.expire(performance.now() + LATE_MS);
+      expect(await sent).toBe(passes);
+      if (passes === "x") expect(await send("y")).toBe("y");
+    },
+  );
 });
 
 it("failurePolicy: open lets a stream pass a filter that throws, from there on", async () => {
@@ -190,6 +208,27 @@ it("failurePolicy: open lets a stream pass a filter that throws, from there on",
     1,
   ]);
 });
+
+it.each([
+  ["closed", {}, 504],
+  ["open", { failsOpen: true }, undefined],
+])(
+  "a promise that never settles is late, and failurePolicy %s answers",
+  async (_policy, use, status) => {
+    const hooks = `onRequestHeaders() { return new Promise(() => {}); }, onResponseHeaders(h) { h.set("x-seen", "1"); }`;
+    const e = (await exchange(hooks, use)).requestHeaders();
+    worker.flush();
+    const [sandbox] = worker.boxes;
+    sandbox!.expire(performance.now() + LATE_MS);
+    await e.settled();
+    expect([e.reply?.status, sandbox!.counts.late]).toEqual([status, 1]);
+    if (status !== undefined) return;
+    // The filter is not asked any more.
+    const response = e.responseHeaders(200, "server: up\r\n");
+    await e.settled();
+    expect(linesOf(response)).toEqual(["server: up"]);
+  },
+);
 
 it("disabledBy: a route that says so has no such filter, and nothing goes over for it", async () => {
   const sandbox = await worker.sandbox(
