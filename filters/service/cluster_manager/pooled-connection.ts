@@ -291,8 +291,7 @@ export class PooledConnection implements ConnectionHandler, ClientEvents {
     if (this.#isLeaving || this.#isOutdated) {
       if (!this.idle) return;
       // As in Envoy, an HTTP/2 connection that closes while its last response is being read counts a protocol error.
-      const isLast = this.#spent || this.#retired;
-      if (this.#multiplexes && isLast && this.#reading) owner.cells.cxProtocolError.inc();
+      if (this.#multiplexes && this.#spent && this.#reading) owner.cells.cxProtocolError.inc();
       this.close();
     } else this.pool.onAvailable(this);
   }
