@@ -5,6 +5,7 @@ import type { SandboxUse } from "./inside/sandbox/context.ts";
 import { partOf, RECORD } from "./inside/sandbox/layout.ts";
 import { HISTOGRAM_CELLS } from "./inside/stats.ts";
 import type { Watchdog } from "./isolate.ts";
+import { linesOfNow } from "./logs/gathered-lines.ts";
 import { textOf } from "./packages/module-code.ts";
 import type { Marks } from "./process/marks.ts";
 import type { FromWorker, ModuleSource, ProfiledFilter, Refusal, ToWorker } from "./protocol.ts";
@@ -17,7 +18,6 @@ import type { StatsSink } from "./sandbox/stats.ts";
 import type { Supply } from "./sandbox/supply.ts";
 import type { Crossing } from "./sockets/crossing.ts";
 import type { Sockets } from "./sockets/sockets.ts";
-import { steadyNow } from "./steady-clock.ts";
 
 /** Sandboxes use the last quarter of a worker's stats cells; it begins at this fraction of the block. */
 const SANDBOX_CELLS_FROM = 3 / 4;
@@ -287,7 +287,7 @@ export class Boxes {
     const found = this.#boxes.get(box);
     if (found === undefined) return;
     if (found.named.has(path)) {
-      post({ type: "lines", path, text, marks: [steadyNow(), 0] });
+      post(linesOfNow(path, text));
     } else if (!found.saidNo) {
       found.saidNo = true;
       const filter = found.sandbox.package;

@@ -4,6 +4,7 @@ import { Crypto } from "./crypto.ts";
 import type { CryptoCall } from "./inside/crypto.ts";
 import { HISTOGRAM_CELLS, NAMED_ONLY, type StatDefinition } from "./inside/stats.ts";
 import type { LocalServices } from "./local-services.ts";
+import { GatheredLines } from "./logs/gathered-lines.ts";
 import type { FromWorker, SharedText } from "./protocol.ts";
 import { readText } from "./shared-text.ts";
 import { type Family, resolveName } from "./sockets/dns.ts";
@@ -12,6 +13,8 @@ import { steadyAt } from "./steady-clock.ts";
 /** The thread whose builtin isolate calls. */
 export interface BuiltinCallsParts {
   readonly post: (message: FromWorker) => void;
+  /** WorkerStart.lines. */
+  readonly lines: SharedArrayBuffer;
   readonly boxes: () => Boxes;
   /** Gives the answer to an operation to the isolate. */
   readonly reply: (call: number, value: unknown, error: string | undefined) => void;
@@ -26,10 +29,12 @@ export class BuiltinCalls {
   services: LocalServices | undefined = undefined;
   readonly #parts: BuiltinCallsParts;
   readonly #crypto = new Crypto();
+  readonly #lines: GatheredLines;
   #statsUsed = 0;
 
   constructor(parts: BuiltinCallsParts) {
     this.#parts = parts;
+    this.#lines = new GatheredLines(parts.post, parts.lines);
   }
 
   /** Stats cells that have names: an isolate that is built in the place of a lost one must not use them. */
@@ -42,6 +47,8 @@ export class BuiltinCalls {
     switch (name) {
       case "append":
         return this.#onLines(text);
+      case "flush":
+        return this.#lines.flush(text);
       case "publish":
         return this.#onPublish(text);
       case "topic":
@@ -93,13 +100,18 @@ export class BuiltinCalls {
     this.#parts.post({ type: "publish", topic: text.slice(0, at), text: text.slice(at + 1) });
   }
 
-  /** Lines for a file: its path, when they were written, the lines. Main writes them, in order with those of other threads. */
+  /** Lines for a file: its path, when they were written, the lines. Main writes them once they are flushed, in order with those of other threads. */
   #onLines(told: string): void {
     const [path = "", times = ""] = told.split("\0", 2);
     const text = told.slice(path.length + times.length + 2);
     const marks = times === "" ? [] : times.split(",").map(Number);
     for (let k = 0; k < marks.length; k += 2) marks[k] = steadyAt(marks[k]!);
-    this.#parts.post({ type: "lines", path, text, marks });
+    this.#lines.add(path, text, marks);
+  }
+
+  /** Sends all lines that have gathered. */
+  flushLines(): void {
+    this.#lines.flushAll();
   }
 
   /** The answer to a sandbox's fetch. `told`: the box, JSON and bytes (one char each), separated by NUL. */

@@ -18,6 +18,7 @@ class FakeThread implements Thread {
     stats: new SharedArrayBuffer(8),
     beat: new SharedArrayBuffer(64),
     ledger: new SharedArrayBuffer(4),
+    lines: new SharedArrayBuffer(4),
   };
   /** All but the ends of socket pairs, which come whenever the system has made them. */
   readonly got: ToWorker[] = [];

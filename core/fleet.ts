@@ -29,7 +29,7 @@ export interface FleetEvents {
   onStats(thread: Thread, message: Extract<FromWorker, { type: "stats" }>): void;
   /** The thread's isolates are built again: their gauges begin at 0. */
   onStatsLost(thread: Thread): void;
-  onLines(message: Extract<FromWorker, { type: "lines" }>): void;
+  onLines(thread: Thread, message: Extract<FromWorker, { type: "lines" }>): void;
   onCall(name: string, args: unknown): Promise<unknown>;
   /** A sandbox of this package has taken a thread along. */
   onSandboxLost?(packageName: string): void;
@@ -381,7 +381,7 @@ export class Fleet implements RehearsalStage {
         this.#events.onLog(member.thread, message);
         break;
       case "lines":
-        this.#events.onLines(message);
+        this.#events.onLines(member.thread, message);
         break;
       case "box":
         member.boxes.set(message.box, message.package);

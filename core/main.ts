@@ -73,7 +73,7 @@ const files = new FileWriter(
   server.files,
 );
 const lines = new LineOrder(
-  (file, text) => files.append(file, text),
+  (file, bytes, onDone) => files.append(file, bytes, onDone),
   () => fleet.flushLines(),
 );
 let state: "INITIALIZING" | "LIVE" | "DRAINING" = "INITIALIZING";

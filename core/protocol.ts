@@ -401,11 +401,11 @@ export type FromWorker =
   | { readonly type: "lost"; readonly package: string }
   /** Asks main for an operation (`core.config`, `core.quit`, …). Answered by `reply`. */
   | { readonly type: "call"; readonly call: number; readonly name: string; readonly args: unknown }
-  /** Text to append to a file. `marks`: [time in ms of `steadyNow`, index of the first char written then, …]. */
+  /** Bytes to append to a file; none only create it. `marks`: [time in ms of `steadyNow`, index of the first byte of then, …]. */
   | {
       readonly type: "lines";
       readonly path: string;
-      readonly text: string;
+      readonly bytes: Uint8Array | LentBytes;
       readonly marks: readonly number[];
     }
   /** A protocol message for the debugger of a session. */
@@ -456,6 +456,8 @@ export interface WorkerStart {
   /** The counts that all threads share (core/inside/shared-counts.ts), and how many of each this thread holds. */
   readonly counts: SharedArrayBuffer;
   readonly ledger: SharedArrayBuffer;
+  /** For lines of files (core/logs/line-buffer.ts). */
+  readonly lines: SharedArrayBuffer;
   /** The thread's beat (Int32Array): see BEAT. */
   readonly beat: SharedArrayBuffer;
   /** The memory that the workers' Gatherings share. */
@@ -480,6 +482,12 @@ export interface FileFlush {
   readonly ms: number;
   /** When so many have gathered: `--file-flush-min-size-kb`. */
   readonly bytes: number;
+}
+
+/** A part of a thread's line memory (core/logs/line-buffer.ts). */
+export interface LentBytes {
+  readonly at: number;
+  readonly size: number;
 }
 
 /** Envoy's defaults. */

@@ -15,12 +15,13 @@ export interface Thread {
   kill(reason: string): void;
 }
 
-/** Memory of a thread that main reads: its stats and its beat (BEAT), and its ledger. */
+/** Memory of a thread that main reads: its stats and its beat (BEAT), its ledger, and lines for files. */
 export interface ThreadMemory {
   readonly stats: SharedArrayBuffer;
   readonly beat: SharedArrayBuffer;
   /** How many of each shared count the thread holds. */
   readonly ledger: SharedArrayBuffer;
+  readonly lines: SharedArrayBuffer;
 }
 
 export interface ThreadEvents {

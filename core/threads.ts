@@ -4,6 +4,7 @@ import { takeThread, threadName } from "./early-threads.ts";
 import { DEFAULT_SIZES, type RingSizes, TURNS } from "./inside/ring.ts";
 import { COUNTS_BYTES, giveBack, LEDGER_BYTES } from "./inside/shared-counts.ts";
 import { THREAD_BITS } from "./isolate-numbers.ts";
+import { lineMemory } from "./logs/line-buffer.ts";
 import type { FromWorker, ToWorker, WorkerStart } from "./protocol.ts";
 import { sandboxHeaps } from "./sandbox/cells.ts";
 import { snapshotOf } from "./sandbox/image.ts";
@@ -36,6 +37,7 @@ export function threadStarter(
       stats: new SharedArrayBuffer(STATS_BYTES),
       beat: new SharedArrayBuffer(BEAT_BYTES),
       ledger: new SharedArrayBuffer(LEDGER_BYTES),
+      lines: lineMemory(start.fileFlush),
     };
     const thread = ++threads;
     const own: WorkerStart = {

@@ -20,6 +20,7 @@ import { CERTIFICATES_TOPIC, NODE_TOPIC, RUNTIME_TOPIC } from "./inside/topics.t
 import { compileScripts, Watchdog } from "./isolate.ts";
 import { IsolateNumbers } from "./isolate-numbers.ts";
 import { FileWatch, LocalServices } from "./local-services.ts";
+import { linesOfNow } from "./logs/gathered-lines.ts";
 import { COMPILED } from "./packages/build-cache.ts";
 import { MOST_PATIENCE } from "./process/cpu-limit.ts";
 import { Marks } from "./process/marks.ts";
@@ -49,7 +50,6 @@ import type { Listening } from "./sockets/listening-sockets.ts";
 import { Sockets } from "./sockets/sockets.ts";
 import type { StreamHandle } from "./sockets/stream-handle.ts";
 import { Contexts } from "./sockets/tls.ts";
-import { steadyNow } from "./steady-clock.ts";
 
 /** A generation whose isolate is lost within this time after its commit is taken back. */
 const BLAME_MS = 60_000;
@@ -115,12 +115,7 @@ class Worker {
   #generation = 0;
   readonly #rebuildWait = new RebuildWait(BLAME_MS);
   #stopping = false;
-  readonly #calls = new BuiltinCalls({
-    post: (message) => this.#post(message),
-    boxes: () => this.#boxes,
-    reply: (call, value, error) => this.#reply(call, value, error),
-    onPrepared: (generation) => this.#onReady(generation, "builtin"),
-  });
+  readonly #calls: BuiltinCalls;
   readonly #fetches = new FetchQueue(
     ({ box, text, bytes, builtin }) => {
       // Another builtin isolate has taken the place of that one, whose streams are gone.
@@ -137,6 +132,13 @@ class Worker {
   constructor(start: WorkerStart, post: (message: FromWorker) => void) {
     this.#start = start;
     this.#post = post;
+    this.#calls = new BuiltinCalls({
+      post,
+      lines: start.lines,
+      boxes: () => this.#boxes,
+      reply: (call, value, error) => this.#reply(call, value, error),
+      onPrepared: (generation) => this.#onReady(generation, "builtin"),
+    });
     this.#beats = new Int32Array(start.beat);
     signThread(this.#beats);
     const { marks, index, role } = start;
@@ -172,8 +174,7 @@ class Worker {
   #build(): [Builtin, Crossing, Sockets, Boxes] {
     const ring = createRing(this.#start.sizes);
     const contexts = new Contexts(this.#start.secret);
-    contexts.onKeyLog = (path, text) =>
-      this.#post({ type: "lines", path, text, marks: [steadyNow(), 0] });
+    contexts.onKeyLog = (path, text) => this.#post(linesOfNow(path, text));
     if (this.#isFirst) contexts.onChanged = () => this.#tellCertificates(contexts);
     this.#watch?.stop();
     this.#watch = new FileWatch((path) => this.#onFileChanged(path));
@@ -638,6 +639,7 @@ class Worker {
     this.#isDead = true;
     if (this.#isFirst) this.#gathering.takes = false;
     this.#post({ type: "stats_lost" });
+    this.#calls.flushLines();
     this.#cells.forgetGauges();
     this.#loseChange();
     this.#sockets.destroy();
@@ -726,6 +728,7 @@ class Worker {
       this.#guarded(() => {
         waiting = this.#builtin.flushFiles();
       });
+      this.#calls.flushLines();
       if (waiting === 0 || performance.now() >= until) return;
       this.#crossing.poke();
       await new Promise((resolve) => setTimeout(resolve, 5));

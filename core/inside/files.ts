@@ -5,8 +5,14 @@ import type { Host } from "./host.ts";
 import type { TimerWheel, WheelTimer } from "./timers.ts";
 
 /**
- * Files that packages append to. Lines gather here in one string per file, which core gets when it is long enough or the flush interval
- * is over. All threads flush at the same moments of the clock, so that core can put their lines in order.
+ * So many chars of lines gather in a string here. Longer ones would live until V8 moves them to its old generation, which is then
+ * collected as a whole several times a second.
+ */
+const CHUNK_CHARS = 8 * 1024;
+
+/**
+ * Files that packages append to. Lines gather in core, which writes a file's when there are enough of them or the flush interval is
+ * over. All threads flush at the same moments of the clock, so that core can put their lines in order.
  */
 export class FileTable {
   readonly #host: Host;
@@ -62,6 +68,8 @@ class BufferedFile implements FileSink {
   readonly #byTimer: Counter;
   readonly #total: Gauge;
   #text = "";
+  /** How many chars core has got since the last flush. */
+  #gathered = 0;
   /** When text was appended: pairs of monotonic ms and the index of the first char appended then, one pair per crossing. */
   #marks: number[] = [];
   #marked = -1;
@@ -86,31 +94,42 @@ class BufferedFile implements FileSink {
   append(line: string): void {
     this.#buffered.inc();
     this.#total.add(line.length);
-    if (this.#text === "") this.#onFirst();
+    if (this.#isEmpty) this.#onFirst();
     const { now } = this.#wheel;
     if (now !== this.#marked) {
       this.#marks.push(now, this.#text.length);
       this.#marked = now;
     }
     this.#text += line;
-    if (this.#text.length >= this.#flushSize) this.flush();
+    const { length } = this.#text;
+    if (this.#gathered + length >= this.#flushSize) this.flush();
+    else if (length >= CHUNK_CHARS) this.#gather();
   }
 
   onTimer(): void {
-    if (this.#text === "") return;
+    if (this.#isEmpty) return;
     this.#byTimer.inc();
     this.flush();
   }
 
-  flush(): void {
-    if (this.#text === "") return;
-    const text = this.#text;
-    const marks = this.#marks.join();
+  get #isEmpty(): boolean {
+    return this.#text === "" && this.#gathered === 0;
+  }
+
+  #gather(): void {
+    // A path contains no NUL, so the first one ends it.
+    this.#host.tellText("append", `${this.#path}\0${this.#marks.join()}\0${this.#text}`);
+    this.#gathered += this.#text.length;
     this.#text = "";
     this.#marks = [];
     this.#marked = -1;
-    this.#total.add(-text.length);
-    // A path contains no NUL, so the first one ends it.
-    this.#host.tellText("append", `${this.#path}\0${marks}\0${text}`);
+  }
+
+  flush(): void {
+    if (this.#isEmpty) return;
+    if (this.#text !== "") this.#gather();
+    this.#total.add(-this.#gathered);
+    this.#gathered = 0;
+    this.#host.tellText("flush", this.#path);
   }
 }

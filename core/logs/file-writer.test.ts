@@ -24,8 +24,8 @@ function start() {
 it("appends to what is there, in order, as UTF-8", async () => {
   const { writer, stats, file, read } = start();
   fs.writeFileSync(file, "before\n");
-  writer.append(file, "één\n");
-  writer.append(file, "2 → 3\n");
+  writer.append(file, Buffer.from("één\n"));
+  writer.append(file, Buffer.from("2 → 3\n"));
   await writer.end();
   expect(read()).toBe("before\néén\n2 → 3\n");
   expect(stats.completed.count()).toBe(2);
@@ -33,18 +33,18 @@ it("appends to what is there, in order, as UTF-8", async () => {
 
 it("makes the file before there is a line", async () => {
   const { writer, file, read } = start();
-  writer.append(file, "");
+  writer.append(file, Buffer.from(""));
   await writer.end();
   expect(read()).toBe("");
 });
 
 it("goes on in a new file when the old one was moved away, losing nothing", async () => {
   const { writer, file, read } = start();
-  writer.append(file, "old\n");
+  writer.append(file, Buffer.from("old\n"));
   fs.renameSync(await made(file), `${file}.1`);
-  writer.append(file, "still old\n");
+  writer.append(file, Buffer.from("still old\n"));
   writer.reopen();
-  writer.append(file, "new\n");
+  writer.append(file, Buffer.from("new\n"));
   await writer.end();
   expect(read(`${file}.1`)).toBe("old\nstill old\n");
   expect(read()).toBe("new\n");
@@ -52,7 +52,7 @@ it("goes on in a new file when the old one was moved away, losing nothing", asyn
 
 it("tells of a file that cannot be written, and counts what is lost", async () => {
   const { writer, troubles, stats } = start();
-  writer.append(path.join(root, "none", "access.log"), "x\n");
+  writer.append(path.join(root, "none", "access.log"), Buffer.from("x\n"));
   await writer.end();
   expect(troubles).toEqual([expect.stringContaining("ENOENT")]);
   expect(stats.failed.count()).toBe(1);
@@ -62,16 +62,16 @@ it("tells of a file once while every write fails, and again after one that did n
   const { writer, troubles, stats, file } = start();
   fs.mkdirSync(file);
   for (let k = 1; k <= 3; k++) {
-    writer.append(file, "x\n");
+    writer.append(file, Buffer.from("x\n"));
     await vi.waitFor(() => expect(stats.failed.count()).toBe(k), 30_000);
   }
   expect(troubles.length).toBe(1);
   fs.rmdirSync(file);
-  writer.append(file, "x\n");
+  writer.append(file, Buffer.from("x\n"));
   await writer.end();
   fs.rmSync(file);
   fs.mkdirSync(file);
-  writer.append(file, "x\n");
+  writer.append(file, Buffer.from("x\n"));
   await writer.end();
   expect(troubles.length).toBe(2);
 });
@@ -84,6 +84,6 @@ async function made(file: string): Promise<string> {
 
 it("ends what it writes to the process's own output, which stays open", async () => {
   const writer = new FileWriter(() => {});
-  writer.append("/dev/stderr", "\n");
+  writer.append("/dev/stderr", Buffer.from("\n"));
   await writer.end();
 });

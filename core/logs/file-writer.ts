@@ -29,18 +29,20 @@ export class FileWriter {
     this.#stats = stats;
   }
 
-  /** Appends a text; an empty one only creates the file. */
-  append(path: string, text: string): void {
+  /** Appends bytes; none only create the file. `onDone`: they are written, or lost. */
+  append(path: string, bytes: Uint8Array, onDone: () => void = () => {}): void {
     const stream = this.#streams.get(path) ?? this.#open(path, false);
-    if (text === "") return;
+    if (bytes.length === 0) return;
     if (stream.writableLength > QUEUE_LIMIT) {
       if (!this.#dropping) this.#onTrouble(path, "the disk does not keep up: lines are lost");
       this.#dropping = true;
       this.#stats?.failed.inc();
+      onDone();
       return;
     }
     this.#dropping = false;
-    stream.write(text, "utf8", (error) => {
+    stream.write(bytes, (error) => {
+      onDone();
       if (error == null) {
         this.#failing.delete(path);
         this.#stats?.completed.inc();
@@ -66,7 +68,7 @@ export class FileWriter {
   }
 
   /**
-   * Called after files were moved away: text that waits still goes to the moved files, later text to new files of the same names.
+   * Called after files were moved away: bytes that wait still go to the moved files, later ones to new files of the same names.
    */
   reopen(): void {
     for (const [path, stream] of [...this.#streams]) {

@@ -6,6 +6,7 @@ import { locate, type SourcePositions } from "../packages/bundle.ts";
 import { formatProblem, type Problem, problem } from "../problem.ts";
 import type { FromWorker, Refusal, RuntimeConfig } from "../protocol.ts";
 import type { Thread } from "../thread.ts";
+import { borrowed } from "./line-buffer.ts";
 import type { LineOrder } from "./line-order.ts";
 import type { Log } from "./log.ts";
 import { scriptPlace } from "./script-place.ts";
@@ -92,8 +93,9 @@ export class FleetLog implements FleetEvents {
     });
   }
 
-  onLines({ path, text, marks }: Extract<FromWorker, { type: "lines" }>): void {
-    this.#parts.lines.add(path, text, marks);
+  onLines(thread: Thread, message: Extract<FromWorker, { type: "lines" }>): void {
+    const { path, bytes, marks } = message;
+    this.#parts.lines.add(path, borrowed(bytes, thread.memory.lines), marks);
   }
 
   onInspected(message: Parameters<NonNullable<FleetEvents["onInspected"]>>[0]): void {

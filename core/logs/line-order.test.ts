@@ -5,7 +5,7 @@ function start() {
   const written: string[] = [];
   const asked: (() => void)[] = [];
   const order = new LineOrder(
-    (path, text) => void written.push(`${path}: ${text}`),
+    (path, bytes) => void written.push(`${path}: ${Buffer.from(bytes)}`),
     () => new Promise((answered) => asked.push(answered)),
   );
   return { order, written, asked };
@@ -13,42 +13,42 @@ function start() {
 
 it("puts lines of several threads in the order in which they were written, once all threads have told theirs", async () => {
   const { order, written, asked } = start();
-  order.add("log", "a\nb\nd\n", [1, 0, 2, 2, 4, 4]);
-  order.add("log", "c\ne\n", [3, 0, 5, 2]);
-  order.add("other", "x\n", [9, 0]);
+  order.add("log", Buffer.from("a\nb\nd\n"), [1, 0, 2, 2, 4, 4]);
+  order.add("log", Buffer.from("c\ne\n"), [3, 0, 5, 2]);
+  order.add("other", Buffer.from("x\n"), [9, 0]);
   expect(asked).toHaveLength(1);
   expect(written).toEqual([]);
   asked[0]!();
   await expect.poll(() => written).toEqual(["log: a\nb\nc\nd\ne\n", "other: x\n"]);
 
-  order.add("log", "f\n", [6, 0]);
-  expect(asked).toHaveLength(2);
+  order.add("log", Buffer.from("f\n"), [6, 0]);
+  await expect.poll(() => asked).toHaveLength(2);
 });
 
 it("keeps the order of one thread's lines of the same moment", async () => {
   const { order, written, asked } = start();
-  order.add("log", "a\nb\n", [1, 0]);
-  order.add("log", "c\n", [1, 0]);
+  order.add("log", Buffer.from("a\nb\n"), [1, 0]);
+  order.add("log", Buffer.from("c\n"), [1, 0]);
   asked[0]!();
   await expect.poll(() => written).toEqual(["log: a\nb\nc\n"]);
 });
 
 it("makes a file at once, and waits for nobody when very much has gathered", () => {
   const { order, written } = start();
-  order.add("log", "", []);
+  order.add("log", Buffer.from(""), []);
   expect(written).toEqual(["log: "]);
   const much = "x".repeat(600_000);
-  order.add("log", much, [2, 0]);
-  order.add("log", much, [1, 0]);
+  order.add("log", Buffer.from(much), [2, 0]);
+  order.add("log", Buffer.from(much), [1, 0]);
   expect(written).toHaveLength(2);
 });
 
 it("asks the threads anew when all that was written until now is wanted", async () => {
   const { order, written, asked } = start();
-  order.add("log", "b\n", [2, 0]);
+  order.add("log", Buffer.from("b\n"), [2, 0]);
   const flushed = order.flush();
   expect(asked).toHaveLength(2);
-  order.add("log", "a\n", [1, 0]);
+  order.add("log", Buffer.from("a\n"), [1, 0]);
   asked[1]!();
   await flushed;
   expect(written).toEqual(["log: a\nb\n"]);

@@ -1,10 +1,21 @@
-/** If more chars than this wait, they are written without waiting for the other threads. */
-const HELD_MAX = 1024 * 1024;
+import { setTimeout as sleep } from "node:timers/promises";
+import { giveBack } from "./line-buffer.ts";
 
+/** If more bytes than this wait, they are written without waiting for the other threads. */
+const HELD_MAX = 1024 * 1024;
+/** Least milliseconds between two times at which all threads are woken for their lines, unless all are wanted at once. */
+const GATHER_MS = 50;
+
+/** Of lines that came together, those that were logged at one time. */
 interface Piece {
   readonly time: number;
-  readonly text: string;
+  readonly lines: Uint8Array;
+  readonly from: number;
+  readonly to: number;
 }
+
+/** Appends to a file, and calls `onDone` when the bytes are written, or are lost. */
+type Append = (path: string, bytes: Uint8Array, onDone: () => void) => void;
 
 /**
  * Writes the log lines of all threads into their files in the order in which they were logged, as if there were one thread
@@ -12,52 +23,77 @@ interface Piece {
  * they have answered.
  */
 export class LineOrder {
-  readonly #append: (path: string, text: string) => void;
+  readonly #append: Append;
   /** Asks all threads for their lines. Settles when these have been added. */
   readonly #gather: () => Promise<void>;
   readonly #held = new Map<string, Piece[]>();
   #size = 0;
   #gathering: Promise<void> | undefined = undefined;
+  #gatheredAt = Number.NEGATIVE_INFINITY;
 
-  constructor(append: (path: string, text: string) => void, gather: () => Promise<void>) {
+  constructor(append: Append, gather: () => Promise<void>) {
     this.#append = append;
     this.#gather = gather;
   }
 
   /**
-   * Adds lines of one thread. `marks`: when they were logged, as a flat list [`steadyNow`'s ms, index of the first char, …]. An
-   * empty text only creates the file.
+   * Adds lines of one thread, which gets their memory back (LineBuffers). `marks`: when they were logged, as a flat list
+   * [`steadyNow`'s ms, index of the first byte, …]. No bytes only create the file.
    */
-  add(path: string, text: string, marks: readonly number[]): void {
-    if (text === "") {
-      this.#append(path, text);
+  add(path: string, bytes: Uint8Array, marks: readonly number[]): void {
+    if (bytes.length === 0) {
+      this.#append(path, bytes, () => {});
       return;
     }
     const held = this.#held.get(path) ?? [];
     this.#held.set(path, held);
-    for (let k = 0; k < marks.length; k += 2)
-      held.push({ time: marks[k]!, text: text.slice(marks[k + 1], marks[k + 3]) });
-    this.#size += text.length;
+    for (let k = 0; k < marks.length; k += 2) {
+      const [time, from, to = bytes.length] = [marks[k]!, marks[k + 1]!, marks[k + 3]];
+      held.push({ time, lines: bytes, from, to });
+    }
+    this.#size += bytes.length;
     if (this.#size > HELD_MAX) this.#write();
     else
-      this.#gathering ??= this.flush().finally(() => {
+      this.#gathering ??= this.#flushSoon().finally(() => {
         this.#gathering = undefined;
       });
   }
 
+  async #flushSoon(): Promise<void> {
+    const waitMs = this.#gatheredAt + GATHER_MS - performance.now();
+    if (waitMs > 0) await sleep(waitMs);
+    await this.flush();
+  }
+
   /** Settles when all lines that any thread has logged before the call have been handed to the files. */
   async flush(): Promise<void> {
+    this.#gatheredAt = performance.now();
     await this.#gather();
     this.#write();
   }
 
   #write(): void {
-    for (const [path, pieces] of this.#held) {
-      // The sort is stable, so lines of one thread keep their order.
-      pieces.sort((a, b) => a.time - b.time);
-      this.#append(path, pieces.map((piece) => piece.text).join(""));
-    }
+    const held = [...this.#held];
     this.#held.clear();
     this.#size = 0;
+    for (const [path, pieces] of held) {
+      // The sort is stable, so lines of one thread keep their order.
+      pieces.sort((a, b) => a.time - b.time);
+      this.#append(path, ...joined(pieces));
+    }
   }
+}
+
+/** The bytes of the pieces, one behind the other, and what to call once they are written. */
+function joined(pieces: readonly Piece[]): [Uint8Array, () => void] {
+  const [first] = pieces;
+  const all = new Set(pieces.map(({ lines }) => lines));
+  const giveAllBack = () => {
+    for (const lines of all) giveBack(lines);
+  };
+  // All of one thread, as they came.
+  if (all.size === 1) return [first!.lines, giveAllBack];
+  const bytes = Buffer.concat(pieces.map(({ lines, from, to }) => lines.subarray(from, to)));
+  giveAllBack();
+  return [bytes, () => {}];
 }
