@@ -32,13 +32,27 @@ export interface SandboxMemory {
   readonly stats: SharedArrayBuffer;
 }
 
+/** The prelude's functions that are called when the isolate has a package. */
+const ENTRIES = [
+  "adopt",
+  "prepare",
+  "run",
+  "release",
+  "setRuntime",
+  "handover",
+  "describe",
+] as const;
+type Entries = Readonly<Record<(typeof ENTRIES)[number], ivmTypes.Reference>>;
+
 /** An isolate with the SDK and the prelude, made ahead of need; it has no package yet. */
 export class EmptyIsolate {
   readonly isolate: ivmTypes.Isolate;
-  readonly prelude: ivmTypes.Reference;
+  /** Found ahead of need as well: later, when the package may keep the isolate busy, to look for one is a call on another thread. */
+  readonly entries: Entries;
   readonly aside: CallsAside;
   readonly #context: ivmTypes.Context;
   readonly #sdk: ivmTypes.Module;
+  readonly #prelude: ivmTypes.Reference;
 
   private constructor(
     isolate: ivmTypes.Isolate,
@@ -51,7 +65,9 @@ export class EmptyIsolate {
     this.aside = aside;
     this.#context = context;
     this.#sdk = sdk;
-    this.prelude = prelude;
+    this.#prelude = prelude;
+    const entry = (name: string) => [name, prelude.getSync(name, { reference: true })];
+    this.entries = Object.fromEntries(ENTRIES.map(entry)) as Entries;
   }
 
   /** Makes one, mostly on other threads. */
@@ -108,15 +124,15 @@ export class EmptyIsolate {
   /** Gives the package's default export to the prelude. Answers why it is refused, or "". */
   async adopt(module: ivmTypes.Module, timeout: number): Promise<string> {
     const exported = module.namespace.getSync("default", { reference: true });
-    const entry = this.prelude.getSync("adopt", { reference: true });
     // On another thread: the export may have a getter that never returns.
     const args = [exported.derefInto()];
-    return String(await this.aside.run(() => entry.apply(undefined, args, { timeout })));
+    const call = () => this.entries.adopt.apply(undefined, args, { timeout });
+    return String(await this.aside.run(call));
   }
 
   /** Calls a function of the image on this thread, before it has loaded a package. Our own code needs no time limit. */
   call(name: string, args: unknown[]): void {
-    this.prelude.getSync(name, { reference: true }).applySync(undefined, args as never);
+    this.#prelude.getSync(name, { reference: true }).applySync(undefined, args as never);
   }
 
   dispose(): void {
@@ -160,7 +176,7 @@ export class SandboxIsolate {
   readonly times: Float64Array;
   readonly bytes: Buffer;
   readonly #isolate: ivmTypes.Isolate;
-  readonly #namespace: ivmTypes.Reference;
+  readonly #entries: Entries;
   readonly #run: ivmTypes.Reference<(count: number) => void>;
   readonly #args = [0];
   readonly #timeoutMs: number;
@@ -178,8 +194,7 @@ export class SandboxIsolate {
   callMs: number;
 
   private constructor(
-    { isolate, prelude, aside }: EmptyIsolate,
-    run: ivmTypes.Reference<(count: number) => void>,
+    { isolate, entries, aside }: EmptyIsolate,
     memory: SandboxMemory,
     { filename, cells }: Source,
     {
@@ -196,8 +211,8 @@ export class SandboxIsolate {
   ) {
     this.#isolate = isolate;
     this.#aside = aside;
-    this.#namespace = prelude;
-    this.#run = run;
+    this.#entries = entries;
+    this.#run = entries.run;
     this.#timeoutMs = timeoutMs;
     this.callMs = callMs;
     this.#watchdog = watchdog;
@@ -253,8 +268,7 @@ export class SandboxIsolate {
       const loaded = await empty.load(module, options.callMs);
       const refused = await empty.adopt(loaded, options.callMs);
       if (refused !== "") throw new Error(refused);
-      const run = empty.prelude.getSync("run", { reference: true });
-      return new SandboxIsolate(empty, run, memory, module, options);
+      return new SandboxIsolate(empty, memory, module, options);
     } catch (error) {
       empty.dispose();
       throw error;
@@ -318,19 +332,14 @@ export class SandboxIsolate {
     }
   }
 
-  /** Calls a function of the prelude on another thread, with texts in and out. */
-  async call(name: string, ...args: (string | number)[]): Promise<string> {
-    return String(await this.#aside.run(() => this.#enter(name, args)));
-  }
-
   /**
-   * Calls a function of the prelude on another thread: while a debugger has paused the isolate, this thread must stay free to
-   * bring the debugger's "resume".
+   * Calls a function of the prelude on another thread, with texts in and out: while a debugger has paused the isolate, this thread
+   * must stay free to bring the debugger's "resume".
    */
-  async #enter(name: string, args: readonly (string | number)[]): Promise<unknown> {
-    const entry = await this.#namespace.get(name, { reference: true });
+  async call(name: keyof Entries, ...args: (string | number)[]): Promise<string> {
     const options = this.isDebugged ? {} : { timeout: this.callMs };
-    return entry.apply(undefined, args as never, options);
+    const entry = this.#entries[name];
+    return String(await this.#aside.run(() => entry.apply(undefined, args as never, options)));
   }
 
   /** A debugger is attached: the isolate is entered on other threads only, without a time limit. */
