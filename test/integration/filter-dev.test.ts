@@ -169,7 +169,7 @@ test("says what to do where there is no filter, and leaves nothing behind", asyn
   session = new DevSession();
   const { status, stdout } = session.run("filter", "dev");
   expect(status).toBe(1);
-  expect(stdout).toBe("no filters in filters/; write one: tsproxy filter new hello\n");
+  expect(stdout).toBe("no filters in filters; write one: tsproxy filter new hello\n");
   session.run("filter", "new", "hello");
   expect(session.run("filter", "dev", "helo").stdout).toBe(
     'no filter "helo" in filters; there: hello\n',
