@@ -26,6 +26,8 @@ test("a call on another thread is one trip there: none that was asked for later 
     worker: 0,
     node: { id: "", cluster: "" },
     runtime: "",
+    number: 1,
+    callMs: 60_000,
   });
   const prepared = isolate.call("prepare");
   const ran = isolate.runAside(1);

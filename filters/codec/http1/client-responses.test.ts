@@ -32,6 +32,8 @@ describe("responses", () => {
   ];
   const BAD = ["retire", "error 502 http1.codec_error"];
   const book: readonly Case[] = [
+    ["of another minor version", OK.replace("HTTP/1.1", "HTTP/1.2"), BAD],
+    ["of another major version", OK.replace("HTTP/1.1", "HTTP/2.0"), BAD],
     ["with a length", OK, ["head 200 [content-length: 2]", "body ok", "end", "idle"]],
     [
       "with none",

@@ -14,7 +14,7 @@ import {
   SPAN,
 } from "@tsproxy/sdk";
 import { type Http1Stats, PARSE } from "./error.ts";
-import { isLaterVersion, minorVersion, responseMinorVersion } from "./head.ts";
+import { minorVersion, responseMinorVersion } from "./head.ts";
 import { isHost, readTarget } from "./target.ts";
 
 const LAST_ID = NAME_ID.EXPECT;
@@ -132,9 +132,8 @@ export class Framing {
       const code = readTarget(headers, { isConnect, absoluteUrl, refusesHttps });
       if (code < 0) return code;
     }
-    // RFC 9110 §2.5: another major version may mean the same bytes otherwise; Envoy serves it as HTTP/1.0 where it accepts that.
-    if (this.minor === 0 && (!options.acceptHttp10 || isLaterVersion(headers)))
-      return PARSE.LOW_VERSION;
+    // RFC 9110 §2.5: another version may mean the same bytes otherwise; Envoy serves it as HTTP/1.0 where it accepts that.
+    if (this.minor < 0 || (this.minor === 0 && !options.acceptHttp10)) return PARSE.LOW_VERSION;
     // RFC 9112 §6.1: an HTTP/1.0 request with Transfer-Encoding has faulty framing.
     if (this.minor === 0 && this.chunked) return PARSE.TRANSFER_ENCODING_NOT_ALLOWED;
     // Last, as a target with an authority has replaced it by now.

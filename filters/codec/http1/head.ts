@@ -55,9 +55,15 @@ function parseRequestLine(headers: RequestHeaders, end: number, customMethods: b
   if (q === pathAt) return PARSE.MALFORMED;
   headers.pathAt = pathAt - base;
   headers.pathEnd = q - base;
-  // HTTP/0.9 names no version.
-  if (memory[q] === SP) q = parseVersion(memory, q + 1, end);
+  if (memory[q] !== SP) return parseLineWithoutVersion(memory, q, end);
+  q = parseVersion(memory, q + 1, end);
   return q <= 0 ? q : parseLineEnd(memory, q, end);
+}
+
+/** HTTP/0.9: its requests have no header lines to wait for, and are refused at once, as in Envoy. */
+function parseLineWithoutVersion(memory: Uint8Array, at: number, end: number): number {
+  const next = parseLineEnd(memory, at, end);
+  return next > 0 ? PARSE.LOW_VERSION : next;
 }
 
 /** Parses `HTTP/d.d` (RFC 9112 §2.3); returns the offset after it or a PARSE code. */
@@ -92,16 +98,15 @@ function isMethod(memory: Uint8Array, at: number, end: number, custom: boolean):
   return custom || METHODS.has(latin1Decode(memory, at, end));
 }
 
-/** The minor HTTP version of a head whose request line is valid: 0 unless it says HTTP/1.1, as in Envoy. */
+/** The minor HTTP version, 0 or 1, of a head whose request line is valid; -1: it names a version that is not spoken here. */
 export function minorVersion({ memory, base, pathEnd }: RequestHeaders): number {
-  const at = base + pathEnd;
-  return memory[at] === SP && memory[at + 6] === 49 && memory[at + 8] === 49 ? 1 : 0;
+  return minorAt(memory, base + pathEnd + 1);
 }
 
-/** Whether the head says HTTP/2.0 or a later version, of which HTTP/1 cannot know what the bytes mean. */
-export function isLaterVersion({ memory, base, pathEnd }: RequestHeaders): boolean {
-  const at = base + pathEnd;
-  return memory[at] === SP && memory[at + 6]! > 49;
+/** The minor version, 0 or 1, of `HTTP/1.d`; -1 for other digits. */
+function minorAt(memory: Uint8Array, at: number): number {
+  const minor = memory[at + 7]! - 48;
+  return memory[at + 5] === 49 && minor < 2 ? minor : -1;
 }
 
 /** Parses a response head; parameters and results as of `parseRequestHead`. */
@@ -124,7 +129,8 @@ export function parseResponseHead(
 function parseStatusLine(headers: ResponseHeaders, end: number): number {
   const memory = headers.memory;
   let q = parseVersion(memory, headers.base, end);
-  if (q <= 0) return q === PARSE.LOW_VERSION ? PARSE.MALFORMED : q;
+  if (q <= 0) return q;
+  if (minorAt(memory, headers.base) < 0) return PARSE.MALFORMED;
   if (q === end) return PARSE.INCOMPLETE;
   if (memory[q++] !== SP) return PARSE.MALFORMED;
   let status = 0;
