@@ -9,7 +9,8 @@ import {
   type ReadsModules,
 } from "./packages/module-reader.ts";
 import type { Preludes } from "./packages/preludes.ts";
-import { limitCpu, mainCpuMs } from "./process/cpu-limit.ts";
+import { limitCpu } from "./process/cpu-limit.ts";
+import { mainCpuMs } from "./process/thread-cpu.ts";
 import type { Refusal } from "./protocol.ts";
 import { isRunning, startProcess } from "./proxy-start.ts";
 import type { WrittenChange } from "./reload/stage.ts";
@@ -52,8 +53,11 @@ export interface Rehearsal {
   readonly services: string;
 }
 
-/** CPU time for a module: the process itself stops what can be stopped after LOAD_MS by the clock, and may try that once more. */
-const READ_MS = 2 * LOAD_MS;
+/**
+ * CPU time for a module: the process itself stops what can be stopped after LOAD_MS by the clock, and, if it had less than half of
+ * that time in CPU, tries it once more.
+ */
+const READ_MS = 1.5 * LOAD_MS;
 /** How long to wait before a process that could not be started is tried again. */
 const AGAIN_MS = 1_000;
 

@@ -1,12 +1,11 @@
-import { readFileSync } from "node:fs";
+import { silence } from "./thread-cpu.ts";
 
 const STEPS = 8;
 
 /**
  * Calls `onLate` unless the answered function is called before, once something has taken `limitMs` of CPU time. `cpuMs` tells how much
- * its threads have had by now; it may tell of more threads than that. A busy machine, or a CPU limit, keeps honest code waiting for as
- * long as it likes. But what gets no CPU may be blocked for ever, so an eighth of the time by the clock counts in any case, in steps of
- * our own, as a process that has been stopped for a minute is not late.
+ * its threads have had by now; it may tell of more threads than that. Time by the clock counts as for `silence`, in steps of our own, as
+ * a process that has been stopped for a minute is not late.
  */
 export function limitCpu(limitMs: number, cpuMs: () => number, onLate: () => void): () => void {
   const before = cpuMs();
@@ -14,7 +13,7 @@ export function limitCpu(limitMs: number, cpuMs: () => number, onLate: () => voi
   let steps = 0;
   const timer = setInterval(() => {
     const wallMs = ++steps * stepMs;
-    if (Math.max(Math.min(wallMs, cpuMs() - before), wallMs / 8) < limitMs) return;
+    if (silence(wallMs, cpuMs() - before, 0) < limitMs) return;
     clearInterval(timer);
     onLate();
   }, stepMs);
@@ -47,14 +46,4 @@ export function watchWaiting(): () => number | undefined {
 /** Whether a call has ended with this error as its time limit was over. */
 export function isTimeout(error: unknown): boolean {
   return error instanceof Error && error.message.startsWith("Script execution timed out");
-}
-
-/** CPU time of the main thread of another process. Undefined: the kernel keeps no such figures, or the process has ended. */
-export function mainCpuMs(pid: number): number | undefined {
-  try {
-    const [nanoseconds] = readFileSync(`/proc/${pid}/task/${pid}/schedstat`, "latin1").split(" ");
-    return Number(nanoseconds) / 1e6;
-  } catch {
-    return undefined;
-  }
 }

@@ -4,10 +4,10 @@ import type { DevEvent } from "../dev-events.ts";
 import type { ToProxy, ToSupervisor } from "../options.ts";
 import { isRunning, startProcess } from "../proxy-start.ts";
 import type { ServedChange } from "../reload/served.ts";
-import { mainCpuMs } from "./cpu-limit.ts";
 import { HangWatch } from "./hang-watch.ts";
 import type { ListeningAt } from "./held-sockets.ts";
 import { takeMarks } from "./marks.ts";
+import { mainCpuMs } from "./thread-cpu.ts";
 
 /** A Node program to run, and what to do with its output. */
 export interface ProxyProgram {

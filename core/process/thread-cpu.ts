@@ -2,13 +2,13 @@ import { readFileSync, readlinkSync } from "node:fs";
 import { BEAT } from "../protocol.ts";
 
 /**
- * How many of the `wallMs` in which a thread made no progress count as silence, if it had `cpuMs` of CPU time in them (as of at
- * most 100 ms ago). A thread that waits for a CPU does not hang: a machine with ten times more work than cores stops each thread
+ * How many of the `wallMs` in which a thread made no progress count as silence, if it had `cpuMs` of CPU time in them, as of at
+ * most `agoMs` ago. A thread that waits for a CPU does not hang: a machine with ten times more work than cores stops each thread
  * for half a second. But a thread that gets no CPU may be blocked for ever, so an eighth counts in any case. The source texts of
  * this function and the next two are copied into the watchdog's isolate.
  */
-export function silence(wallMs: number, cpuMs: number): number {
-  return Math.max(Math.min(wallMs, cpuMs + 100), wallMs / 8);
+export function silence(wallMs: number, cpuMs: number, agoMs = 100): number {
+  return Math.max(Math.min(wallMs, cpuMs + agoMs), wallMs / 8);
 }
 
 /** The time of day in milliseconds, in 30 bits. */
@@ -48,12 +48,24 @@ export function isAsleep(beat: Int32Array): boolean {
 export function sampleCpu(beat: Int32Array): void {
   const thread = beat[BEAT.THREAD]!;
   if (thread === 0) return;
+  const cpuMs = cpuMsOf("self", thread);
+  if (cpuMs === undefined) return;
+  // Never 0, which means unknown; begins anew after 12 days of CPU time.
+  Atomics.store(beat, BEAT.CPU_MS, (Math.floor(cpuMs) & 0x3fff_ffff) + 1);
+  Atomics.store(beat, BEAT.SAMPLED, clockMs());
+}
+
+/** Undefined: the kernel keeps no such figures, or the thread has ended. */
+function cpuMsOf(pid: number | "self", thread: number): number | undefined {
   try {
-    const [nanoseconds] = readFileSync(`/proc/self/task/${thread}/schedstat`, "latin1").split(" ");
-    // Never 0, which means unknown; begins anew after 12 days of CPU time.
-    Atomics.store(beat, BEAT.CPU_MS, (Math.floor(Number(nanoseconds) / 1e6) & 0x3fff_ffff) + 1);
-    Atomics.store(beat, BEAT.SAMPLED, clockMs());
+    const [nanoseconds] = readFileSync(`/proc/${pid}/task/${thread}/schedstat`, "latin1").split(
+      " ",
+    );
+    return Number(nanoseconds) / 1e6;
   } catch {
-    // The kernel keeps no such figures, or the thread has ended.
+    return undefined;
   }
 }
+
+/** CPU time of the main thread of another process, whose id is the process's. Undefined: as of `cpuMsOf`. */
+export const mainCpuMs = (pid: number): number | undefined => cpuMsOf(pid, pid);

@@ -267,6 +267,10 @@ interface Subject {
   start(port: number): readonly string[];
 }
 
+const envoyWith = (envoy: string, config: string): string[] => [
+  ...[envoy, "-c", config],
+  ...["--concurrency", "1", "-l", "error", "--disable-hot-restart"],
+];
 const tsproxy = (config: string, extra: string[] = []): string[] => [
   process.execPath,
   path.join(root, "core/bin/tsproxy.js"),
@@ -330,16 +334,7 @@ if (process.env.ENVOY !== undefined) {
   const envoy = process.env.ENVOY;
   subjects.push({
     name: "envoy",
-    start: (port) => [
-      envoy,
-      "-c",
-      write(`envoy-${port}.json`, envoyConfig(port)),
-      "--concurrency",
-      "1",
-      "-l",
-      "error",
-      "--disable-hot-restart",
-    ],
+    start: (port) => envoyWith(envoy, write(`envoy-${port}.json`, envoyConfig(port))),
   });
 }
 if (isProduction) {
@@ -353,12 +348,7 @@ if (isProduction) {
   if (envoy !== undefined)
     subjects.push({
       name: "envoy +log",
-      start: (port) => [
-        envoy,
-        "-c",
-        config("envoy", port),
-        ...["--concurrency", "1", "-l", "error", "--disable-hot-restart"],
-      ],
+      start: (port) => envoyWith(envoy, config("envoy", port)),
     });
 }
 if (mode === "filter") {
@@ -402,12 +392,8 @@ export default defineHttpFilter({ name: "stamp", config: Type.Object({}), setup:
   if (envoy !== undefined)
     subjects.push({
       name: "envoy +lua",
-      start: (port) => [
-        envoy,
-        "-c",
-        write(`envoy-filter-${port}.json`, envoyConfig(port, [same])),
-        ...["--concurrency", "1", "-l", "error", "--disable-hot-restart"],
-      ],
+      start: (port) =>
+        envoyWith(envoy, write(`envoy-filter-${port}.json`, envoyConfig(port, [same]))),
     });
 }
 
@@ -477,12 +463,7 @@ if (mode === "lua") {
     if (envoy !== undefined)
       subjects.push({
         name: `envoy +${count} lua`,
-        start: (port) => [
-          envoy,
-          "-c",
-          config("envoy", port),
-          ...["--concurrency", "1", "-l", "error", "--disable-hot-restart"],
-        ],
+        start: (port) => envoyWith(envoy, config("envoy", port)),
       });
   }
 }
