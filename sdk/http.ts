@@ -13,6 +13,8 @@ export interface Reply {
   /** A string is sent as UTF-8, bytes are sent as they are. */
   readonly body: string | Uint8Array;
   readonly headers: readonly (readonly [string, string])[];
+  /** What the body is, whatever header rules say; absent: `text/plain`, where none is named. */
+  readonly contentType?: string;
   /** True: neither the route's header rules nor `local_reply_config` edit it, and gRPC clients get it as it is. */
   readonly unedited?: boolean;
   /** True: a sandboxed filter answered a request's head before the body; an HTTP/1 connection then closes, as in Envoy. */

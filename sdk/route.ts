@@ -2,7 +2,7 @@ import type { Host, MetadataCriterion, Priority } from "./cluster.ts";
 import type { FormatSource } from "./format.ts";
 import type { HeadMatch } from "./header-match.ts";
 import type { HeaderName, RequestHeaders, ResponseHeaders } from "./headers.ts";
-import type { StreamInfo } from "./http.ts";
+import type { Reply, StreamInfo } from "./http.ts";
 import type { ProxyHeader } from "./proxy-protocol.ts";
 import type { DescriptorMaker } from "./rate-limit.ts";
 import type { Stats } from "./stats.ts";
@@ -194,8 +194,6 @@ export interface DirectResponseAction {
   readonly status: number;
   /** Bytes: it is not UTF-8. */
   readonly body: string | Uint8Array;
-  /** `body_format`: makes the body and its content-type for one stream. Undefined: it is `body`. */
-  readonly bodyFor?:
-    | ((stream: FormatSource) => { readonly body: string; readonly type: string })
-    | undefined;
+  /** `body_format`: makes the body for one stream, with its content-type if the config has one. Undefined: it is `body`. */
+  readonly bodyFor?: ((stream: FormatSource) => Pick<Reply, "body" | "contentType">) | undefined;
 }

@@ -456,6 +456,7 @@ export function readReply(
   const flagCount = words[w + REPLY.FLAGS]!;
   const detailsSize = words[w + REPLY.DETAILS]!;
   const grpcStatus = words[w + REPLY.GRPC_STATUS]!;
+  const typeSize = words[w + REPLY.TYPE]!;
   w += REPLY.REST;
   if (headerCount < 0 || headerCount > ADDED_MAX || flagCount < 0 || flagCount > 32)
     return undefined;
@@ -469,7 +470,8 @@ export function readReply(
   };
   if (from > end) return undefined;
   const details = take(detailsSize);
-  if (details === undefined) return undefined;
+  const contentType = typeSize < 0 ? "" : take(typeSize);
+  if (details === undefined || contentType === undefined) return undefined;
   const flags: string[] = [];
   for (let k = 0; k < flagCount; k++) {
     const flag = take(words[w++]!);
@@ -486,6 +488,9 @@ export function readReply(
       return undefined;
     headers.push([name, value]);
   }
-  const reply: Reply = { type: "reply", status, body, headers, flags, details };
-  return grpcStatus < 0 ? reply : { ...reply, grpcStatus };
+  return {
+    ...{ type: "reply", status, body, headers, flags, details },
+    ...(grpcStatus >= 0 && { grpcStatus }),
+    ...(typeSize >= 0 && { contentType }),
+  };
 }

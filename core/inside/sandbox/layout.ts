@@ -325,14 +325,16 @@ export const EDITS = {
   STATUS: 5,
   REST: 6,
 } as const;
-/** Words of a local reply; then lengths of response flags, names and values, and the bytes: details, flags, names and values. */
+/** Words of a local reply; then lengths of response flags, names and values, and the bytes: details, `contentType`, flags, names and values. */
 export const REPLY = {
   HEADERS: 0,
   FLAGS: 1,
   DETAILS: 2,
   /** `grpcStatus`; -1: none. */
   GRPC_STATUS: 3,
-  REST: 4,
+  /** `contentType`; -1: none. */
+  TYPE: 4,
+  REST: 5,
 } as const;
 
 /** Edits and replies must fit one answer; only bodies are split into PARTs. */

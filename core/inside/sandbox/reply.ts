@@ -8,6 +8,7 @@ export function measureReply(reply: Reply): number {
   }
   let size =
     (REPLY.REST + reply.headers.length * 2 + reply.flags.length) * 4 + reply.details.length;
+  if (reply.contentType !== undefined) size += reply.contentType.length;
   for (const flag of reply.flags) size += flag.length;
   for (const [name, value] of reply.headers) {
     if (typeof value !== "string")
@@ -34,9 +35,11 @@ export function writeReply(
   words[w + REPLY.FLAGS] = reply.flags.length;
   words[w + REPLY.DETAILS] = reply.details.length;
   words[w + REPLY.GRPC_STATUS] = reply.grpcStatus ?? -1;
+  words[w + REPLY.TYPE] = reply.contentType?.length ?? -1;
   w += REPLY.REST;
   let to = (w + reply.headers.length * 2 + reply.flags.length) * 4;
   to = put(reply.details, to);
+  if (reply.contentType !== undefined) to = put(reply.contentType, to);
   for (const flag of reply.flags) {
     words[w++] = flag.length;
     to = put(flag, to);

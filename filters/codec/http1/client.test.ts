@@ -53,6 +53,21 @@ describe("a request head", () => {
     );
   });
 
+  it("has its host first, wherever that stood and whoever set it", () => {
+    const wire = "GET / HTTP/1.1\r\nx: 1\r\nHost:  a\r\ny: 2\r\n\r\n";
+    expect(forwarded(wire)).toBe("GET / HTTP/1.1\r\nhost: a\r\nx: 1\r\ny: 2\r\n\r\n");
+    const edits: ((headers: RequestHeaders) => void)[] = [
+      (headers) => {
+        headers.authority = "b";
+      },
+      (headers) => headers.set("host", "b"),
+    ];
+    for (const edit of edits)
+      expect(forwarded(wire, edit)).toBe("GET / HTTP/1.1\r\nhost: b\r\nx: 1\r\ny: 2\r\n\r\n");
+    const rewritten = forwarded("GET / HTTP/1.1\r\nHost: a\r\nx: 1\r\n\r\n", edits[0]);
+    expect(rewritten).toBe("GET / HTTP/1.1\r\nhost: b\r\nx: 1\r\n\r\n");
+  });
+
   it("names the whole URL to an upstream that wants it, as edits have it", () => {
     const options = { sendsAbsoluteUrl: true };
     const wire = "GET /a?b HTTP/1.1\r\nHost: a\r\n\r\n";

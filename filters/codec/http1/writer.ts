@@ -29,6 +29,7 @@ export const LINE = {
   UPGRADE: latin1Encode("connection: upgrade\r\n"),
   CHUNKED: latin1Encode("transfer-encoding: chunked\r\n"),
   NO_BODY: latin1Encode("content-length: 0\r\n"),
+  HOST: latin1Encode("host: "),
   END: latin1Encode("\r\n"),
   LAST_CHUNK: latin1Encode("0\r\n\r\n"),
   LAST_CHUNK_SIZE: latin1Encode("0\r\n"),
@@ -93,7 +94,7 @@ export function writeRequestHead(
   form: RequestForm,
 ): number {
   if (form === "" && isLineReady(headers)) {
-    writeFields(out, headers, skip, 0);
+    writeRequestFields(out, headers, skip, 0);
     return headers.spans[0]!;
   }
   const from = out.at;
@@ -112,8 +113,34 @@ export function writeRequestHead(
   else writeTarget(out, headers.path);
   writeBytes(out, REQUEST_TAIL);
   const size = out.at - from;
-  writeFields(out, headers, skip, -1);
+  writeRequestFields(out, headers, skip, -1);
   return size;
+}
+
+/** As `writeFields`, with `host` as the first line wherever it stood, as in Envoy; most clients send it there. */
+function writeRequestFields(
+  out: Output,
+  headers: RequestHeaders,
+  skip: number,
+  from: number,
+): void {
+  const host = isHostFirst(headers) ? undefined : headers.authority;
+  if (host === undefined) {
+    writeFields(out, headers, skip, from);
+    return;
+  }
+  const { memory, base, spans } = headers;
+  if (from >= 0) copySpan(out, memory, base + from, base + spans[0]!);
+  writeBytes(out, LINE.HOST);
+  writeText(out, host);
+  writeBytes(out, LINE.END);
+  writeFields(out, headers, skip | (1 << NAME_ID.HOST), -1);
+}
+
+function isHostFirst({ count, spans }: RequestHeaders): boolean {
+  const flags = count === 0 ? 0 : spans[5]!;
+  if ((flags & FLAG.KNOWN) !== NAME_ID.HOST) return false;
+  return (flags & FLAG.REMOVED) === 0 || (flags & FLAG.REPLACED) !== 0;
 }
 
 /** Maximum bytes that `writeRequestHead` writes; percent-encoding may make a target three times as long. */

@@ -85,10 +85,12 @@ export function directReply(
   // Envoy adds `location` here too: the request's own URI.
   const located = status === 201 || (status >= 300 && status < 400);
   const location = `${headers.scheme}://${headers.authority ?? ""}${headers.path}`;
-  const made = action.bodyFor?.(stream);
-  const lines: [string, string][] = located ? [["location", location]] : [];
-  if (made !== undefined) lines.push(["content-type", made.type]);
-  return reply(status, { body: made?.body ?? action.body, headers: lines, details });
+  return reply(status, {
+    body: action.body,
+    ...action.bodyFor?.(stream),
+    headers: located ? [["location", location]] : [],
+    details,
+  });
 }
 
 /** Whether a WebSocket handshake is answered with neither 101 nor an error. Envoy allows this only over HTTP/2 (RFC 8441). */

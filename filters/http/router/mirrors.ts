@@ -101,8 +101,8 @@ function shadowHead(policy: MirrorPolicy, stream: HttpStream, router: Router): R
   for (const [name, value] of headers) copy.append(name, value);
   const before = copy.getAll(FORWARDED_FOR);
   const own = router.cx.node.address;
-  if (own !== undefined) copy.set(FORWARDED_FOR, [...before, own].join(","));
   copy.set(INTERNAL, "true");
+  if (own !== undefined) copy.replace(FORWARDED_FOR, [...before, own].join(","));
   if (policy.host !== undefined) copy.authority = policy.host;
   else if (policy.shadowHost) copy.authority = shadowHost(headers.authority ?? "");
   if (policy.edit !== undefined) {

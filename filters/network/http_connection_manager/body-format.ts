@@ -28,6 +28,8 @@ export interface BodyFormat {
   readonly format: Format;
   /** The `content-type` of the formatted body. */
   readonly type: string;
+  /** The config says what it is, by its `content_type` or by a JSON format. */
+  readonly typed: boolean;
 }
 
 export function compileBodyFormat(config: BodyFormatConfig, path: string): BodyFormat {
@@ -41,10 +43,10 @@ export function compileBodyFormat(config: BodyFormatConfig, path: string): BodyF
   try {
     if (json !== undefined) {
       const format = compileJsonFormat(json, { omitEmpty, withoutQuery });
-      return { format, type: type === "" ? "application/json" : type };
+      return { format, type: type === "" ? "application/json" : type, typed: true };
     }
     const format = compileFormat(text!, { withoutQuery, ...(omitEmpty && { missing: "" }) });
-    return { format, type: type === "" ? "text/plain" : type };
+    return { format, type: type === "" ? "text/plain" : type, typed: type !== "" };
   } catch (error) {
     throw new ConfigError(path, error instanceof Error ? error.message : String(error));
   }

@@ -62,6 +62,7 @@ export class LocalReplies {
     if (forwards) editedBy.editResponse(head, info, request, context.stream);
     for (const [name, value] of reply.headers) head.append(name, value);
     if (!forwards) editedBy?.editResponse(head, info, request, context.stream);
+    if (reply.contentType !== undefined) head.set(CONTENT_TYPE, reply.contentType);
     let own: string | Uint8Array = reply.body;
     let type = "text/plain";
     const typeBefore = head.get(CONTENT_TYPE);
@@ -90,7 +91,7 @@ export class LocalReplies {
     const ownType = head.get(CONTENT_TYPE);
     const typed = ownType !== undefined && (!retyped || ownType !== typeBefore);
     head.append(CONTENT_LENGTH, String(body.length));
-    if (!typed) head.set(CONTENT_TYPE, type);
+    if (!typed) head.replace(CONTENT_TYPE, type);
     return body;
   }
 

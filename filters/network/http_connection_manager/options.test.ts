@@ -78,6 +78,31 @@ describe("local_reply_config", () => {
     expect(p.connect().send("BAD\r\n\r\n").take()).toMatch(/^HTTP\/1.1 400 [\s\S]*<Bad Request>$/);
   });
 
+  it("goes by the content-type of a direct response's own format, whatever the route adds", () => {
+    const adds = (format: object) => ({
+      match: { prefix: "/" },
+      direct_response: { status: 200, body_format: format },
+      response_headers_to_add: ["x-r", "content-type"].map((key) => ({
+        header: { key, value: "r/r" },
+        append_action: "OVERWRITE_IF_EXISTS_OR_ADD",
+      })),
+    });
+    const answers = (format: object) =>
+      proxy()
+        .start({ route_config: oneHost(adds(format)) })
+        .connect()
+        .get("/")
+        .take();
+    const plain = { text_format_source: { inline_string: "hi" } };
+    expect(answers(plain)).toBe(
+      "HTTP/1.1 200 OK\nx-r: r/r\ncontent-type: r/r\ncontent-length: 2\nserver: envoy\n\nhi",
+    );
+    expect(answers({ ...plain, content_type: "a/b" })).toBe(
+      "HTTP/1.1 200 OK\nx-r: r/r\ncontent-type: a/b\ncontent-length: 2\nserver: envoy\n\nhi",
+    );
+    expect(answers({ json_format: { a: 1 } })).toContain("content-type: application/json\n");
+  });
+
   it("leaves alone the answers of filters that are no local replies in Envoy", () => {
     const p = proxy();
     p.filter("bare", () => ({ onRequestHeaders: () => reply(200, { unedited: true }) }));

@@ -273,10 +273,13 @@ export class RouteCompiler {
     if (config === undefined) return { type: "direct_response", status, body };
     if (typeof body !== "string")
       throw new ConfigError(at, "is not UTF-8; with body_format only text works here");
-    const { format, type } = compileBodyFormat(config, `${path}.direct_response.body_format`);
+    const { format, type, typed } = compileBodyFormat(
+      config,
+      `${path}.direct_response.body_format`,
+    );
     const bodyFor = (stream: FormatSource) => ({
       body: format.format(withReplyBody(stream, undefined, body)),
-      type,
+      ...(typed && { contentType: type }),
     });
     return { type: "direct_response", status, body, bodyFor };
   }
