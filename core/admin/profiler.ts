@@ -3,7 +3,7 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { pathToFileURL } from "node:url";
 import type { Fleet } from "../fleet.ts";
-import type { SourcePositions } from "../packages/bundle.ts";
+import type { SourcePositions } from "../packages/source-positions.ts";
 import type { ProfiledFilter } from "../protocol.ts";
 
 /** A profile is ended after this time if nobody ends it, since its samples take memory. */

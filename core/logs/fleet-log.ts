@@ -2,7 +2,7 @@ import type { OpenBreakers } from "../admin/open-breakers.ts";
 import type { ServerStats } from "../admin/server-stats.ts";
 import type { StatsReader } from "../admin/stats.ts";
 import type { FleetEvents } from "../fleet.ts";
-import { locate, type SourcePositions } from "../packages/bundle.ts";
+import { locate, type SourcePositions } from "../packages/source-positions.ts";
 import { formatProblem, type Problem, problem } from "../problem.ts";
 import type { FromWorker, Refusal, RuntimeConfig } from "../protocol.ts";
 import type { Thread } from "../thread.ts";

@@ -3,7 +3,8 @@ import os from "node:os";
 import path from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { formatProblem, type Problem } from "../problem.ts";
-import { BundleError, bundle, locate } from "./bundle.ts";
+import { BundleError, bundle, hashOf } from "./bundle.ts";
+import { locate } from "./source-positions.ts";
 
 let root: string;
 beforeEach(() => {
@@ -113,4 +114,51 @@ test("a tsconfig beside a filter changes nothing", async () => {
   const { code } = await bundle({ entry, filename: "x" });
   expect(code).toContain("part = 1");
   expect(code).toContain("=>");
+});
+
+test("builds known files again in a quicker way, to the same", async () => {
+  write("part.ts", "export const part: number = 41;\nexport const unused = 1;");
+  write("data.json", '{ "a": 1 }');
+  const entry = write(
+    "filter.ts",
+    'import { part } from "./part.ts";\nimport data from "./data.json";\nexport default () => { throw new Error(part + data.a); };',
+  );
+  const { inputs: known } = await bundle({ entry, filename: "x" });
+  write("part.ts", "// moved\nexport const part: number = 42;");
+  const exact = await bundle({ entry, filename: "x" });
+  const quick = await bundle({ entry, filename: "x", known });
+  expect(quick.code).toBe(exact.code);
+  expect(quick.inputs).toEqual(exact.inputs);
+  const line = quick.code.split("\n").findIndex((text) => text.includes("= 42")) + 1;
+  expect(quick.sources.find(line, 1)).toEqual(exact.sources.find(line, 1));
+  expect(quick.sources.find(line, 1)).toMatchObject({ file: path.join(root, "part.ts"), line: 2 });
+});
+
+test("knows the files that a later build has found", async () => {
+  const entry = write("filter.ts", "export default 1;");
+  const { inputs: known } = await bundle({ entry, filename: "x" });
+  const part = write("part.ts", "export const part = 42;");
+  write("filter.ts", 'export { part as default } from "./part.ts";');
+  const made = await bundle({ entry, filename: "x", known });
+  expect(made.code).toContain("42");
+  expect([...made.inputs.keys()].sort()).toEqual([entry, part]);
+  fs.rmSync(part);
+  const gone = bundle({ entry, filename: "x", known: made.inputs });
+  await expect(gone).rejects.toThrow('could not resolve "./part.ts"');
+});
+
+test("records of a file that is written while it is built what was built of it", async () => {
+  const entry = write("filter.ts", "export default 0;");
+  let { inputs: known } = await bundle({ entry, filename: "x" });
+  for (let n = 1; n <= 60; n++) {
+    const building = bundle({ entry, filename: "x", known });
+    // At another moment of the build each time.
+    const written = performance.now() + (n % 12) / 2;
+    while (performance.now() < written) await new Promise(setImmediate);
+    write("filter.ts", `export default ${n};`);
+    const made = await building;
+    const built = /= (\d+);/.exec(made.code)![1];
+    expect(made.inputs.get(entry)).toBe(hashOf(`export default ${built};`));
+    known = made.inputs;
+  }
 });

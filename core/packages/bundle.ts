@@ -1,11 +1,12 @@
 import { createHash } from "node:crypto";
-import { readFileSync } from "node:fs";
-import { builtinModules, SourceMap } from "node:module";
+import { readFileSync, statSync } from "node:fs";
 import path from "node:path";
-import type { Message, Plugin } from "esbuild";
-import { codeFrame, type Problem, problem, shortPath } from "../problem.ts";
+import type { BuildOptions, Message, Plugin } from "esbuild";
+import { type Problem, problem, shortPath } from "../problem.ts";
 import { esbuildVersion, isKept, keep, keyOf, readKept, readKeptNow } from "./build-cache.ts";
+import { imports } from "./imports.ts";
 import { sharedCode, textOf } from "./module-code.ts";
+import { SourcePositions } from "./source-positions.ts";
 
 interface BundleParts {
   readonly shared: Uint8Array;
@@ -83,6 +84,8 @@ export interface BundleOptions {
   readonly format?: "esm" | "iife";
   /** False: `inputs` stays empty, and esbuild reads the files itself, which is quicker. */
   readonly keepInputs?: boolean;
+  /** `inputs` of the build before: as long as no file has come, the next one is quicker. */
+  readonly known?: ReadonlyMap<string, string>;
 }
 
 /** Bundles a package or a prelude, or takes a kept build of the same files. Rejects with a BundleError. */
@@ -158,50 +161,13 @@ function hashOfFile(file: string): string | undefined {
 }
 
 async function build(options: BundleOptions): Promise<Bundle> {
-  const {
-    entry,
-    filename,
-    external = ["@tsproxy/sdk"],
-    alias = {},
-    format = "esm",
-    keepInputs = true,
-  } = options;
+  const { keepInputs = true, known } = options;
+  const quick = known && (await buildAgain(options, [...known.keys()]));
+  if (quick !== undefined) return quick;
   const inputs = new Map<string, string>();
-  // Imported with the first build: the npm package starts without building anything.
-  const esbuild = await import("esbuild");
-  clearTimeout(idle);
-  idle = setTimeout(() => void esbuild.stop(), IDLE_MS).unref();
   try {
-    const result = await esbuild.build({
-      entryPoints: [entry],
-      outfile: "/out.js",
-      absWorkingDir: process.cwd(),
-      bundle: true,
-      write: false,
-      alias: { ...alias },
-      format,
-      platform: "neutral",
-      target: "esnext",
-      mainFields: ["module", "main"],
-      conditions: ["import", "module"],
-      sourcemap: "external",
-      logLevel: "silent",
-      charset: CHARSET,
-      // A tsconfig beside somebody's filter is for their editor; it never changes what runs.
-      tsconfigRaw: { compilerOptions: { target: "esnext", verbatimModuleSyntax: true } },
-      plugins: keepInputs ? [imports(external), readOnce(inputs)] : [imports(external)],
-    });
-    const [map, text] = [".map", ".js"].map(
-      (end) => result.outputFiles.find((file) => file.path.endsWith(end))!.text,
-    ) as [string, string];
-    const code = ascii(text);
-    return new Bundle({
-      shared: sharedCode(code),
-      hash: hashOf(code),
-      filename,
-      inputs,
-      sources: new SourcePositions(() => map),
-    });
+    const { code, map } = await run(options, keepInputs ? { plugins: [readOnce(inputs)] } : {});
+    return made(code, options, inputs, () => map);
   } catch (error) {
     const { errors } = error as { errors?: Message[] };
     if (errors === undefined) throw error;
@@ -209,94 +175,108 @@ async function build(options: BundleOptions): Promise<Bundle> {
   }
 }
 
+/**
+ * Lets esbuild read the files itself: to ask this process for each of 30 files takes half of the build. Undefined: it is not sure
+ * what it has read, since a file is new, or has changed meanwhile, or there is an error in one.
+ */
+async function buildAgain(
+  options: BundleOptions,
+  known: readonly string[],
+): Promise<Bundle | undefined> {
+  const before = readAll(known);
+  const built = await run(options, { metafile: true, sourcesContent: false }).catch(
+    () => undefined,
+  );
+  if (built === undefined) return undefined;
+  const after = readAll(built.inputs);
+  for (const file of built.inputs) if (!isSame(before.get(file), after.get(file))) return undefined;
+  const hashes = new Map([...after].map(([file, { bytes }]) => [file, hashOf(bytes)]));
+  const map = () => withContents(built.map, after);
+  return made(built.code, options, hashes, map);
+}
+
+interface FileRead {
+  readonly bytes: Buffer;
+  /** When it or its name last changed, in ns. */
+  readonly changed: bigint;
+}
+
+/** Without those that cannot be read. */
+function readAll(files: readonly string[]): Map<string, FileRead> {
+  const found = new Map<string, FileRead>();
+  for (const file of files) {
+    try {
+      const changed = statSync(file, { bigint: true }).ctimeNs;
+      found.set(file, { bytes: readFileSync(file), changed });
+    } catch {
+      // A file that is gone differs from one that is there.
+    }
+  }
+  return found;
+}
+
+/** Of the same content, and not written in between. */
+function isSame(before: FileRead | undefined, after: FileRead | undefined): boolean {
+  if (before === undefined || after === undefined) return false;
+  return before.changed === after.changed && before.bytes.equals(after.bytes);
+}
+
+/** A source map, with the texts of its source files. */
+function withContents(map: string, files: ReadonlyMap<string, FileRead>): string {
+  const parsed = JSON.parse(map);
+  const textOf = (source: string) => files.get(path.resolve("/", source))?.bytes.toString() ?? "";
+  return JSON.stringify({ ...parsed, sourcesContent: parsed.sources.map(textOf) });
+}
+
+function made(
+  text: string,
+  { filename }: BundleOptions,
+  inputs: ReadonlyMap<string, string>,
+  map: () => string,
+): Bundle {
+  const code = ascii(text);
+  const sources = new SourcePositions(map);
+  return new Bundle({ shared: sharedCode(code), hash: hashOf(code), filename, inputs, sources });
+}
+
+/** Runs esbuild. `inputs`: absolute paths of the bundled files, with `metafile`. */
+async function run(
+  { entry, external = ["@tsproxy/sdk"], alias = {}, format = "esm" }: BundleOptions,
+  { plugins = [], ...more }: Pick<BuildOptions, "plugins" | "metafile" | "sourcesContent">,
+): Promise<{ readonly code: string; readonly map: string; readonly inputs: readonly string[] }> {
+  // Imported with the first build: the npm package starts without building anything.
+  const esbuild = await import("esbuild");
+  clearTimeout(idle);
+  idle = setTimeout(() => void esbuild.stop(), IDLE_MS).unref();
+  const { outputFiles, metafile } = await esbuild.build({
+    entryPoints: [entry],
+    outfile: "/out.js",
+    absWorkingDir: process.cwd(),
+    bundle: true,
+    write: false,
+    external: [...external],
+    alias: { ...alias },
+    format,
+    platform: "neutral",
+    target: "esnext",
+    mainFields: ["module", "main"],
+    conditions: ["import", "module"],
+    sourcemap: "external",
+    logLevel: "silent",
+    charset: CHARSET,
+    // A tsconfig beside somebody's filter is for their editor; it never changes what runs.
+    tsconfigRaw: { compilerOptions: { target: "esnext", verbatimModuleSyntax: true } },
+    plugins: [imports(external.length === 0), ...plugins],
+    ...more,
+  });
+  const output = (end: string) => outputFiles!.find((file) => file.path.endsWith(end))!.text;
+  const inputs = Object.keys(metafile?.inputs ?? {}).map((file) => path.resolve(file));
+  return { code: output(".js"), map: output(".map"), inputs };
+}
+
 /** The first 22 characters of the SHA-256 in base64url. */
 export function hashOf(bytes: string | Uint8Array): string {
   return createHash("sha256").update(bytes).digest("base64url").slice(0, 22);
-}
-
-const NO_POSITIONS = JSON.stringify({ version: 3, sources: [], sourcesContent: [], mappings: "" });
-
-/** Translates positions in a bundled module into positions in its source files. */
-export class SourcePositions {
-  readonly #read: () => string;
-  #map: SourceMap | undefined;
-  #contents = new Map<string, string>();
-
-  /** `read` answers the source map as JSON. If it throws, as the file is gone, no position is known. */
-  constructor(read: () => string) {
-    this.#read = () => {
-      try {
-        return read();
-      } catch {
-        return NO_POSITIONS;
-      }
-    };
-  }
-
-  get json(): string {
-    return this.#read();
-  }
-
-  /** Absolute paths of the source files. */
-  get files(): string[] {
-    return (JSON.parse(this.#read()).sources as string[]).map((source) =>
-      path.resolve("/", source),
-    );
-  }
-
-  /** The texts of the source files, by absolute path. */
-  contents(): ReadonlyMap<string, string> {
-    this.#parsed();
-    return new Map([...this.#contents].map(([source, text]) => [path.resolve("/", source), text]));
-  }
-
-  /** Lines and columns count from 1; `text` is the whole source file. Undefined: the source map does not know the position. */
-  find(
-    line: number,
-    column: number,
-  ): { file: string; line: number; column: number; text: string } | undefined {
-    const entry = this.#parsed().findEntry(line - 1, column - 1);
-    if (!("originalSource" in entry) || entry.originalSource === undefined) return undefined;
-    return {
-      file: path.resolve("/", entry.originalSource),
-      line: entry.originalLine + 1,
-      column: entry.originalColumn + 1,
-      text: this.#contents.get(entry.originalSource) ?? "",
-    };
-  }
-
-  // Parsed on first use: positions are needed only when something fails.
-  #parsed(): SourceMap {
-    if (this.#map === undefined) {
-      const payload = JSON.parse(this.#read());
-      payload.sources.forEach((source: string, i: number) => {
-        this.#contents.set(source, payload.sourcesContent[i] ?? "");
-      });
-      this.#map = new SourceMap(payload);
-    }
-    return this.#map;
-  }
-}
-
-/** Describes an error thrown in bundled modules, at the first line of its stack that lies in one of them. */
-export function locate(
-  message: string,
-  stack: string,
-  find: (filename: string) => SourcePositions | undefined,
-): Problem {
-  for (const [, filename, line, column] of stack.matchAll(/([^\s()]+?):(\d+):(\d+)/g)) {
-    const place = find(filename!)?.find(Number(line), Number(column));
-    if (place === undefined) continue;
-    const frame = codeFrame(place.text, place.line, place.column);
-    return {
-      ...problem(message),
-      file: shortPath(place.file),
-      line: place.line,
-      column: place.column,
-      frame,
-    };
-  }
-  return problem(message);
 }
 
 /** Reads the files for esbuild and records their hashes, so that later changes on disk can be noticed. */
@@ -309,62 +289,6 @@ function readOnce(inputs: Map<string, string>): Plugin {
         inputs.set(file, hashOf(contents));
         const loader = file.endsWith(".json") ? "json" : /\.[cm]?ts$/.test(file) ? "ts" : "js";
         return { contents, loader };
-      });
-    },
-  };
-}
-
-/** What filters can use instead of Node's modules, for error messages. */
-const INSTEAD: Readonly<Record<string, string>> = {
-  buffer: "Uint8Array and the helpers of @tsproxy/sdk",
-  crypto: "the global crypto, as in browsers",
-  dns: 'cx.operation("dns.resolve", …)',
-  events: "plain callbacks",
-  fs: "DataSource() in the config's schema to read a file, cx.file(path) to append lines to one",
-  http: 'cx.fetch("cluster:/path")',
-  https: 'cx.fetch("cluster:/path")',
-  net: "cx.connect(address, handler, options)",
-  perf_hooks: "cx.now()",
-  process: "the config, and cx.node",
-  timers: "setTimeout, or cx.timer(onFired)",
-  url: "the global URL",
-};
-const NODE_MODULE = new RegExp(
-  `^(node:|(${builtinModules.filter((name) => !name.includes("/")).join("|")})(/|$))`,
-);
-
-/** Lets a filter import its own files, npm packages that run without Node, and the SDK; refuses Node's modules. */
-function imports(external: readonly string[]): Plugin {
-  return {
-    name: "imports",
-    setup(esbuild) {
-      esbuild.onResolve({ filter: /^@tsproxy\// }, ({ path: name, kind }) => {
-        if (kind === "entry-point") return undefined;
-        if (external.includes(name)) return { path: name, external: true };
-        // The preludes (no externals) bundle the SDK itself. `@tsproxy/sdk/lua` is bundled into each package that imports it.
-        if (external.length === 0 || name === "@tsproxy/sdk/lua") return undefined;
-        const why =
-          name === "@tsproxy/sdk/testing"
-            ? "the testing kit is for *.test.ts files"
-            : "filters import @tsproxy/sdk alone; others are reached by name, through cx";
-        return { errors: [{ text: `cannot import "${name}": ${why}` }] };
-      });
-      esbuild.onResolve({ filter: NODE_MODULE }, async ({ path: name, ...from }) => {
-        if (from.pluginData === "tried") return undefined;
-        // `buffer` or `events` may also be an npm package of that name that needs no Node.
-        if (!name.startsWith("node:")) {
-          const { resolveDir, kind, importer } = from;
-          const found = await esbuild.resolve(name, {
-            resolveDir,
-            kind,
-            importer,
-            pluginData: "tried",
-          });
-          if (found.errors.length === 0 && !found.external) return found;
-        }
-        const instead = INSTEAD[name.replace(/^node:/, "").split("/")[0]!];
-        const hint = instead === undefined ? "" : `; use ${instead}`;
-        return { errors: [{ text: `cannot import "${name}": filters run without Node${hint}` }] };
       });
     },
   };

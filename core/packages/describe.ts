@@ -1,12 +1,13 @@
 import { didYouMean } from "../config/diagnostic.ts";
 import { type Problem, problem, shortPath } from "../problem.ts";
 import { isKept, keep, keyOf, readKept } from "./build-cache.ts";
-import { type Bundle, hashOf, locate } from "./bundle.ts";
+import { type Bundle, hashOf } from "./bundle.ts";
 import { textOf } from "./module-code.ts";
 import type { ReadsModules } from "./module-reader.ts";
 import type { PackageSource } from "./packages.ts";
 import type { Preludes } from "./preludes.ts";
 import { partsOf, type SchemaParts, wholeOf } from "./schema-parts.ts";
+import { locate } from "./source-positions.ts";
 
 /** What a definition (`defineHttpFilter` and the like) says of itself. */
 export interface Description {

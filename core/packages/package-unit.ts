@@ -185,7 +185,7 @@ export class PackageUnit {
       const { entry, id: filename } = this.source;
       const plain = kept
         ? restored(kept.bundle, filename)
-        : (packed?.bundle ?? (await bundle({ entry, filename })));
+        : (packed?.bundle ?? (await bundle({ entry, filename, known: this.#inputs })));
       // The hash is part of the name in stacks, so that errors in old code are mapped to the lines of that code.
       const made = plain.named(`${plain.filename}@${plain.hash}`);
       this.#inputs = made.inputs;

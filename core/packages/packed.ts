@@ -1,10 +1,11 @@
 import { readFileSync, statSync } from "node:fs";
 import path from "node:path";
 import { isPacked } from "../own-files.ts";
-import { Bundle, hashOf, SourcePositions } from "./bundle.ts";
+import { Bundle, hashOf } from "./bundle.ts";
 import { type Described, describedBy, type Schemas, type Told } from "./describe.ts";
 import { sharedBytes } from "./module-code.ts";
 import { type PackageSource, SHIPPED_ROOT } from "./packages.ts";
+import { SourcePositions } from "./source-positions.ts";
 
 /** A shipped package as pack.ts has described it. `hash`: of its code; if the file was edited, it is built like any other. */
 export type PackedPackage = Omit<Told, "schemas"> & {

@@ -1,4 +1,4 @@
-import type { SourcePositions } from "../packages/bundle.ts";
+import type { SourcePositions } from "../packages/source-positions.ts";
 import { codeFrame, type Problem, problem, shortPath } from "../problem.ts";
 
 /**

@@ -3,7 +3,7 @@ import { type Loaded, loadConfig, loadListener, type Source } from "../config/lo
 import type { NamedFiles } from "../config/named-files.ts";
 import type { Overlay } from "../config/overlay.ts";
 import { scriptPlace } from "../logs/script-place.ts";
-import { locate, type SourcePositions } from "../packages/bundle.ts";
+import { locate, type SourcePositions } from "../packages/source-positions.ts";
 import { type Problem, problem } from "../problem.ts";
 import type { ListenerConfig, PackageInfo, Refusal, RuntimeConfig } from "../protocol.ts";
 import type { Change, Stage } from "./stage.ts";
