@@ -185,7 +185,8 @@ async function useIn(
   const text = await readFile(file, "utf8").catch(() => undefined);
   if (text === undefined) throw new Refused(`${file}: cannot be read: no such file`);
   const infos = units.flatMap((unit) => unit.next?.infos ?? []);
-  const loaded = loadConfig({ file, text }, infos, { strict: false });
+  const broken = units.flatMap((unit) => unit.broken ?? []);
+  const loaded = loadConfig({ file, text }, infos, { strict: false, broken });
   if (!loaded.ok)
     throw new Refused(
       loaded.errors.map((error) => formatProblem({ ...error, frame: "" })).join("\n"),

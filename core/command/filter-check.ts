@@ -3,6 +3,7 @@ import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { loadConfig } from "../config/load.ts";
+import type { BrokenPackage } from "../config/registry.ts";
 import { Catalog } from "../packages/catalog.ts";
 import type { PackageUnit } from "../packages/package-unit.ts";
 import {
@@ -47,9 +48,10 @@ export async function filterCheck(options: FilterCheckOptions): Promise<number> 
   for (const unit of own) problems.push(...unit.problems);
 
   const infos = units.flatMap((unit) => unit.next?.infos ?? []);
+  const broken = units.flatMap((unit) => unit.broken ?? []);
   const scripts: FoundScript[] = [];
   for (const file of options.configs) {
-    const found = await scriptsOf(file, infos);
+    const found = await scriptsOf(file, infos, broken);
     scripts.push(...found.scripts);
     problems.push(...found.problems);
   }
@@ -65,11 +67,11 @@ export async function filterCheck(options: FilterCheckOptions): Promise<number> 
   const nodeTests = files.filter(isNodeTest);
   const others = files.filter((file) => !nodeTests.includes(file));
   // Files with a problem already, such as a syntax error, get no type errors on top.
-  const broken = new Set(problems.map((found) => path.resolve(found.file)));
+  const isTold = new Set(problems.map((found) => path.resolve(found.file)));
   const said = await typeProblems(compiler, others);
   const nodeTypes = findNodeTypes();
   if (nodeTypes !== undefined) said.push(...(await typeProblems(compiler, nodeTests, nodeTypes)));
-  problems.push(...distinct(said.filter((found) => !broken.has(found.file)).map(problemOf)));
+  problems.push(...distinct(said.filter((found) => !isTold.has(found.file)).map(problemOf)));
   problems.push(...(await scriptProblems(compiler, scripts, infos)));
   const checked = { filters: own.length, scripts: scripts.length };
   print(problems, checked, options.json);
@@ -78,11 +80,12 @@ export async function filterCheck(options: FilterCheckOptions): Promise<number> 
 
 const NOTHING_CHECKED = { filters: 0, scripts: 0 };
 
-function isMeant({ source, next }: PackageUnit, names: readonly string[]): boolean {
+function isMeant({ source, next, broken }: PackageUnit, names: readonly string[]): boolean {
   if (source.origin === "shipped") return false;
   if (names.length === 0) return true;
   const known = [
     path.basename(source.id),
+    ...(broken?.names ?? []),
     ...(next?.infos ?? []).flatMap((i) => [i.name, i.package]),
   ];
   return names.some((name) => known.includes(name));
@@ -134,11 +137,12 @@ function hintFor(message: string): string {
 async function scriptsOf(
   file: string,
   infos: readonly PackageInfo[],
+  broken: readonly BrokenPackage[],
 ): Promise<{ scripts: FoundScript[]; problems: Problem[] }> {
   const text = await readFile(file, "utf8").catch(() => undefined);
   if (text === undefined)
     return { scripts: [], problems: [problem(`${file}: cannot be read: no such file`)] };
-  const loaded = loadConfig({ file, text }, infos, { strict: false });
+  const loaded = loadConfig({ file, text }, infos, { strict: false, broken });
   if (!loaded.ok)
     return { scripts: [], problems: loaded.errors.map((found) => ({ ...found, frame: "" })) };
   return { scripts: scriptsIn(loaded.config), problems: [] };

@@ -72,6 +72,48 @@ export default defineHttpFilter({ name: "twin", config: Type.Object({}), setup: 
   expect(check.err + check.out).toContain(said);
 });
 
+test("a mistake in a manifest is told at its line, and what names the filter says which file to mend", async () => {
+  const file = "filters/my_http/filter.ts";
+  const mend = edit(
+    file,
+    "  config: Config,\n",
+    "  config: Config,\n  sandbox: { memoryMB: 64 },\n",
+  );
+  fs.writeFileSync(
+    "uses.yaml",
+    "static_resources: { listeners: [{ name: a, address: { socket_address: { address: 127.0.0.1, port_value: 1 } }, filter_chains: [{ filters: [{ name: my_http }] }] }] }\n",
+  );
+  const [line, column] = [24, 14];
+  expect(
+    fs
+      .readFileSync(file, "utf8")
+      .split("\n")
+      [line - 1]?.slice(column - 1),
+  ).toMatch(/^memoryMB/);
+  const message = 'sandbox: no "memoryMB"; did you mean "memoryMb"?';
+  const told = `${file}:${line}:${column}: ${message}`;
+  for (const words of [["info", "my_http"], ["list"], ["check", "my_http"], ["build", "my_http"]]) {
+    const { code, out, err } = await run("filter", ...words);
+    expect([words[0], code]).toEqual([words[0], 1]);
+    expect(out + err).toContain(told);
+  }
+  const { code, out } = await run("validate", "uses.yaml", "--json");
+  expect(code).toBe(1);
+  const [{ errors }] = JSON.parse(out);
+  expect(errors).toEqual([
+    { file, line, column, path: "", message },
+    {
+      file: "uses.yaml",
+      line: 1,
+      column: 148,
+      path: "static_resources.listeners[0].filter_chains[0].filters[0].name",
+      message: `${file} is "my_http" and has errors of its own; mend those`,
+    },
+  ]);
+  mend();
+  fs.rmSync("uses.yaml");
+});
+
 test("check tells a wrong type at its line, and knows no Node", async () => {
   const mend = edit(
     "filters/my_http/filter.ts",

@@ -48,8 +48,7 @@ export async function filterInfo(options: FilterInfoOptions): Promise<number> {
   catalog.dispose();
   const found = find(units, name);
   if (found === undefined) {
-    const isFileOf = (id: string) => path.basename(id).replace(/\.[jt]s$/, "") === name;
-    const broken = units.find((unit) => isFileOf(unit.source.id));
+    const broken = units.find((unit) => unit.broken?.names.includes(name));
     if (broken?.problems[0] !== undefined) return refuse(formatProblem(broken.problems[0]), json);
     const names = units
       .flatMap((unit) => unit.next?.infos ?? [])
@@ -62,7 +61,8 @@ export async function filterInfo(options: FilterInfoOptions): Promise<number> {
   for (const file of options.configs) {
     const text = await readFile(file, "utf8").catch(() => undefined);
     if (text === undefined) return refuse(`${file}: cannot be read: no such file`, json);
-    const loaded = loadConfig({ file, text }, infos, { strict: false });
+    const broken = units.flatMap((unit) => unit.broken ?? []);
+    const loaded = loadConfig({ file, text }, infos, { strict: false, broken });
     if (loaded.ok) uses.push(...usesIn(loaded, found.info.package));
     else
       for (const error of loaded.errors)

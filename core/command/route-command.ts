@@ -282,7 +282,9 @@ async function withTools(
   use: (tools: Tools) => Promise<number>,
 ): Promise<number> {
   const catalog = await Catalog.open([]);
-  const built = (await catalog.units(directories)).flatMap((unit) => unit.next ?? []);
+  const units = await catalog.units(directories);
+  const built = units.flatMap((unit) => unit.next ?? []);
+  const broken = units.flatMap((unit) => unit.broken ?? []);
   const packages: PackageInfo[] = built.flatMap(({ infos }) => infos);
   const modules: ModuleSource[] = built.flatMap((made) => made.modules);
   const canary = new Canary({
@@ -303,6 +305,7 @@ async function withTools(
         loadConfig({ file, text }, packages, {
           strict: false,
           explains: true,
+          broken,
           ...(era && { era }),
         }),
       tool: (name, input) => canary.tool(OWNER, name, input),

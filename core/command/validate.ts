@@ -58,7 +58,8 @@ async function verdictsOf(
 ): Promise<Verdict[]> {
   const directories = options.filters(sources[0]!.name);
   const units = await catalog.units(directories);
-  const broken = units.flatMap((unit) => unit.problems);
+  const wrong = units.flatMap((unit) => unit.problems);
+  const broken = units.flatMap((unit) => unit.broken ?? []);
   const built = units.flatMap((unit) => unit.next ?? []);
   const packages = built.flatMap(({ infos }) => infos);
   const modules = built.flatMap((made) => made.modules);
@@ -83,6 +84,7 @@ async function verdictsOf(
       named: "",
       overlays,
       packages,
+      broken,
       strict: options.strict,
       allowUnknown: options.allowUnknown,
       node,
@@ -98,7 +100,7 @@ async function verdictsOf(
     verdicts.push({
       file,
       ok: taken && unknown.length === 0,
-      errors: taken ? unknown : [...broken, ...outcome.problems, ...unknown],
+      errors: taken ? unknown : [...wrong, ...outcome.problems, ...unknown],
       warnings: [...ofCode, ...outcome.warnings],
     });
   }
@@ -125,7 +127,8 @@ function print(verdicts: readonly Verdict[], json: boolean): void {
 }
 
 function shown({ file, ok, errors, warnings }: Verdict): unknown {
-  const entry = ({ message, help, line, column, path }: Problem) => ({
+  const entry = ({ file: own, message, help, line, column, path }: Problem) => ({
+    file: own === "" ? file : own,
     message: help === undefined ? message : `${message}; ${help}`,
     line,
     column,

@@ -241,6 +241,11 @@ export class ExtensionResolver {
       );
       return undefined;
     }
+    const broken = registry.brokenFile(name.replace(new RegExp(`^${kind}/`), ""));
+    if (broken !== undefined) {
+      report.error(place, `${broken} is ${quote(name)} and has errors of its own`, "mend those");
+      return undefined;
+    }
     const prefix = PREFIXES[kind] ?? "envoy.";
     const modern = modernName(name.replace(new RegExp(`^${kind}/`), "envoy."), prefix);
     if (normaliser.descriptor.extensions.has(modern)) {

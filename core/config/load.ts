@@ -12,7 +12,7 @@ import type { NamedFiles } from "./named-files.ts";
 import { Normaliser } from "./normalise.ts";
 import { merge, type Overlay } from "./overlay.ts";
 import { type Format, parseDocument } from "./parse.ts";
-import { Registry } from "./registry.ts";
+import { type BrokenPackage, Registry } from "./registry.ts";
 import { type Era, eraOf, Rewriter } from "./rewrite.ts";
 import type { Schema } from "./schema.ts";
 import { placeSecrets } from "./secrets.ts";
@@ -36,6 +36,8 @@ export interface LoadOptions extends ReportOptions {
   readonly era?: Era;
   /** True: fields that Envoy does not have either are warnings, not errors (`--allow-unknown-static-fields`). */
   readonly allowUnknown?: boolean;
+  /** Packages that there would be, but for their mistakes. */
+  readonly broken?: readonly BrokenPackage[];
 }
 
 export type Loaded =
@@ -132,7 +134,7 @@ function readConfig(
   const root = read(input, file, report);
   if (root === undefined) return { report, read: undefined };
 
-  const registry = new Registry(packages);
+  const registry = new Registry(packages, options.broken);
   const era = options.era ?? eraOf(root);
   const { builder, normaliser, maker } = tools(registry, report, era, false, options);
   normaliser.message("envoy.config.bootstrap.v3.Bootstrap", root);

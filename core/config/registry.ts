@@ -1,12 +1,21 @@
 import type { PackageInfo } from "../protocol.ts";
 
+/** A package whose code cannot be used, and the names by which a config may ask for it all the same, as far as they are known. */
+export interface BrokenPackage {
+  readonly names: readonly string[];
+  /** Where its code is. */
+  readonly file: string;
+}
+
 /** The packages that a config may name. A dropped-in one takes precedence over a shipped one of the same name. */
 export class Registry {
   readonly packages: readonly PackageInfo[];
+  readonly #broken: readonly BrokenPackage[];
 
-  constructor(packages: readonly PackageInfo[]) {
+  constructor(packages: readonly PackageInfo[], broken: readonly BrokenPackage[] = []) {
     const dropped = packages.filter((p) => p.origin === "dropped-in");
     this.packages = [...dropped, ...packages.filter((p) => p.origin === "shipped")];
+    this.#broken = broken;
   }
 
   /** Finds a package by Envoy's full name, an alias, or a dropped-in filter's bare name. */
@@ -56,6 +65,11 @@ export class Registry {
   }
   anyTyped(type: string): PackageInfo | undefined {
     return this.packages.find((p) => p.types.includes(type));
+  }
+
+  /** The file whose mistakes keep this name from being known. */
+  brokenFile(name: string): string | undefined {
+    return this.#broken.find(({ names }) => names.includes(name))?.file;
   }
 
   /** The names by which an extension of this kind may be given. */

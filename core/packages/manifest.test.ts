@@ -18,9 +18,11 @@ it("takes what a package may say of itself", () => {
 
 it.each([
   [7, "sandbox: write an object"],
+  [{ cluster: [] }, 'sandbox: no "cluster"; did you mean "clusters"?'],
+  [{ headers: { reed: ["x-a"] } }, 'sandbox.headers: no "reed"; did you mean "read"?'],
   [
-    { cluster: [] },
-    'sandbox: no "cluster"; there are clusters, headers, body, shared, failurePolicy, disabledBy, cpuShare, memoryMb, pauseMs',
+    { network: true },
+    'sandbox: no "network"; there are clusters, headers, body, shared, failurePolicy, disabledBy, cpuShare, memoryMb, pauseMs',
   ],
   [
     { headers: { read: ["X-A"] } },
@@ -47,7 +49,7 @@ it.each([
   ["network", { headers: {} }, /headers: remove it, for this is a network package: it sees bytes/],
   ["network", { disabledBy: "off" }, /disabledBy: remove it/],
   ["listener", { body: "none" }, /body: remove it/],
-  ["access_log", { failurePolicy: "open" }, /of a access_log package it may be previous/],
+  ["access_log", { failurePolicy: "open" }, /of an access_log package it may be previous/],
   ["balancer", { failurePolicy: "previous" }, /it may be closed or open/],
   ["balancer", { cpuShare: 0.5 }, /cpuShare: remove it/],
 ])("a %s package may not say %j, which would mean nothing", (kind, manifest, message) => {

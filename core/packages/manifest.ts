@@ -1,4 +1,15 @@
 import type { SandboxManifest } from "@tsproxy/sdk";
+import { didYouMean } from "../config/diagnostic.ts";
+
+/** What is wrong in the member `sandbox` of a definition. `path`: the names that lead there, from `sandbox` on. */
+export class ManifestError extends Error {
+  readonly path: readonly string[];
+
+  constructor(path: readonly string[], message: string) {
+    super(message);
+    this.path = path;
+  }
+}
 
 const MEMBERS: Readonly<Record<keyof SandboxManifest, (value: unknown) => boolean>> = {
   clusters: (value) => Array.isArray(value) && value.every((name) => typeof name === "string"),
@@ -51,29 +62,40 @@ const POLICIES: Readonly<Record<string, readonly string[]>> = {
   balancer: ["closed", "open"],
 };
 
-/** Checks the member `sandbox` of a package's definition. Throws an error that says what to write instead. */
+/** Checks the member `sandbox` of a package's definition. Throws a ManifestError that says what to write instead. */
 export function parseManifest(value: unknown, kind: string): SandboxManifest {
   if (value === undefined) return {};
-  if (!isObject(value)) throw new Error("sandbox: write an object");
+  if (!isObject(value)) throw new ManifestError(["sandbox"], "sandbox: write an object");
+  checkNames(["sandbox"], value, Object.keys(MEMBERS));
   for (const [name, member] of Object.entries(value)) {
-    if (!Object.hasOwn(MEMBERS, name))
-      throw new Error(`sandbox: no "${name}"; there are ${Object.keys(MEMBERS).join(", ")}`);
     const known = name as keyof SandboxManifest;
-    if (!MEMBERS[known](member)) throw new Error(`sandbox.${name}: write ${WORDS[known]}`);
+    const fail = (message: string): ManifestError =>
+      new ManifestError(["sandbox", name], `sandbox.${name}: ${message}`);
+    if (known === "headers" && isObject(member)) checkNames(["sandbox", name], member, HEADERS);
+    if (!MEMBERS[known](member)) throw fail(`write ${WORDS[known]}`);
     const reason = NOT_FOR[known]?.[kind];
     if (reason !== undefined)
-      throw new Error(`sandbox.${name}: remove it, for this is a ${kind} package: ${reason}`);
+      throw fail(`remove it, for this is ${articled(kind)} package: ${reason}`);
     const policies = known === "failurePolicy" ? POLICIES[kind] : undefined;
     if (policies?.includes(member as string) === false)
-      throw new Error(
-        `sandbox.failurePolicy: of a ${kind} package it may be ${policies.join(" or ")}`,
-      );
+      throw fail(`of ${articled(kind)} package it may be ${policies.join(" or ")}`);
   }
   return value as SandboxManifest;
 }
 
+function checkNames(path: readonly string[], value: object, known: readonly string[]): void {
+  const wrong = Object.keys(value).find((name) => !known.includes(name));
+  if (wrong === undefined) return;
+  const help = didYouMean(wrong, known) ?? `there are ${known.join(", ")}`;
+  throw new ManifestError([...path, wrong], `${path.join(".")}: no "${wrong}"; ${help}`);
+}
+
+const articled = (kind: string): string => (/^[aeiou]/.test(kind) ? `an ${kind}` : `a ${kind}`);
+
 const isObject = (value: unknown): value is Readonly<Record<string, unknown>> =>
   typeof value === "object" && value !== null && !Array.isArray(value);
+
+const HEADERS = ["read", "write"];
 
 function isNames(value: unknown): boolean {
   return (
@@ -83,10 +105,5 @@ function isNames(value: unknown): boolean {
 }
 
 function isHeaders(value: unknown): boolean {
-  return (
-    isObject(value) &&
-    Object.entries(value).every(
-      ([name, list]) => (name === "read" || name === "write") && isNames(list),
-    )
-  );
+  return isObject(value) && Object.values(value).every(isNames);
 }

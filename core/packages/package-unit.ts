@@ -1,6 +1,7 @@
 import { readFileSync, realpathSync } from "node:fs";
 import path from "node:path";
 import type { SandboxManifest } from "@tsproxy/sdk";
+import type { BrokenPackage } from "../config/registry.ts";
 import { type Problem, problem, shortPath } from "../problem.ts";
 import type { ModuleSource, PackageInfo } from "../protocol.ts";
 import { placesOf } from "../reload/watch.ts";
@@ -15,7 +16,8 @@ import {
   restored,
 } from "./bundle.ts";
 import { DescribeError, type Describer, type Description } from "./describe.ts";
-import { parseManifest } from "./manifest.ts";
+import { ManifestError, parseManifest } from "./manifest.ts";
+import { problemOfMember } from "./member-place.ts";
 import { readBundle } from "./package-bundle.ts";
 import type { PackageSource } from "./packages.ts";
 import { packedPackage } from "./packed.ts";
@@ -95,6 +97,8 @@ export class PackageUnit {
   #directories: Set<string> | undefined = undefined;
   /** `Built.target` of the last build. */
   #builtFrom = "";
+  /** Names of what its newest files define; the one that its folder has while they cannot be read. */
+  #told: readonly string[];
   #tried = false;
   #built = false;
   /** Hash of the code that an earlier process hung or ended in; "": none did. Undefined: not built yet. */
@@ -105,6 +109,7 @@ export class PackageUnit {
     this.source = source;
     this.#names = names;
     this.#kept = kept;
+    this.#told = [baseName(source)];
   }
 
   /** Its name in logs: `http/router`; the path if it was never described. */
@@ -126,6 +131,12 @@ export class PackageUnit {
     if (this.live === undefined) return undefined;
     const { target, bundle } = this.live;
     return { source: this.source, target, bundle: keptBundle(bundle) };
+  }
+
+  /** What it is to the config while its code cannot be used. Undefined: it can be. */
+  get broken(): BrokenPackage | undefined {
+    if ((this.live ?? this.next) !== undefined || this.problems.length === 0) return undefined;
+    return { file: shortPath(this.source.entry), names: this.#told };
   }
 
   /** True until the first attempt to build it. */
@@ -195,6 +206,7 @@ export class PackageUnit {
       const described = packed ?? (await describer.learn(id, made, this.source));
       const { descriptions } = described;
       const infos = infosOf(this.source, descriptions, this.#names.shipped);
+      this.#told = infos.map(({ name }) => name);
       const group = this.#group(infos);
       const { shared: code, hash } = made;
       const modules = infos.map(({ package: name }) => {
@@ -202,7 +214,7 @@ export class PackageUnit {
           const isShipped = this.source.origin === "shipped";
           return { package: name, group, code, filename: made.filename, hash, isShipped };
         }
-        const manifest = this.#manifest(infos);
+        const manifest = this.#manifest(infos, made);
         const cells =
           manifest.shared === false
             ? undefined
@@ -238,11 +250,14 @@ export class PackageUnit {
     }
   }
 
-  #manifest(infos: readonly PackageInfo[]): SandboxManifest {
+  #manifest(infos: readonly PackageInfo[], made: Bundle): SandboxManifest {
     try {
       return parseManifest(infos[0]?.sandbox, infos[0]?.kind ?? "");
     } catch (error) {
-      throw refusal(`${shortPath(this.source.entry)}: ${(error as Error).message}`);
+      if (!(error instanceof ManifestError)) throw error;
+      const { message, path: names } = error;
+      const found = problemOfMember(message, names, made);
+      throw new DescribeError(found ?? problem(`${shortPath(this.source.entry)}: ${message}`));
     }
   }
 
@@ -287,6 +302,9 @@ function checkPacked({ id, entry }: PackageSource): void {
   }
 }
 
+/** The name of its folder or file. */
+const baseName = ({ id }: PackageSource): string => path.basename(id).replace(/\.[cm]?[jt]s$/, "");
+
 function refusal(message: string): DescribeError {
   return new DescribeError(problem(message));
 }
@@ -300,7 +318,7 @@ function infosOf(
   descriptions: readonly Description[],
   shipped: ReadonlySet<string>,
 ): PackageInfo[] {
-  const base = path.basename(source.id).replace(/\.[cm]?[jt]s$/, "");
+  const base = baseName(source);
   const single = descriptions.length === 1;
   const nameOf = (d: Description): string => {
     if (source.origin === "shipped") return `${d.kind}/${base}`;

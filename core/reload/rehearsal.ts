@@ -2,6 +2,7 @@ import type { ExtensionRef } from "@tsproxy/sdk";
 import { type Loaded, loadConfig, loadListener, type Source } from "../config/load.ts";
 import type { NamedFiles } from "../config/named-files.ts";
 import type { Overlay } from "../config/overlay.ts";
+import type { BrokenPackage } from "../config/registry.ts";
 import { scriptPlace } from "../logs/script-place.ts";
 import { locate, type SourcePositions } from "../packages/source-positions.ts";
 import { type Problem, problem } from "../problem.ts";
@@ -24,6 +25,7 @@ export interface ConfigText {
   readonly text: string;
   readonly overlays?: readonly Overlay[];
   readonly packages: readonly PackageInfo[];
+  readonly broken: readonly BrokenPackage[];
   readonly strict: boolean;
   /** As in LoadOptions. */
   readonly serves?: boolean;
@@ -146,12 +148,13 @@ export function load(options: ConfigText): Loaded {
     text,
     overlays = [],
     packages,
+    broken,
     strict,
     serves = false,
     allowUnknown = false,
     given,
   } = options;
-  const how = { strict, serves, allowUnknown, given };
+  const how = { strict, serves, allowUnknown, given, broken };
   const loaded = loadConfig({ file, text, overlays }, packages, how);
   // Changed in place, so that refusals of its parts are still found at their lines in the file.
   if (loaded.ok) options.adjust?.(loaded.config);

@@ -35,7 +35,9 @@ test("does not start when the config names a filter whose code is broken, and sa
   );
   expect(error).toBeInstanceOf(StartError);
   expect(error.message).toMatch(/shout\.ts:1:17: unexpected end of file/);
-  expect(error.message).toMatch(/front\.yaml:7:15: .*no network filter "shout"/);
+  expect(error.message).toMatch(
+    /front\.yaml:7:15: .*shout\.ts is "shout" and has errors of its own; mend those/,
+  );
 });
 
 test("takes up a write in place", async () => {

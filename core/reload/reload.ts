@@ -416,6 +416,7 @@ export class Reload {
       text,
       overlays,
       packages: packages.flatMap((built) => built.infos),
+      broken: [...this.#units.values()].flatMap((unit) => unit.broken ?? []),
       strict,
       serves: true,
       allowUnknown,

@@ -19,7 +19,9 @@ import { parkedListenerFactory } from "../inside/parked-peek.ts";
 import { seenHooks } from "../inside/sandboxes.ts";
 import { setIsolateFlags } from "../isolate-flags.ts";
 import { bundle } from "../packages/bundle.ts";
-import { parseManifest } from "../packages/manifest.ts";
+import { ManifestError, parseManifest } from "../packages/manifest.ts";
+import { problemInFile } from "../packages/member-place.ts";
+import { formatProblem } from "../problem.ts";
 import { FakeWorker } from "./fake-worker.ts";
 import type { Sandbox } from "./sandbox.ts";
 
@@ -52,8 +54,8 @@ class SandboxPlace implements Place {
 
   constructor(definition: Definition, entry: string) {
     this.#definition = definition;
-    this.#manifest = parseManifest(definition.sandbox, definition.kind);
     this.#entry = entry.startsWith("file:") ? fileURLToPath(entry) : entry;
+    this.#manifest = manifestOf(definition, this.#entry);
   }
 
   async use(config: unknown = {}): Promise<PlacedUse> {
@@ -174,6 +176,19 @@ class SandboxPlace implements Place {
 
   dispose(): void {
     this.#worker.dispose();
+  }
+}
+
+function manifestOf({ sandbox, kind }: Definition, entry: string): SandboxManifest {
+  try {
+    return parseManifest(sandbox, kind);
+  } catch (error) {
+    if (!(error instanceof ManifestError)) throw error;
+    const { message, path } = error;
+    const told = new Error(formatProblem(problemInFile(message, path, entry)));
+    // Where it was thrown tells nobody anything.
+    told.stack = "";
+    throw told;
   }
 }
 
