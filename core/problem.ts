@@ -36,7 +36,7 @@ export function codeFrame(text: string, line: number, column: number, length = 1
 /** The path relative to the working directory if it lies inside that; else as it is. */
 export function shortPath(file: string): string {
   const relative = path.relative(process.cwd(), file);
-  return relative.startsWith("..") || path.isAbsolute(relative) ? file : relative;
+  return relative.startsWith("..") || path.isAbsolute(relative) ? file : relative || ".";
 }
 
 /** The message of a command that finds no dropped-in filter in these directories. */

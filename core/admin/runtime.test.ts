@@ -2,7 +2,7 @@ import fs from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import type { RuntimeValue } from "@tsproxy/sdk";
-import { afterEach, describe, expect, it } from "vitest";
+import { afterEach, describe, expect, it, vi } from "vitest";
 import { RuntimeLayers, readRuntimeText } from "./runtime.ts";
 
 const cleanups: (() => void)[] = [];
@@ -141,9 +141,32 @@ it("has no layer for a directory that is not there", () => {
     onError: (message) => errors.push(message),
   });
   quiet.configure([{ name: "disk", disk_layer: disk }]);
-  expect(errors).toHaveLength(1);
+  expect(errors).toEqual(["runtime: /nowhere/at is not there; its values count once it is"]);
   expect(quiet.dump()).toEqual({ layers: [], entries: {} });
   expect(quiet.layers).toBe(0);
+  quiet.configure([]);
   runtime.configure([]);
   expect(values()).toEqual({});
+});
+
+it("has the layer of a directory from when it is there", async () => {
+  const top = fs.mkdtempSync(path.join(os.tmpdir(), "runtime-"));
+  cleanups.push(() => fs.rmSync(top, { recursive: true }));
+  const disk = {
+    symlink_root: path.join(top, "late/current"),
+    subdirectory: "",
+    append_service_cluster: false,
+  };
+  const quiet = new RuntimeLayers({
+    serviceCluster: () => "",
+    onChange: () => {},
+    onError: () => {},
+  });
+  quiet.configure([{ name: "disk", disk_layer: disk }]);
+  cleanups.push(() => quiet.configure([]));
+  fs.mkdirSync(path.join(top, "new"));
+  fs.writeFileSync(path.join(top, "new/number"), "5");
+  fs.mkdirSync(path.join(top, "late"));
+  fs.symlinkSync(path.join(top, "new"), path.join(top, "late/current"));
+  await vi.waitFor(() => expect(quiet.dump().entries.number?.final_value).toBe("5"), 60_000);
 });

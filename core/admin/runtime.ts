@@ -3,6 +3,7 @@ import path from "node:path";
 import type { RuntimeValue } from "@tsproxy/sdk";
 import yaml from "yaml";
 import type { RuntimeLayerConfig } from "../protocol.ts";
+import { unwatchedMessage, Watch } from "../reload/watch.ts";
 
 /** A value: its text in the layer, and what that stands for. */
 interface Entry {
@@ -39,7 +40,7 @@ export class RuntimeLayers {
   #present: readonly RuntimeLayerConfig[] = [];
   #layers: Values[] = [];
   readonly #overrides = new Map<string, Entry>();
-  #watches: fs.FSWatcher[] = [];
+  #watches: Watch[] = [];
   #settling: NodeJS.Timeout | undefined;
   /** Envoy's `runtime.` stats. */
   readonly counts = { loadSuccess: 0, loadError: 0, overrideExists: 0, overrideNotExists: 0 };
@@ -135,18 +136,23 @@ export class RuntimeLayers {
   /** Watches for Envoy's way to change values: a new directory is made, and a symbolic link to it is moved over the old link. */
   #watch({ symlink_root }: NonNullable<RuntimeLayerConfig["disk_layer"]>): void {
     const root = path.resolve(symlink_root);
-    try {
-      const watch = fs.watch(path.dirname(root), (_event, name) => {
-        if (name === path.basename(root))
-          this.#settling ??= setTimeout(() => this.#swap(root), SETTLE_MS);
-      });
-      watch.on("error", (error) => this.#parts.onError(`${root} is not watched: ${error.message}`));
-      watch.unref();
-      this.#watches.push(watch);
-    } catch (error) {
-      const reason = error instanceof Error ? error.message : String(error);
-      this.#parts.onError(`runtime: ${root} cannot be watched: ${reason}`);
-    }
+    if (!fs.existsSync(path.dirname(root)))
+      this.#parts.onError(
+        `runtime: ${path.dirname(root)} is not there; its values count once it is`,
+      );
+    let begins = true;
+    const watch = new Watch(
+      () => {
+        // Its first event is that it begins.
+        if (begins) return;
+        watch.refresh();
+        this.#settling ??= setTimeout(() => this.#swap(root), SETTLE_MS);
+      },
+      (unwatched) => unwatched && this.#parts.onError(`runtime: ${unwatchedMessage(unwatched)}`),
+    );
+    watch.set(new Map([[path.dirname(root), new Set([path.basename(root)])]]));
+    begins = false;
+    this.#watches.push(watch);
   }
 
   #swap(root: string): void {

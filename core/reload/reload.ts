@@ -24,7 +24,14 @@ import {
 import type { Served, ServedChange } from "./served.ts";
 import type { Change, Stage } from "./stage.ts";
 import { textHash } from "./text-hash.ts";
-import { type Interest, Looks, placesOf, Watch } from "./watch.ts";
+import {
+  type Interest,
+  Looks,
+  placesOf,
+  type Unwatched,
+  unwatchedMessage,
+  Watch,
+} from "./watch.ts";
 
 /** The threads that serve traffic, with their sockets. */
 export interface Serving extends RehearsalStage {
@@ -171,7 +178,7 @@ export class Reload {
         this.#since ??= performance.now();
         this.#looks.event(directory);
       },
-      (directory, code) => this.#onUnwatched(directory, code),
+      (unwatched) => this.#onUnwatched(unwatched),
     );
   }
 
@@ -323,14 +330,9 @@ export class Reload {
       this.#looks.again(CONFIG_SETTLES_MS, last);
   }
 
-  #onUnwatched(directory: string, code: string): void {
-    const key = `watch ${directory}`;
-    if (this.#reported.has(key)) return;
-    this.#reported.set(key, code);
-    const help = "raise fs.inotify.max_user_watches, or send SIGHUP after an edit";
-    this.#log.warn(
-      `cannot watch ${shortPath(directory)} (${code}): edits there go unseen; ${help}`,
-    );
+  #onUnwatched(unwatched: Unwatched | undefined): void {
+    if (unwatched !== undefined) this.#log.warn(unwatchedMessage(unwatched));
+    else this.#log.info("all folders are watched again: edits are seen at once");
   }
 
   async #takeBackAll(): Promise<void> {

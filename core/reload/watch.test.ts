@@ -1,8 +1,9 @@
 import fs from "node:fs";
+import { syncBuiltinESMExports } from "node:module";
 import os from "node:os";
 import path from "node:path";
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
-import { Looks, placesOf, Watch } from "./watch.ts";
+import { Looks, placesOf, unwatchedMessage, Watch } from "./watch.ts";
 
 /** For a machine that is busy with something else. */
 const PATIENT = { timeout: 120_000, interval: 5 };
@@ -195,4 +196,51 @@ test("a directory among files that do not matter is seen when it comes back, wit
     seen.length = 0;
   }
   watch.close();
+});
+
+test("what the system has no watch for is compared now and then, until it has one again", async () => {
+  const file = path.join(root, "front.yaml");
+  fs.writeFileSync(file, "1");
+  const { watch } = fs;
+  fs.watch = (() => {
+    throw Object.assign(new Error("no space left on device"), { code: "ENOSPC" });
+  }) as never;
+  syncBuiltinESMExports();
+  vi.useFakeTimers({ toFake: ["setInterval", "clearInterval"] });
+  const told: unknown[] = [];
+  const seen: string[] = [];
+  const own = new Watch(
+    (directory) => seen.push(directory),
+    (unwatched) => told.push(unwatched && unwatchedMessage(unwatched)),
+  );
+  try {
+    own.set(
+      new Map([
+        [root, new Set(["front.yaml"])],
+        [path.join(root, "filters"), undefined],
+      ]),
+    );
+    const reason = `cannot watch ${root} (ENOSPC), so edits there are looked for every 2 s; raise fs.inotify.max_user_watches`;
+    expect(told).toEqual([reason]);
+    vi.advanceTimersByTime(2_000);
+    expect(seen).toEqual([]);
+    fs.writeFileSync(file, "22");
+    vi.advanceTimersByTime(2_000);
+    expect(seen).toEqual([root]);
+    fs.mkdirSync(path.join(root, "filters"));
+    vi.advanceTimersByTime(2_000);
+    expect(seen).toEqual([root, root]);
+    expect(told).toEqual([reason]);
+    fs.watch = watch;
+    syncBuiltinESMExports();
+    vi.advanceTimersByTime(2_000);
+    expect(told).toEqual([reason, undefined]);
+    // It had been looked at until then.
+    expect(seen).toEqual([root, root]);
+    expect(vi.getTimerCount()).toBe(0);
+  } finally {
+    fs.watch = watch;
+    syncBuiltinESMExports();
+    own.close();
+  }
 });

@@ -1,25 +1,55 @@
-import { type FSWatcher, lstatSync, readlinkSync, statSync, watch } from "node:fs";
+import { type FSWatcher, lstatSync, readdirSync, readlinkSync, statSync, watch } from "node:fs";
 import path from "node:path";
+import { shortPath } from "../problem.ts";
 
 /** The names in a directory whose changes count. Undefined: all except logs, backups and swap files. */
 export type Interest = ReadonlySet<string> | undefined;
 
+/** How often directories are looked at for which the system has no watches, in milliseconds. */
+const POLL_MS = 2_000;
+
+/** Directories that cannot be watched, and why (ENOSPC, EMFILE). */
+export interface Unwatched {
+  readonly directories: readonly string[];
+  readonly code: string;
+}
+
+const UNWATCHED_HELP: Readonly<Record<string, string>> = {
+  ENOSPC: "raise fs.inotify.max_user_watches",
+  EMFILE: "raise fs.inotify.max_user_instances, or the files that may be open (ulimit -n)",
+  EACCES: "permission denied; let its user read them",
+};
+
+export function unwatchedMessage({ directories, code }: Unwatched): string {
+  const [first = "", ...others] = directories.map(shortPath);
+  const which = others.length === 0 ? first : `${first} and ${others.length} other folders`;
+  const help = UNWATCHED_HELP[code] ?? "send SIGHUP after an edit that cannot wait";
+  return `cannot watch ${which} (${code}), so edits there are looked for every ${POLL_MS / 1000} s; ${help}`;
+}
+
 /**
  * Reports that something changed in a directory, never what: the listener reads the files again and compares bytes. So all kinds of
- * saving work alike (in place, rename over, unlink and create, a swapped link), whatever events a platform merges or drops.
+ * saving work alike (in place, rename over, unlink and create, a swapped link), whatever events a platform merges or drops. Where the system has no more
+ * watches, names, sizes and times are compared every POLL_MS, until it has.
  */
 export class Watch {
   readonly #onEvent: (directory: string) => void;
-  readonly #onTrouble: (directory: string, code: string) => void;
+  readonly #onTrouble: (unwatched: Unwatched | undefined) => void;
   readonly #watching = new Map<string, { readonly watcher: FSWatcher; readonly inode: number }>();
   #wanted: ReadonlyMap<string, Interest> = new Map();
   /** The same for directories that are there: the parent of a missing one counts its name. */
   #interests: ReadonlyMap<string, Interest> = new Map();
 
-  /** `onTrouble`: the system has no more watches (ENOSPC, EMFILE), and changes in that directory are not seen. */
+  /** Directories without a watch, as they were looked at last. */
+  readonly #polled = new Map<string, string>();
+  #poll: NodeJS.Timeout | undefined;
+  /** Why the last attempt to watch a directory failed. */
+  #code = "";
+
+  /** `onTrouble`: the system has no watches for these directories; undefined: now it has for all. */
   constructor(
     onEvent: (directory: string) => void,
-    onTrouble: (directory: string, code: string) => void = () => {},
+    onTrouble: (unwatched: Unwatched | undefined) => void = () => {},
   ) {
     this.#onEvent = onEvent;
     this.#onTrouble = onTrouble;
@@ -39,18 +69,20 @@ export class Watch {
       watcher.close();
       this.#watching.delete(directory);
     }
-    const opened = [...this.#interests.keys()].filter(
-      (directory) => !this.#watching.has(directory) && this.#open(directory),
-    );
+    const missing = [...this.#interests.keys()].filter((at) => !this.#watching.has(at));
+    const opened = missing.filter((directory) => this.#open(directory));
+    const changed = opened.filter((directory) => this.#hasChanged(directory));
+    this.#pollUnwatched();
     if (opened.length === 0) return;
     // A missing directory may have come back before its parent was watched.
     this.refresh();
-    for (const directory of opened) this.#onEvent(directory);
+    for (const directory of changed) this.#onEvent(directory);
   }
 
   close(): void {
     for (const { watcher } of this.#watching.values()) watcher.close();
     this.#watching.clear();
+    clearInterval(this.#poll);
     this.#wanted = this.#interests = new Map();
   }
 
@@ -69,10 +101,40 @@ export class Watch {
       return true;
     } catch (error) {
       // The directory has gone, or there are no watches left: the next refresh tries again.
-      const { code = "" } = error as NodeJS.ErrnoException;
-      if (code !== "ENOENT") this.#onTrouble(directory, code);
+      this.#code = (error as NodeJS.ErrnoException).code ?? "";
       return false;
     }
+  }
+
+  /** Compares from now on what has no watch, and begins to tell, or to be silent, of that. */
+  #pollUnwatched(): void {
+    const unwatched = [...this.#interests.keys()].filter(
+      (at) => !this.#watching.has(at) && inodeOf(at) !== -1,
+    );
+    for (const at of this.#polled.keys()) if (!unwatched.includes(at)) this.#polled.delete(at);
+    for (const at of unwatched)
+      if (!this.#polled.has(at)) this.#polled.set(at, stateOf(at, this.#interests.get(at)) ?? "");
+    if (unwatched.length > 0 === (this.#poll !== undefined)) return;
+    clearInterval(this.#poll);
+    this.#poll = undefined;
+    if (unwatched.length > 0) this.#poll = setInterval(() => this.#compare(), POLL_MS).unref();
+    this.#onTrouble(
+      unwatched.length > 0 ? { directories: unwatched, code: this.#code } : undefined,
+    );
+  }
+
+  #compare(): void {
+    this.refresh();
+    for (const directory of [...this.#polled.keys()])
+      if (this.#hasChanged(directory)) this.#onEvent(directory);
+  }
+
+  /** Since it was looked at last; it never was: true. */
+  #hasChanged(directory: string): boolean {
+    const before = this.#polled.get(directory);
+    const now = stateOf(directory, this.#interests.get(directory)) ?? before;
+    if (before !== undefined) this.#polled.set(directory, now!);
+    return before === undefined || now !== before;
   }
 
   #lost(directory: string, watcher: FSWatcher): void {
@@ -80,6 +142,24 @@ export class Watch {
     if (this.#watching.get(directory)?.watcher !== watcher) return;
     this.#watching.delete(directory);
     this.#onEvent(directory);
+  }
+}
+
+/** Which of the names in a directory that count are there, and since when; undefined: it cannot be read now. */
+function stateOf(directory: string, interest: Interest): string | undefined {
+  try {
+    const names = interest ?? readdirSync(directory).filter((name) => !isNoise(name));
+    return [...names]
+      .map((name) => {
+        const found = lstatSync(path.join(directory, name), {
+          bigint: true,
+          throwIfNoEntry: false,
+        });
+        return found === undefined ? name : `${name} ${found.ino} ${found.mtimeNs} ${found.size}`;
+      })
+      .join("\n");
+  } catch {
+    return undefined;
   }
 }
 
