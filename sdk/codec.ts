@@ -70,6 +70,9 @@ export interface WireBytes {
   /** The part of these in heads: over HTTP/1 the lines of fields, without the request or status line; over HTTP/2 the frames. */
   readonly headerReceived?: number;
   readonly headerSent?: number;
+  /** Bytes of the names and values in heads and trailers, as they were before compression; absent: `headerReceived`, `headerSent`. */
+  readonly fieldsReceived?: number | undefined;
+  readonly fieldsSent?: number | undefined;
   /** The response has said `connection: close`, which the codec adds and logs count among its headers. */
   readonly saidClose?: boolean;
 }

@@ -8,6 +8,7 @@ import { filterStateText } from "./filter-state.ts";
 import type { Command, FormatSource, FormatValue } from "./format.ts";
 import { cut, type Make, nonEmpty, plain } from "./format-make.ts";
 import { tlsCommands } from "./format-tls.ts";
+import { wireCommands } from "./format-wire.ts";
 import { GRPC_STATUS_NAMES, grpcStatusOf, isGrpcRequest } from "./grpc-status.ts";
 import { requestSize, responseSize, trailersSize } from "./head-size.ts";
 import { type HeaderMap, type HeaderName, headerName } from "./headers.ts";
@@ -515,14 +516,8 @@ const COMMANDS: Readonly<Record<string, Make>> = {
   // As in Envoy over TCP, where the kernel alone knows what it has sent again.
   BYTES_RETRANSMITTED: plain(() => 0),
   PACKETS_RETRANSMITTED: plain(() => 0),
-  DOWNSTREAM_WIRE_BYTES_RECEIVED: plain(({ info }) => info.downstreamWire?.wireReceived ?? 0),
-  DOWNSTREAM_WIRE_BYTES_SENT: plain(({ info }) => info.downstreamWire?.wireSent ?? 0),
-  DOWNSTREAM_HEADER_BYTES_RECEIVED: plain(({ info }) => info.downstreamWire?.headerReceived ?? 0),
-  DOWNSTREAM_HEADER_BYTES_SENT: plain(({ info }) => info.downstreamWire?.headerSent ?? 0),
-  UPSTREAM_WIRE_BYTES_RECEIVED: plain(({ info }) => info.upstreamWire?.wireReceived ?? 0),
-  UPSTREAM_WIRE_BYTES_SENT: plain(({ info }) => info.upstreamWire?.wireSent ?? 0),
-  UPSTREAM_HEADER_BYTES_RECEIVED: plain(({ info }) => info.upstreamWire?.headerReceived ?? 0),
-  UPSTREAM_HEADER_BYTES_SENT: plain(({ info }) => info.upstreamWire?.headerSent ?? 0),
+  ...wireCommands("DOWNSTREAM", ({ info }) => info.downstreamWire),
+  ...wireCommands("UPSTREAM", ({ info }) => info.upstreamWire),
   DURATION: plain((s) => happened(s.info.duration)),
   REQUEST_DURATION: plain((s) => happened(s.info.requestDuration)),
   REQUEST_TX_DURATION: plain((s) => happened(s.info.upstreamTxEnd ?? -1)),
@@ -628,6 +623,5 @@ export const UNSUPPORTED = new RegExp(
   "^(?:UPSTREAM_FILTER_STATE|" +
     "DOWNSTREAM_CX_RTT|DOWNSTREAM_HANDSHAKE_DURATION|ROUTE_RESOLUTION_COUNT|ROUTE_RESOLUTION_TIME_US|" +
     "DYNAMIC_MODULE|" +
-    "(?:UPSTREAM|DOWNSTREAM)_PEER_(?:CHAIN|ISSUER)_\\w+|" +
-    "(?:DOWNSTREAM|UPSTREAM)_DECOMPRESSED_HEADER_BYTES_(?:SENT|RECEIVED))$",
+    "(?:UPSTREAM|DOWNSTREAM)_PEER_(?:CHAIN|ISSUER)_\\w+)$",
 );

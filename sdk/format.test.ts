@@ -353,6 +353,15 @@ describe("commands, as Envoy 1.40 printed them", () => {
     expect(size({ downstreamWire: { saidClose: true } }) - size({})).toBe(15);
   });
 
+  it("tells the bytes of heads before compression, over HTTP/1 those of the wire", () => {
+    const fields = ["RECEIVED", "SENT"].map((way) => `%UPSTREAM_DECOMPRESSED_HEADER_BYTES_${way}%`);
+    const of = (upstreamWire: StreamInfo["upstreamWire"]) =>
+      print(fields.join(" "), source({ info: info({ upstreamWire }) }));
+    expect(of({ headerReceived: 1, headerSent: 2 })).toBe("1 2");
+    expect(of({ headerReceived: 1, headerSent: 2, fieldsReceived: 3, fieldsSent: 4 })).toBe("3 4");
+    expect(of(undefined)).toBe("0 0");
+  });
+
   it("makes another unique id for every line", () => {
     const lines = [print("%UNIQUE_ID%"), print("%UNIQUE_ID%")];
     expect(lines[0]).toMatch(

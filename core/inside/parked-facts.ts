@@ -130,7 +130,8 @@ export function infoText(info: StreamInfo): string {
 function wireBytes(wire: WireBytes | undefined): WireBytes | undefined {
   if (wire === undefined) return undefined;
   const { wireReceived = 0, wireSent = 0, headerReceived = 0, headerSent = 0 } = wire;
-  return { wireReceived, wireSent, headerReceived, headerSent };
+  const { fieldsReceived = headerReceived, fieldsSent = headerSent } = wire;
+  return { wireReceived, wireSent, headerReceived, headerSent, fieldsReceived, fieldsSent };
 }
 
 const routeTexts = new WeakMap<Route, string>();

@@ -251,6 +251,14 @@ describe("the connection", () => {
     expect(events.take()).toEqual(["retire"]);
   });
 
+  it("counts what came with a head that was given up", () => {
+    const { events, ask, send } = open();
+    const encoder = ask();
+    events.onHead = () => encoder.reset();
+    send(OK);
+    expect(encoder.wireReceived).toBe(OK.length);
+  });
+
   it("survives a reset after the exchange was complete", () => {
     const { connection, events, ask, send } = open();
     const encoder = ask();

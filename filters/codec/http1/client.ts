@@ -203,6 +203,8 @@ export class Http1Client implements ClientCodec {
       if (endStream) this.#endResponse(stream);
     }
     stream.decoder.onResponseHeaders(endStream);
+    // As in Envoy, what came with a head that was given up (for another try, say) counts.
+    if (this.#state === STATE.CLOSED) stream.wireReceived += end - next;
     return next;
   }
 

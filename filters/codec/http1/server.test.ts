@@ -571,6 +571,19 @@ it("tells how many of its bytes were fields of heads", () => {
   expect([encoder.wireSent, encoder.headerSent]).toEqual([40 + 40, 12 + 19]);
 });
 
+it("counts empty lines before a request as a part of it", () => {
+  const { events, send, body } = open();
+  const head = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
+  send("\r\n");
+  send(`\r\n${head}`);
+  const { encoder } = events.last;
+  expect([encoder.wireReceived, encoder.headerReceived]).toEqual([4 + head.length, 8]);
+  encoder.encodeHeaders(responseHeaders(200, "content-length", "2"), false);
+  body("ok", true);
+  send(head);
+  expect(events.last.encoder.wireReceived).toBe(head.length);
+});
+
 it("counts a head that it refuses as far as it was received", () => {
   const { events, send } = open();
   send("FOO BAR BAZ\r\n\r\n");

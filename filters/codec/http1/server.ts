@@ -86,6 +86,8 @@ export class Http1Server implements ServerCodec {
   #paused = false;
   /** The last byte was the CR of an empty line before a request. */
   #sawCr = false;
+  /** Bytes of empty lines before the next request, of which they count as a part. */
+  #emptyLines = 0;
 
   constructor(
     connection: Connection,
@@ -188,6 +190,7 @@ export class Http1Server implements ServerCodec {
       else break;
       q++;
     }
+    this.#emptyLines += q - at;
     return q;
   }
 
@@ -203,7 +206,8 @@ export class Http1Server implements ServerCodec {
     const headers = stream.decoder.headers;
     let code = this.#reader.read(headers, memory, at, end);
     // A head that is refused is not read to its end.
-    stream.wireReceived += (code <= 0 ? end : this.#reader.at) - at;
+    stream.wireReceived += (code <= 0 ? end : this.#reader.at) - at + this.#emptyLines;
+    this.#emptyLines = 0;
     if (code === PARSE.INCOMPLETE) return end;
     const framing = this.#framing;
     if (code > 0) {

@@ -112,6 +112,11 @@ export class HeadBuilder {
     this.#underscores = false;
   }
 
+  /** Bytes of names and values, pseudo fields too. */
+  get size(): number {
+    return this.#size;
+  }
+
   /** True if a field name has an underscore. */
   get hasUnderscores(): boolean {
     return this.#underscores;

@@ -137,6 +137,7 @@ export class HeaderBlocks {
       this.#onBadBlock();
       return;
     }
+    stream.fieldsReceived += builder.size;
     const fault = builder.finish();
     if (stream.closed) return;
     if (stream.receiveEnded) {

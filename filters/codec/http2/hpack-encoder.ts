@@ -20,6 +20,7 @@ import {
   staticBytes,
   staticIndex,
   staticNameSize,
+  staticValueSize,
 } from "./static-table.ts";
 
 /** The largest dynamic table used, even if the peer allows a larger one. */
@@ -56,6 +57,8 @@ const OWN_ORDER = [PSEUDO.AUTHORITY, PSEUDO.PATH, PSEUDO.METHOD, PSEUDO.SCHEME] 
  * that values that differ in each message do not evict those that recur.
  */
 export class HpackEncoder {
+  /** Bytes of the names and values in the block so far. */
+  size = 0;
   readonly #out: FrameWriter;
   readonly #table = new DynamicTable(MAX_TABLE_SIZE);
   /** Entry numbers in the dynamic table by hash of name and value; -1: none. */
@@ -83,6 +86,7 @@ export class HpackEncoder {
 
   /** Begins a block: announces changes of the table's size. */
   begin(): void {
+    this.size = 0;
     if (this.#entries === undefined) {
       this.#entries = new Int32Array(SLOTS).fill(-1);
       this.#names = new Int32Array(SLOTS).fill(-1);
@@ -101,8 +105,7 @@ export class HpackEncoder {
   status(status: number): void {
     const index = STATUS_INDEX.get(status);
     if (index !== undefined) {
-      this.#out.ensure(1);
-      this.#out.memory[this.#out.at++] = 0x80 | index;
+      this.#indexed(index);
       return;
     }
     const size = this.#text(String(status));
@@ -138,9 +141,7 @@ export class HpackEncoder {
         else this.#method(headers.methodEdited ? headers.method : headers);
         break;
       case PSEUDO.SCHEME:
-        if (isConnect) break;
-        this.#out.ensure(1);
-        this.#out.memory[this.#out.at++] = 0x80 | (headers.scheme === "https" ? 7 : NAME.SCHEME);
+        if (!isConnect) this.#indexed(headers.scheme === "https" ? 7 : NAME.SCHEME);
         break;
       case PSEUDO.PATH:
         if (!isConnect) this.#path(headers);
@@ -151,8 +152,6 @@ export class HpackEncoder {
   }
 
   #method(method: string | RequestHeaders): void {
-    const out = this.#out;
-    out.ensure(1);
     let memory = this.#scratch;
     let at = 0;
     let end = 0;
@@ -165,9 +164,9 @@ export class HpackEncoder {
       end = method.base + method.methodEnd;
     }
     const first = memory[at];
-    if (end - at === 3 && first === 71 && memory[at + 2] === 84) out.memory[out.at++] = 0x82;
+    if (end - at === 3 && first === 71 && memory[at + 2] === 84) this.#indexed(NAME.METHOD);
     else if (end - at === 4 && first === 80 && memory[at + 1] === 79 && memory[at + 3] === 84)
-      out.memory[out.at++] = 0x83;
+      this.#indexed(NAME.METHOD + 1);
     else this.#pseudo(NAME.METHOD, memory, at, end);
   }
 
@@ -180,10 +179,8 @@ export class HpackEncoder {
       end = this.#text(headers.path);
       memory = this.#scratch;
     }
-    if (end - at === 1 && memory[at] === 47) {
-      this.#out.ensure(1);
-      this.#out.memory[this.#out.at++] = 0x84;
-    } else this.#pseudo(NAME.PATH, memory, at, end);
+    if (end - at === 1 && memory[at] === 47) this.#indexed(NAME.PATH);
+    else this.#pseudo(NAME.PATH, memory, at, end);
   }
 
   #authority(headers: RequestHeaders): void {
@@ -262,6 +259,13 @@ export class HpackEncoder {
     return text.length;
   }
 
+  /** Encodes a whole field of the static table. */
+  #indexed(index: number): void {
+    this.#out.ensure(1);
+    this.#out.memory[this.#out.at++] = 0x80 | index;
+    this.size += staticNameSize[index]! + staticValueSize[index]!;
+  }
+
   #pseudo(known: number, memory: Uint8Array, at: number, end: number): void {
     const nameAt = staticAt[known]!;
     // The index serves as the name's hash; that is safe, as names are compared as well.
@@ -304,6 +308,7 @@ export class HpackEncoder {
   ): void {
     const size = end - at;
     const out = this.#out;
+    this.size += size + nameEnd - nameAt;
     out.ensure(size + nameEnd - nameAt + 24);
     const key = fieldHash(nameHash, memory, at, end);
     const slot = (key ^ (key >>> 8)) & (SLOTS - 1);

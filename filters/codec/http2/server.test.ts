@@ -537,4 +537,7 @@ it("tells how many of its bytes were frames of heads", () => {
   body("ok", true);
   const head = take().find(({ type }) => type === TYPE.HEADERS)!;
   expect(encoder.headerSent).toBe(9 + head.payload.length);
+  // Names and values, as they are without compression.
+  expect(encoder.fieldsReceived).toBe(":methodPOST:schemehttp:path/:authoritya".length);
+  expect(encoder.fieldsSent).toBe(":status200".length);
 });

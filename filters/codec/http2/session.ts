@@ -206,6 +206,7 @@ export class Session {
     const wire = FRAME_HEAD * Math.ceil(size / this.peerMaxFrame) + size;
     stream.wireSent += wire;
     stream.headerSent += wire;
+    stream.fieldsSent += this.encoder.size;
     out.frames++;
     if (size <= this.peerMaxFrame) {
       out.putHead(at, TYPE.HEADERS, flags | FLAG.END_HEADERS, stream.id, size);

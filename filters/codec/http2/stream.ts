@@ -42,6 +42,8 @@ export abstract class Stream {
   wireSent = 0;
   headerReceived = 0;
   headerSent = 0;
+  fieldsReceived = 0;
+  fieldsSent = 0;
   /** One of DETAILS once the peer has broken the protocol, else "". */
   lostDetails = "";
   readonly #chunk = new Chunk(NOTHING, 0, 0);

@@ -114,6 +114,12 @@ export class UpstreamChain implements RequestEncoder, ResponseDecoder {
   get headerReceived(): number {
     return this.#encoder?.headerReceived ?? 0;
   }
+  get fieldsSent(): number | undefined {
+    return this.#encoder?.fieldsSent;
+  }
+  get fieldsReceived(): number | undefined {
+    return this.#encoder?.fieldsReceived;
+  }
 
   /** Shows the filters the request head: as in Envoy, before the attempt has its connection if it has to wait for one. */
   begin(headers: RequestHeaders, endStream: boolean): void {
