@@ -19,8 +19,9 @@ import {
 } from "@tsproxy/sdk/testing";
 import { expect, it } from "vitest";
 import http1 from "../../filters/codec/http1/filter.ts";
-import { generate, Random } from "./http1-generate.ts";
+import { generate } from "./http1-generate.ts";
 import { type Outcome, parseLlhttp } from "./http1-parsers.ts";
+import { Random } from "./random.ts";
 
 const OPTIONS = { ...CODEC_OPTIONS, acceptHttp10: true, enableTrailers: true };
 const factory = new TestContext().setup(http1, {});

@@ -2,8 +2,9 @@
 // differs and is listed, by name; stops at the first difference that is not.
 import { fileURLToPath } from "node:url";
 import { DIFFERENCES } from "./http1-differences.ts";
-import { generate, Random } from "./http1-generate.ts";
+import { generate } from "./http1-generate.ts";
 import { compare, nameOf } from "./http1-judge.ts";
+import { Random } from "./random.ts";
 
 export interface Tally {
   readonly cases: number;

@@ -14,20 +14,11 @@ import {
 import { CODEC_OPTIONS, requestHeaders, TestConnection, TestContext } from "@tsproxy/sdk/testing";
 import { expect, it } from "vitest";
 import codec from "../../filters/codec/http2/filter.ts";
+import { Random } from "./random.ts";
 
 /** Node's own HTTP/2 (nghttp2) is the other end: what it writes we must read as it meant it, and the reverse. */
 
 const ROUNDS = Number(process.env["FUZZ_ROUNDS"] ?? 40);
-
-function random(seed: number): () => number {
-  let state = seed;
-  return () => {
-    state = (state + 0x6d2b79f5) | 0;
-    let t = Math.imul(state ^ (state >>> 15), 1 | state);
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-    return ((t ^ (t >>> 14)) >>> 0) / 4294967296;
-  };
-}
 
 /** Our end of a pipe: what a codec writes goes to Node's side, in pieces of random size. */
 class Pipe extends TestConnection {
@@ -71,10 +62,10 @@ class Pipe extends TestConnection {
 const factory = (): CodecFactory => new TestContext().setup(codec, {});
 
 /** Header fields that HTTP/2 can carry: short and long, plain and with every byte that a value may have. */
-function fields(next: () => number): [string, string][] {
-  const pick = <T>(list: readonly T[]): T => list[Math.floor(next() * list.length)]!;
+function fields(random: Random): [string, string][] {
+  const pick = <T>(list: readonly T[]): T => list[Math.floor(random.next() * list.length)]!;
   const names = ["x-a", "x-request-id", "x_y", "a-name-of-some-length", "b"];
-  return Array.from({ length: Math.floor(next() * 12) }, () => {
+  return Array.from({ length: Math.floor(random.next() * 12) }, () => {
     const size = pick([0, 1, 5, 20, 100, 126, 127, 128, 400]);
     const alphabet = pick(["abc123", "ABC {}|~;,", "0123456789", "\x80\xe9\xff!"]);
     const value = Array.from({ length: size }, () => pick([...alphabet])).join("");
@@ -129,8 +120,8 @@ class Echo implements RequestDecoder {
 
 it("reads what nghttp2 writes, and writes what it reads", async () => {
   for (let seed = 1; seed <= ROUNDS; seed++) {
-    const next = random(seed);
-    const pipe = new Pipe(() => 1 + Math.floor(next() * next() * 3000));
+    const random = new Random(seed);
+    const pipe = new Pipe(() => 1 + Math.floor(random.next() * random.next() * 3000));
     const server = factory().createServer(
       pipe,
       { onStream: (encoder) => new Echo(encoder), onIdleEnd: () => {} },
@@ -144,9 +135,9 @@ it("reads what nghttp2 writes, and writes what it reads", async () => {
       throw error;
     });
     for (let k = 0; k < 12; k++) {
-      const sent = fields(next);
+      const sent = fields(random);
       const headers = { ":path": "/", ...grouped(sent) };
-      const body = "b".repeat(Math.floor(next() * next() * 100_000));
+      const body = "b".repeat(Math.floor(random.next() * random.next() * 100_000));
       const stream = session.request(headers, { endStream: body === "" });
       if (body !== "") stream.end(body);
       let got: string[] = [];
@@ -170,8 +161,8 @@ it("reads what nghttp2 writes, and writes what it reads", async () => {
 
 it("asks nghttp2 as a client, and understands its answers", async () => {
   for (let seed = 1; seed <= ROUNDS; seed++) {
-    const next = random(seed + 5000);
-    const pipe = new Pipe(() => 1 + Math.floor(next() * next() * 3000));
+    const random = new Random(seed + 5000);
+    const pipe = new Pipe(() => 1 + Math.floor(random.next() * random.next() * 3000));
     const tableSize = [0, 64, 4096, 65_536][seed % 4]!;
     const server = http2.createServer({ settings: { headerTableSize: tableSize } });
     server.on("stream", (stream, _headers, _flags, list) => {
@@ -191,7 +182,7 @@ it("asks nghttp2 as a client, and understands its answers", async () => {
     pipe.onAgain(() => client.onAgain?.());
     server.emit("connection", pipe.far);
     for (let k = 0; k < 12; k++) {
-      const sent = fields(next);
+      const sent = fields(random);
       const answer = await new Promise<{ lines: string[]; body: string }>((resolve, reject) => {
         let body = "";
         const decoder: ResponseDecoder = {
@@ -223,17 +214,17 @@ it("asks nghttp2 as a client, and understands its answers", async () => {
 });
 
 /** Frames of a client that has read half of the RFC. */
-function noise(next: () => number): Uint8Array {
+function noise(random: Random): Uint8Array {
   const frames: number[] = [];
-  for (let n = Math.floor(next() * 30); n >= 0; n--) {
-    const size = Math.floor(next() * next() * 60);
-    const type = Math.floor(next() * 11);
-    const id = next() < 0.3 ? 0 : Math.floor(next() * 12);
-    frames.push(0, 0, size, type, Math.floor(next() * 256), 0, 0, 0, id);
+  for (let n = Math.floor(random.next() * 30); n >= 0; n--) {
+    const size = Math.floor(random.next() * random.next() * 60);
+    const type = Math.floor(random.next() * 11);
+    const id = random.next() < 0.3 ? 0 : Math.floor(random.next() * 12);
+    frames.push(0, 0, size, type, Math.floor(random.next() * 256), 0, 0, 0, id);
     const block = [0x82, 0x86, 0x84, 0x41, 0x01, 0x61, 0xbe, 0x40, 0x01, 0x78, 0x01, 0x79];
-    const isBlock = next() < 0.6;
+    const isBlock = random.next() < 0.6;
     for (let k = 0; k < size; k++)
-      frames.push(isBlock ? block[k % block.length]! : Math.floor(next() * 256));
+      frames.push(isBlock ? block[k % block.length]! : Math.floor(random.next() * 256));
   }
   return Uint8Array.from(frames);
 }
@@ -242,7 +233,7 @@ it("never throws and never writes half a frame, whatever comes", () => {
   const preface = new TextEncoder().encode("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
   const settings = Uint8Array.from([0, 0, 0, 4, 0, 0, 0, 0, 0]);
   for (let seed = 1; seed <= ROUNDS * 50; seed++) {
-    const next = random(seed);
+    const random = new Random(seed);
     const connection = new TestConnection();
     const make = factory();
     const server: ServerCodec = make.createServer(
@@ -250,9 +241,9 @@ it("never throws and never writes half a frame, whatever comes", () => {
       { onStream: (encoder) => new Echo(encoder), onIdleEnd: () => {} },
       CODEC_OPTIONS,
     );
-    const bytes = Uint8Array.from([...preface, ...settings, ...noise(next), ...noise(next)]);
+    const bytes = Uint8Array.from([...preface, ...settings, ...noise(random), ...noise(random)]);
     for (let at = 0; at < bytes.length; ) {
-      const end = Math.min(bytes.length, at + 1 + Math.floor(next() * 200));
+      const end = Math.min(bytes.length, at + 1 + Math.floor(random.next() * 200));
       server.onData(new Chunk(bytes.slice(at, end), 0, end - at));
       server.onAgain();
       at = end;

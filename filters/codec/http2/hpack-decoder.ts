@@ -71,6 +71,8 @@ export class HpackDecoder {
         q = this.#at;
         continue;
       }
+      // RFC 9113 §4.3.1: a peer that has acknowledged a smaller table makes its own smaller before any field.
+      if (this.#table.max > this.#limit) return false;
       first = false;
       q = this.#at;
     }

@@ -101,6 +101,18 @@ describe("a header block", () => {
     expect(reader().read("4001610162 20")).toBe("broken");
   });
 
+  it("is broken if the peer has acknowledged a smaller table and does not make its own smaller (RFC 9113 §4.3.1)", () => {
+    const { decoder, read } = reader();
+    decoder.onTableSizeAcknowledged(100);
+    expect(read("3f45 4001610162")).toEqual(["a: b"]);
+    expect(read("be")).toEqual(["a: b"]);
+    for (const hex of ["4001610162", "88", "3fe11f 88"]) {
+      const { decoder, read } = reader();
+      decoder.onTableSizeAcknowledged(100);
+      expect(read(hex)).toBe("broken");
+    }
+  });
+
   it("is malformed by names in upper case and by values that no header can carry", () => {
     expect(reader().read("00 01 41 01 62")).toBe("malformed");
     expect(reader().read("00 01 61 03 620a63")).toBe("malformed");
