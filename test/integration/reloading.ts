@@ -45,7 +45,7 @@ export default defineHttpFilter({
 }
 
 /** The router as it is shipped, except that the upstream is told an edit's number. */
-function routerSource(version: number): string {
+export function routerSource(version: number): string {
   return `import router from "./shipped.ts";
 
 const VERSION = "${version}";
