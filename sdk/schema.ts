@@ -85,7 +85,7 @@ export interface ScriptPlace {
 /** A Lua script of the config, and the modules that it loads with `require`. */
 export interface LuaSource {
   readonly text: string;
-  /** Absent: its lines are not lines of a file (an environment variable, a quoted scalar). */
+  /** Absent: its lines are not consecutive lines of a file (an environment variable, a folded scalar). */
   readonly place?: ScriptPlace;
   /** By the names that `require` gives them: files beside the config, or in the folder where the proxy was started. */
   readonly modules: Readonly<Record<string, LuaModule>>;

@@ -5,6 +5,7 @@ import { readDataSource } from "./data-source.ts";
 import type { Report } from "./diagnostic.ts";
 import type { Node } from "./document.ts";
 import type { NamedFiles } from "./named-files.ts";
+import { runsOf } from "./script-runs.ts";
 
 /** Limit on the modules of one script. */
 const MODULES_MAX = 256;
@@ -34,10 +35,7 @@ export function readLuaSource(node: Node, report: Report): LuaSource | undefined
   return { text, modules, ...(place && { place }) };
 }
 
-/**
- * Where the script's first line stands. Undefined: in other forms than a block scalar or a file, lines of the config are not
- * lines of the script.
- */
+/** Where the script's first line stands. Undefined: lines of the script are not consecutive lines of a file. */
 function placeOf(node: Node, report: Report): ScriptPlace | undefined {
   if (node.kind === "map") {
     const named = node.get("filename");
@@ -45,9 +43,13 @@ function placeOf(node: Node, report: Report): ScriptPlace | undefined {
     const inline = node.get("inline_string");
     return inline && placeOf(inline, report);
   }
-  const { file, line } = report.diagnostic(node.place, "");
-  if (report.text[node.place.offset] !== "|") return undefined;
-  return { file, line: line + 1 };
+  if (node.kind !== "scalar") return undefined;
+  const { file } = report.diagnostic(node.place, "");
+  const [first, ...others] = runsOf(String(node.value), report.text, node.place.offset).map(
+    ({ row, offset }) => report.diagnostic({ offset, path: "" }, "").line - row,
+  );
+  const isInStep = first !== undefined && others.every((line) => line === first);
+  return isInStep ? { file, line: first } : undefined;
 }
 
 function gather(
