@@ -27,8 +27,8 @@ export class StreamLoad {
   readonly #options: StreamLoadOptions;
   readonly #clients: Promise<void>[];
   readonly #onAnswer = new Set<(answer: Answer) => void>();
-  /** Numbers of the connections that new streams are opened on. */
-  readonly #current = new Set<number>();
+  /** The connections that new streams are opened on, by their numbers. */
+  readonly #current = new Map<number, http2.ClientHttp2Session>();
   #running = true;
   #opened = 0;
   answers = 0;
@@ -45,7 +45,7 @@ export class StreamLoad {
 
   /** Settles once each connection that is open now has had an answer that satisfies `holds`. */
   async untilSameConnections(holds: (answer: Answer) => boolean): Promise<void> {
-    const left = new Set(this.#current);
+    const left = new Set(this.#current.keys());
     await this.#watching(
       (answer) => void (holds(answer) && left.delete(answer.connection)),
       () => left.size === 0,
@@ -62,6 +62,23 @@ export class StreamLoad {
       () => moved.size >= this.#options.connections,
       "answers over new connections",
     );
+  }
+
+  /** One more request on a connection of the load: its status, or "reset" if no whole answer came. */
+  ask(path: string, body = ""): Promise<number | "reset"> {
+    const [session] = this.#current.values();
+    const method = body === "" ? "GET" : "POST";
+    const stream = session!.request({ ":path": path, ":method": method });
+    let status = 0;
+    stream.on("response", (head) => {
+      status = Number(head[":status"]);
+    });
+    stream.on("error", () => {});
+    stream.resume();
+    stream.end(body);
+    return new Promise((resolve) => {
+      stream.on("close", () => resolve(stream.rstCode === 0 ? status : "reset"));
+    });
   }
 
   /** Settles after so many further answers, and tells them. */
@@ -100,7 +117,7 @@ export class StreamLoad {
   async #keepConnection(): Promise<void> {
     const session = this.#options.connect();
     const connection = ++this.#opened;
-    this.#current.add(connection);
+    this.#current.set(connection, session);
     const closed = new Promise<void>((resolve) => session.on("close", () => resolve()));
     session.on("error", (error) => this.failures.push(`connection ${connection}: ${error}`));
     const streams = Array.from({ length: this.#options.streams }, async () => {
