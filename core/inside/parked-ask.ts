@@ -81,8 +81,9 @@ export class ParkedAsk implements Parked {
       return;
     }
     if (status !== 0) {
-      const skips = status === STATUS.SKIP || (status === STATUS.AGAIN && this.#parked.failsOpen);
-      this.#answered(undefined, skips === true);
+      const isUnanswered = status === STATUS.AGAIN || status === STATUS.LATE;
+      const skips = isUnanswered && this.#parked.failsOpen === true;
+      this.#answered(undefined, skips || status === STATUS.SKIP);
       return;
     }
     const { words, memory } = this.#table.ports;
