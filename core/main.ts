@@ -20,6 +20,7 @@ import { openLog } from "./logs/log.ts";
 import { LogLevels, unknownComponents } from "./logs/log-levels.ts";
 import { ownOptions, SAME_SIGNAL_MS, type ToProxy, type ToSupervisor } from "./options.ts";
 import { CORE, isPacked } from "./own-files.ts";
+import { stopBundler } from "./packages/bundle.ts";
 import { Describer } from "./packages/describe.ts";
 import { SHIPPED_ROOT } from "./packages/packages.ts";
 import { bundlePreludes } from "./packages/preludes.ts";
@@ -34,7 +35,7 @@ import type { Change } from "./reload/stage.ts";
 import { Watch } from "./reload/watch.ts";
 import { WrittenConfig } from "./reload/written-config.ts";
 import { checkAddresses, listenProblem, ownAddress, shown } from "./sockets/addresses.ts";
-import type { ListenFailure } from "./sockets/bound.ts";
+import type { Bound, ListenFailure } from "./sockets/bound.ts";
 import type { ContextCertificates } from "./sockets/tls.ts";
 import { threadStarter } from "./threads.ts";
 import { TrialProcess } from "./trial-process.ts";
@@ -53,6 +54,14 @@ const LARGE_CHARS = 250_000;
 /** How long the process before may take to give up its abstract sockets, and how often to look. */
 const FREE_MS = 10_000;
 const LOOK_MS = 2;
+
+/** Until threads have been started there is nothing to stop but the bundler. */
+function endEarly(): never {
+  stopBundler();
+  process.exit(0);
+}
+process.on("SIGTERM", endEarly);
+process.on("SIGINT", endEarly);
 
 const options = await ownOptions();
 const { held = [] } = options;
@@ -77,6 +86,8 @@ const lines = new LineOrder(
   () => fleet.flushLines(),
 );
 let state: "INITIALIZING" | "LIVE" | "DRAINING" = "INITIALIZING";
+/** Never settles: the process exits first. */
+const untilExit = new Promise<never>(() => {});
 const toldToServe = Promise.withResolvers<void>();
 const served = Promise.withResolvers<Served | undefined>();
 if (!options.succeeds) served.resolve(undefined);
@@ -93,8 +104,8 @@ const canary = new CanaryProcess(trial, () => node);
 let failing = false;
 /** A sandbox has taken a thread along, and Node would wait for that thread for ever before it exits. */
 let hasLost = false;
-/** The process before has abstract sockets at which this one is to listen. */
-let hasUnfree = false;
+/** Abstract sockets of the process before, at which this one is to listen. */
+let unfree: readonly Bound[] = [];
 const runtime = new RuntimeLayers({
   serviceCluster: () => node.cluster,
   onChange: (values) => fleet.publish(RUNTIME_TOPIC, values),
@@ -140,10 +151,13 @@ try {
   const unknown = unknownComponents(options.log.components, names);
   if (unknown.length > 0) throw new StartError(unknown);
 } catch (error) {
+  // What is refused now is so because the proxy ends.
+  if (isEnding()) await untilExit;
   if (!(error instanceof StartError)) throw error;
   process.stderr.write(`${error.message}\n`);
   await stop(1);
 }
+if (isEnding()) await untilExit;
 state = "LIVE";
 server.onLive();
 flushServer();
@@ -151,12 +165,12 @@ server.onListeners([], reload.live!.config.listeners);
 const inspector =
   options.inspectPort === undefined ? undefined : await openInspector(options.inspectPort);
 tellStart(inspector?.address);
-announce(log, options, reload.live!.config, fleet.bound, reload.packages());
+announce(log, options, reload.live!.config, { bound: fleet.bound, unfree }, reload.packages());
 writeAdminAddress();
 // Before the last line of the start is printed: who reads that line may count on the supervisor.
 beat();
 // Before there is more to do: nobody listens there until then.
-if (hasUnfree) await listenOnceFree();
+if (unfree.length > 0) await listenOnceFree();
 reload.watch();
 watchCore();
 setImmediate(started.resolve);
@@ -165,6 +179,11 @@ if (options.dev !== true) setTimeout(collectGarbage, COLLECT_AFTER_MS, "last-res
 
 function flushServer(): void {
   flushServerStats({ server, stats, reload, state: shownState, certificates });
+}
+
+/** The proxy has been asked to end. */
+function isEnding(): boolean {
+  return state === "DRAINING";
 }
 
 function shownState(): typeof state {
@@ -295,7 +314,10 @@ function servingThreads(): Serving {
       const failures = await fleet.listen(listeners);
       tell({ type: "listening", sockets: fleet.listening(listeners) });
       const isLeft = isFirst && isBesideAnother ? isAbstractInUse : () => false;
-      hasUnfree ||= failures.some(isLeft);
+      if (isFirst)
+        unfree = failures
+          .filter(isLeft)
+          .map(({ listener, address }) => ({ name: listener, address }));
       return failures
         .filter((failure) => !isLeft(failure))
         .map((f) => unboundProblem(listeners, f));
@@ -374,6 +396,8 @@ function obeySignals(): void {
     last = performance.now();
     ways[Math.min(next++, 2)]!();
   };
+  process.off("SIGTERM", endEarly);
+  process.off("SIGINT", endEarly);
   process.on("SIGTERM", onStop);
   process.on("SIGINT", onStop);
   // Ignored during the start, at whose end `reload.watch` looks at all files anyway.
@@ -403,18 +427,20 @@ async function reopenFiles(): Promise<void> {
 /** Accepts no more connections, and ends the process with the last one, or after `ms`. */
 async function drain(ms = DRAIN_MS): Promise<void> {
   if (state === "DRAINING") return;
+  const isStarting = state === "INITIALIZING";
   state = "DRAINING";
-  log.info("draining");
+  if (!isStarting) log.info("draining");
   tell({ type: "stopping" });
   // A reload may wait for code that hangs there.
   trial.dispose();
   await reload.close();
-  await fleet.drain(ms);
+  await fleet.drain(isStarting ? 0 : ms);
   await stop(0);
 }
 
 async function stop(code: number): Promise<never> {
   setTimeout(() => exit(code), STOP_MS).unref();
+  stopBundler();
   trial.dispose();
   await reload.close();
   await fleet.stop();

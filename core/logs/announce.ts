@@ -7,12 +7,18 @@ import { shown } from "../sockets/addresses.ts";
 import type { Bound } from "../sockets/bound.ts";
 import type { Log } from "./log.ts";
 
+/** Sockets that are bound, and abstract ones that the proxy before has not given up yet. */
+interface OwnSockets {
+  readonly bound: readonly Bound[];
+  readonly unfree: readonly Bound[];
+}
+
 /** Logs, after the start, where the proxy and its admin listen and which packages run where. */
 export function announce(
   log: Log,
   options: RunOptions,
   config: RuntimeConfig,
-  bound: readonly Bound[],
+  { bound, unfree }: OwnSockets,
   packages: readonly PackageState[],
 ): void {
   const control = new Set(
@@ -23,8 +29,13 @@ export function announce(
   const at = ({ name, address }: Bound) =>
     name === shown(address) ? name : `${shown(address)} (${name})`;
   const workers = options.concurrency === 1 ? "1 worker" : `${options.concurrency} workers`;
+  const nothing = unfree.length === 0 ? "nothing" : "nothing yet";
+  const later =
+    unfree.length === 0
+      ? ""
+      : `; on ${some(unfree.map(at))} as soon as the proxy before gives it up`;
   log.info(
-    `listening on ${listeners.length === 0 ? "nothing" : some(listeners.map(at))}, with ${workers}`,
+    `listening on ${listeners.length === 0 ? nothing : some(listeners.map(at))}, with ${workers}${later}`,
   );
   for (const { address } of admin.slice(0, 1)) log.info(`admin at ${url(address)}`);
   const used = JSON.stringify(config);

@@ -1,6 +1,6 @@
 import { createHash } from "node:crypto";
-import { readFileSync } from "node:fs";
-import { mkdir, readFile, rename, writeFile } from "node:fs/promises";
+import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { readFile } from "node:fs/promises";
 import { createRequire } from "node:module";
 import path from "node:path";
 import { isPacked, ROOT } from "../own-files.ts";
@@ -36,16 +36,20 @@ export function readKeptNow(name: string): string {
   return readFileSync(path.join(FOLDER, name), "utf8");
 }
 
-/** Keeps a text for later processes. Never fails: a folder that cannot be written costs the next start some time. */
-export async function keep(name: string, text: string): Promise<void> {
+/**
+ * Keeps a text for later processes, in one turn: one that is asked to end leaves no draft behind. Never fails: a folder that cannot
+ * be written costs the next start some time.
+ */
+export function keep(name: string, text: string): void {
   const file = path.join(FOLDER, name);
   const draft = `${file}.${process.pid}`;
   try {
-    await mkdir(FOLDER, { recursive: true });
-    await writeFile(draft, text);
-    await rename(draft, file);
+    mkdirSync(FOLDER, { recursive: true });
+    writeFileSync(draft, text);
+    renameSync(draft, file);
   } catch {
     // The next start builds it again.
+    rmSync(draft, { force: true });
   }
 }
 

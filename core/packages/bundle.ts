@@ -61,6 +61,7 @@ export class BundleError extends Error {
 /** esbuild runs in a process of its own, which is stopped after so long without a build. */
 const IDLE_MS = 60_000;
 let idle: NodeJS.Timeout | undefined;
+let running: typeof import("esbuild") | undefined;
 
 /** ASCII, since V8 would keep a text with one character above Latin-1 in two bytes a character, in every isolate. */
 const CHARSET = "ascii";
@@ -94,7 +95,7 @@ export async function bundle(options: BundleOptions): Promise<Bundle> {
   const found = await readBundle(keptAs(options), options.filename);
   if (found !== undefined) return found;
   const made = await build({ ...options, keepInputs: true });
-  void keepBundle(made, options);
+  keepBundle(made, options);
   return made;
 }
 
@@ -117,11 +118,11 @@ export function restored({ code, hash, inputs, map }: KeptBundle, filename: stri
 }
 
 /** Writes a bundle into the build cache, for a later process. */
-async function keepBundle(made: Bundle, options: BundleOptions): Promise<void> {
+function keepBundle(made: Bundle, options: BundleOptions): void {
   const { code, hash, inputs, sources } = made;
   const name = keptAs(options);
-  await keep(`${name}.js.map`, sources.json);
-  await keep(`${name}.json`, JSON.stringify({ code, hash, inputs: [...inputs] }));
+  keep(`${name}.js.map`, sources.json);
+  keep(`${name}.json`, JSON.stringify({ code, hash, inputs: [...inputs] }));
 }
 
 function keptAs({ entry, filename, ...options }: BundleOptions): string {
@@ -239,6 +240,12 @@ function made(
   return new Bundle({ shared: sharedCode(code), hash: hashOf(code), filename, inputs, sources });
 }
 
+/** Ends it now, if it runs: while it builds, the end of this process would make it print its stacks. */
+export function stopBundler(): void {
+  clearTimeout(idle);
+  void running?.stop();
+}
+
 /** Runs esbuild. `inputs`: absolute paths of the bundled files, with `metafile`. */
 async function run(
   { entry, external = ["@tsproxy/sdk"], alias = {}, format = "esm" }: BundleOptions,
@@ -246,6 +253,7 @@ async function run(
 ): Promise<{ readonly code: string; readonly map: string; readonly inputs: readonly string[] }> {
   // Imported with the first build: the npm package starts without building anything.
   const esbuild = await import("esbuild");
+  running = esbuild;
   clearTimeout(idle);
   idle = setTimeout(() => void esbuild.stop(), IDLE_MS).unref();
   const { outputFiles, metafile } = await esbuild.build({

@@ -107,7 +107,7 @@ export class Describer {
     const known = JSON.parse((await readKept(name)) ?? "{}") as Partial<Told> & { of?: string };
     if (known.of === of) return known as Told;
     const told = await this.describe(entry, bundle, "shipped");
-    void keep(name, JSON.stringify({ of, ...told }));
+    keep(name, JSON.stringify({ of, ...told }));
     return told;
   }
 

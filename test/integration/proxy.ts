@@ -67,7 +67,8 @@ export class Proxy {
     this.#child = spawn(program, [...first, ...command], {
       cwd: this.dir,
       env: { ...process.env, ...env },
-      stdio: ["ignore", "pipe", "pipe"],
+      // With the end of this process its channel closes, and the proxy ends: a test that was given up leaves none behind.
+      stdio: ["ignore", "pipe", "pipe", "ipc"],
     });
     this.#child.stdout!.setEncoding("utf8").on("data", (text: string) => {
       this.#stdout += text;
@@ -83,9 +84,14 @@ export class Proxy {
     });
   }
 
+  /** Starts a proxy, and does not wait for it. */
+  static launch(options: ProxyOptions): Proxy {
+    return new Proxy(options);
+  }
+
   /** Settles when the proxy serves; throws a StartFailure if it never does. */
   static async start(options: ProxyOptions): Promise<Proxy> {
-    const proxy = new Proxy(options);
+    const proxy = Proxy.launch(options);
     try {
       await proxy.#until(() => proxy.#ready(), "readiness");
     } catch (error) {

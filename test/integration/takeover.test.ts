@@ -103,7 +103,11 @@ test("unix sockets are taken over: one with a file refuses nobody, an abstract o
   };
   const load = [client(), client()];
   before.reconfigure(socketsOf("after"));
-  await started({ folder: before.dir, config: "envoy.json", args: ["--takeover"] });
+  const next = await started({ folder: before.dir, config: "envoy.json", args: ["--takeover"] });
+  const told = next.lines.find(({ msg }) => msg.startsWith("listening on"));
+  expect(told?.msg).toBe(
+    `listening on ${file} (main), with 1 worker; on ${abstract} (main) as soon as the proxy before gives it up`,
+  );
   expect(await before.exited).toBe(0);
   expect(await getThrough(file)).toBe("after");
   const abstractly = () => getThrough(`\0${abstract.slice(1)}`).catch(({ code }) => code);
