@@ -86,6 +86,7 @@ async function load(
   const { supply, module, watchdog, worker, node, marks } = options;
   const empty = await supply.takeIsolate(options.limits?.quotaMb);
   const memory = supply.takeMemory();
+  new Float64Array(memory.box)[BOX.NOW / 2] = now();
   const stats = new SandboxStats(options.stats, memory.stats, options.package);
   const isolate = await SandboxIsolate.build(empty, module, memory, {
     number: supply.numbers.next(),
@@ -100,7 +101,6 @@ async function load(
   isolate.times[BOX.WAKE_AT / 2] = Number.POSITIVE_INFINITY;
   try {
     await options.onMade?.(isolate);
-    isolate.times[BOX.NOW / 2] = now();
     return { isolate, stats };
   } catch (error) {
     isolate.dispose();

@@ -613,6 +613,32 @@ describe("what a filter knows", () => {
     expect(worker.logged[0]!.message).toBe("fired");
   });
 
+  it("has the time in its module and its setup, from which timers count", async () => {
+    const clock = { now: 1_000_000 };
+    const say = (when: string) => `setTimeout(() => cx.log.info("${when}"), 1000);`;
+    const code = filter(
+      "",
+      `cx.log.info([at, cx.now(), performance.now()].join(" ")); ${say("fired")}`,
+    ).replace("export default", "const at = performance.now(); export default");
+    const sandbox = await worker.sandbox(code, [{}], { now: () => clock.now });
+    await worker.until(() => worker.logged.length === 1);
+    clock.now += 500;
+    // A second use of the isolate that serves already.
+    await sandbox.prepare([{ id: 2, config: {}, place: "" }]);
+    await worker.until(() => worker.logged.length === 2);
+    expect(worker.logged.map(({ message }) => message)).toEqual([
+      "1000000 1000000 1000000",
+      "1000000 1000500 1000500",
+    ]);
+    clock.now += 600;
+    sandbox.enter();
+    await worker.until(() => worker.logged.length > 2);
+    clock.now += 600;
+    sandbox.enter();
+    await worker.until(() => worker.logged.length > 3);
+    expect(worker.logged.slice(2).map(({ message }) => message)).toEqual(["fired", "fired"]);
+  });
+
   it("keeps no timer of a stream that is over", async () => {
     const sandbox = await worker.sandbox(
       filter(

@@ -381,6 +381,7 @@ export class Sandbox {
   ): Promise<T | undefined> {
     const build = this.#build;
     this.#leave();
+    if (this.#isolate !== undefined) this.#isolate.times[BOX.NOW / 2] = this.#now();
     try {
       const answer = await call();
       if (build !== this.#build) return undefined;

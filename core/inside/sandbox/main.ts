@@ -87,6 +87,7 @@ export function shareCells(memory: SharedArrayBuffer, isolate: number): void {
 /** `text`: JSON of [key, value] of all runtime values. */
 export function setRuntime(text: string): void {
   around.running.beginEntry();
+  around.clock.begin();
   around.runtime.replace(JSON.parse(text));
 }
 
@@ -147,6 +148,7 @@ export function prepare(text: string): string {
     [];
   const made: { use: SandboxUse; cx: SandboxContext; factory: unknown }[] = [];
   around.running.beginEntry();
+  around.clock.begin();
   for (const use of JSON.parse(text) as SandboxUse[]) {
     const cx = new SandboxContext(around, use);
     around.running.enter(use.id, 0);
@@ -218,6 +220,7 @@ function addUse(id: number, factory: unknown, cx: SandboxContext): void {
 /** A use has left the config and its last stream has ended. */
 export function release(id: number): void {
   around.running.beginEntry();
+  around.clock.begin();
   around.running.enter(id, 0);
   uses.get(id)?.dispose();
   uses.delete(id);
@@ -231,6 +234,7 @@ export function release(id: number): void {
 export function handover(): string {
   const left: [number, unknown][] = [];
   around.running.beginEntry();
+  around.clock.begin();
   for (const [id, cx] of uses) {
     around.running.enter(id, 0);
     try {

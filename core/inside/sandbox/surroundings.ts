@@ -191,6 +191,7 @@ class Clock {
     this.#wheel = new TimerWheel(onError, () => this.#wakeForTimers());
     this.#onError = onError;
     this.#times[WAKE_AT] = Number.POSITIVE_INFINITY;
+    this.begin();
   }
 
   get now(): number {
