@@ -9,11 +9,14 @@ import type { Sandbox } from "./sandbox.ts";
 
 const get = (path: string): string => `GET ${path} HTTP/1.1\r\nhost: example.com\r\n`;
 
-/** Uses and per-route configs that say so loop where a path asks for it; every setup counts itself. */
+/** Uses and per-route configs that say so loop where a path asks for it; every setup counts itself, and so does its end. */
 const CODE = `
   import { defineHttpFilter, Type } from "@tsproxy/sdk";
   export default defineHttpFilter({ name: "test", config: Type.Object({}), setup(config, cx) {
     cx.stats.counter("setups." + config.name).inc();
+    const ends = cx.stats.counter("ends." + config.name);
+    cx.onDispose(() => ends.inc());
+    if (config.timer) setTimeout(() => { for (;;) {} }, 5000);
     let seen = 0;
     return (stream) => ({
       async onRequestHeaders(headers) {
@@ -25,6 +28,8 @@ const CODE = `
         } else if (headers.path === "/nap") {
           await stream.sleep(30);
           headers.set("x-seen", "rested");
+        } else if (headers.path === "/runtime") {
+          headers.set("x-seen", String(cx.runtime.integer("value", 0)));
         } else headers.set("x-seen", String(++seen));
       },
     });
@@ -50,8 +55,8 @@ afterEach(() => {
   worker.dispose();
 });
 
-const build = (more: object = {}): Promise<Sandbox> =>
-  worker.sandbox(CODE, [{ name: "good" }, { name: "bad", bad: true }], {
+const build = (more: object = {}, config: object = {}): Promise<Sandbox> =>
+  worker.sandbox(CODE, [{ name: "good" }, { name: "bad", bad: true, ...config }], {
     limits: { timeoutMs: 250 },
     now: () => clock.now,
     ward: {
@@ -121,16 +126,20 @@ describe("a place whose code was stopped", () => {
     sandbox.expire(clock.now);
     await rests.settled();
     expect(rests.reply?.status).toBe(504);
-    // Its stream ends there; new ones meet the isolate of all others.
+    // Its stream ends there, and until then it stays; new ones meet the isolate of all others.
+    sandbox.expire(clock.now);
+    expect([sandbox.live, worker.stat("ends.bad")]).toEqual([1, 0]);
     expect(await ask(sandbox, GOOD, "/")).toBe("1");
     expect(await ask(sandbox, BAD, "/")).toBe("1");
+    const { live } = sandbox;
     rests.end();
     worker.flush();
+    expect(sandbox.live).toBe(live - 1);
     expect(told).toEqual([
       { use: BAD, part: 0, isConfined: true },
       { use: BAD, part: 0, isConfined: false },
     ]);
-    sandbox.expire(clock.now);
+    await everySecond(sandbox, () => worker.stat("ends.bad") === 1);
     // A further loop costs the isolate of all others again, and needs another ward.
     expect(await ask(sandbox, BAD, "/loop")).toBe(500);
     expect(told).toHaveLength(3);
@@ -178,10 +187,64 @@ describe("a place whose code was stopped", () => {
     expect([await onRoute(1, "/"), await ask(sandbox, GOOD, "/")]).toEqual(["1", "2"]);
     expect(await ask(sandbox, BAD, "/")).toBe("1");
     await sandbox.release(BAD);
+    await everySecond(sandbox, () => worker.stat("ends.bad") === 2);
     expect(sandbox.takes(0, { use: BAD, part: 0 })).toBe(true);
     expect(told.map(({ use, part }) => [use, part])).toEqual([
       [BAD, 0],
       [GOOD, 1],
     ]);
+  });
+
+  it("is entered on another thread, and alone, for as long as it is there", async () => {
+    const sandbox = await build();
+    await ask(sandbox, BAD, "/loop");
+    expect(await ask(sandbox, BAD, "/")).toBe("1");
+    // Where nobody was confined all would be as before.
+    clock.now += 20_000;
+    const loops = begin(sandbox, BAD, "/loop");
+    worker.flush();
+    expect(loops.pending).toBe(1);
+    await loops.settled();
+    expect([loops.reply?.status, worker.faults.at(-1)?.place]).toEqual([500, "/uses/1"]);
+  });
+
+  it("knows the runtime values of before, and those of later", async () => {
+    const sandbox = await build();
+    await sandbox.setRuntime('[["value",7]]');
+    await ask(sandbox, BAD, "/loop");
+    expect(await ask(sandbox, BAD, "/runtime")).toBe("7");
+    await sandbox.setRuntime('[["value",8]]');
+    expect([await ask(sandbox, BAD, "/runtime"), await ask(sandbox, GOOD, "/runtime")]).toEqual([
+      "8",
+      "8",
+    ]);
+  });
+
+  it("is told once that it goes, though a timer of its setup is stopped where it was", async () => {
+    const sandbox = await build({}, { timer: true });
+    await ask(sandbox, BAD, "/loop");
+    expect(await ask(sandbox, BAD, "/")).toBe("1");
+    await worker.until(() => sandbox.ready);
+    clock.now += 5000;
+    // The first of whoever comes has the timers run.
+    await ask(sandbox, GOOD, "/");
+    await everySecond(sandbox, () => worker.faults.length >= 3);
+    expect(told).toEqual([{ use: BAD, part: 0, isConfined: true }]);
+  });
+
+  it("goes with its sandbox: streams that wait there are answered, and its uses end", async () => {
+    const disposed = await build();
+    await ask(disposed, BAD, "/loop");
+    expect(await ask(disposed, BAD, "/")).toBe("1");
+    const rests = begin(disposed, BAD, "/nap");
+    await everySecond(disposed, () => disposed.live === 1);
+    disposed.dispose();
+    expect((await rests.settled()).reply?.status).toBe(500);
+    const finished = await build();
+    const ends = worker.stat("ends.bad");
+    await ask(finished, BAD, "/loop");
+    expect(await ask(finished, BAD, "/")).toBe("1");
+    await finished.finish();
+    expect(worker.stat("ends.bad")).toBe(ends + 2);
   });
 });
