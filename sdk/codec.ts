@@ -88,9 +88,9 @@ export interface ServerEvents {
   /**
    * The client has broken the protocol, or passed a limit that guards it, and the connection cannot go on: the codec has told the
    * client why and resets all streams after this call (`protocol_error`); closing is up to the connection manager. `details`:
-   * Envoy's word for %RESPONSE_CODE_DETAILS%.
+   * Envoy's word for %RESPONSE_CODE_DETAILS%. `isFlood`: each frame was allowed, but there were too many of them.
    */
-  onConnectionError?(details: string): void;
+  onConnectionError?(details: string, isFlood: boolean): void;
 }
 
 export interface RequestDecoder {

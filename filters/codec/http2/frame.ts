@@ -61,6 +61,8 @@ export const DETAILS = {
   REFUSED: "http2.remote_refuse",
   /** Frames that break the protocol. */
   CODEC: "codec_error:The_user_callback_function_failed",
+  /** Frames that nobody sends, or not on a stream. */
+  MISPLACED: "http2.unknown.nghttp2.error",
 } as const;
 
 export function uint32(memory: Uint8Array, at: number): number {

@@ -1,4 +1,3 @@
-import { CODE } from "./frame.ts";
 import type { Session } from "./session.ts";
 
 /** Envoy's flood protection: fails the connection when a peer sends too many frames that cost it little. */
@@ -21,15 +20,15 @@ export class Limits {
     const { options, stats } = this.#session;
     if (++this.#empty <= options.maxEmptyFrames) return true;
     stats.emptyFramesFlood.inc();
-    this.#session.fail(CODE.ENHANCE_YOUR_CALM, "http2.inbound_empty_frames_flood");
+    this.#session.failFlood("http2.inbound_empty_frames_flood");
     return false;
   }
 
   countPriority(): void {
-    const { options, opened, stats } = this.#session;
-    if (++this.#priority <= options.maxPriorityFramesPerStream * (1 + opened)) return;
+    const { options, streams, stats } = this.#session;
+    if (++this.#priority <= options.maxPriorityFramesPerStream * (1 + streams.size)) return;
     stats.priorityFramesFlood.inc();
-    this.#session.fail(CODE.ENHANCE_YOUR_CALM, "codec_error:Too_many_PRIORITY_frames");
+    this.#session.failFlood("codec_error:Too_many_PRIORITY_frames");
   }
 
   /** False if there are too many and the connection has failed. */
@@ -38,7 +37,7 @@ export class Limits {
     const each = options.maxWindowUpdatesPerDataFrame;
     if (++this.#windowUpdates <= 5 + 2 * (opened + each * flow.dataFramesSent)) return true;
     stats.windowUpdateFramesFlood.inc();
-    this.#session.fail(CODE.ENHANCE_YOUR_CALM, "codec_error:Too_many_WINDOW_UPDATE_frames");
+    this.#session.failFlood("codec_error:Too_many_WINDOW_UPDATE_frames");
     return false;
   }
 
@@ -47,12 +46,12 @@ export class Limits {
     const session = this.#session;
     if (session.dead) return;
     const { options, out, stats } = session;
-    if (out.controlFrames > options.maxOutboundControlFrames) {
-      stats.outboundControlFlood.inc();
-      session.fail(CODE.ENHANCE_YOUR_CALM, "http2.outbound_control_frames_flood");
-    } else if (out.frames > options.maxOutboundFrames) {
+    if (out.frames > options.maxOutboundFrames) {
       stats.outboundFlood.inc();
-      session.fail(CODE.ENHANCE_YOUR_CALM, "http2.outbound_frames_flood");
+      session.failFlood("http2.outbound_frames_flood");
+    } else if (out.controlFrames > options.maxOutboundControlFrames) {
+      stats.outboundControlFlood.inc();
+      session.failFlood("http2.outbound_control_frames_flood");
     }
   }
 }

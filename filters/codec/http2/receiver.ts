@@ -1,6 +1,7 @@
 // Hot path: handles every frame from a peer.
 import {
   CODE,
+  DETAILS,
   FLAG,
   FRAME_HEAD,
   LARGEST_FRAME_SIZE,
@@ -78,13 +79,13 @@ export class Receiver {
         break;
       case TYPE.PUSH_PROMISE:
         // RFC 9113 §8.4: clients must not push, and our settings disable push by servers.
-        this.#session.failProtocol();
+        this.#session.failProtocol(DETAILS.MISPLACED);
         break;
       case TYPE.PING:
         this.#onPing(flags, id, memory, at, end);
         break;
       case TYPE.GOAWAY:
-        if (id !== 0) this.#session.failProtocol();
+        if (id !== 0) this.#session.failProtocol(DETAILS.MISPLACED);
         else if (end - at < 8) this.#failSize();
         else this.#session.side.onGoAway(uint31(memory, at), uint32(memory, at + 4));
         break;
@@ -198,7 +199,7 @@ export class Receiver {
   #onSettings(flags: number, id: number, memory: Uint8Array, from: number, end: number): void {
     const session = this.#session;
     if (id !== 0) {
-      session.failProtocol();
+      session.failProtocol(DETAILS.MISPLACED);
       return;
     }
     const isAck = (flags & FLAG.ACK) !== 0;
@@ -255,7 +256,7 @@ export class Receiver {
 
   #onPing(flags: number, id: number, memory: Uint8Array, at: number, end: number): void {
     const session = this.#session;
-    if (id !== 0) session.failProtocol();
+    if (id !== 0) session.failProtocol(DETAILS.MISPLACED);
     else if (end - at !== 8) this.#failSize();
     else if ((flags & FLAG.ACK) !== 0) session.keepAlive.onPong();
     else {

@@ -36,7 +36,13 @@ function open({ h2 = {}, options = {} }: Opened = {}) {
   const connection = new TestConnection();
   const events = new TestServerEvents();
   const failures: string[] = [];
-  Object.assign(events, { onConnectionError: (details: string) => failures.push(details) });
+  const floods: boolean[] = [];
+  Object.assign(events, {
+    onConnectionError(details: string, isFlood: boolean) {
+      failures.push(details);
+      floods.push(isFlood);
+    },
+  });
   const codec = cx.setup(http2, {}).createServer(connection, events, {
     ...CODEC_OPTIONS,
     http2: http2Options(h2),
@@ -58,7 +64,7 @@ function open({ h2 = {}, options = {} }: Opened = {}) {
   };
   send(PREFACE, frame(TYPE.SETTINGS, 0, 0));
   take();
-  return { cx, connection, events, codec, send, take, body, failures };
+  return { cx, connection, events, codec, send, take, body, failures, floods };
 }
 
 const request = (id: number, flags: number = END, block = GET) =>
@@ -464,9 +470,9 @@ describe("a flood ends the connection:", () => {
   ];
   for (const [name, stat, frames] of cases) {
     it(name, () => {
-      const { cx, send, failures, connection } = open();
+      const { cx, send, floods, connection } = open();
       send(frames());
-      expect(failures).toHaveLength(1);
+      expect(floods).toEqual([stat !== "header_overflow"]);
       expect(cx.stats.value(`http2.${stat}`)).toBe(1);
       expect(framesText(connection.take()).at(-1)).toMatch(/^GOAWAY 0 last=\d code=11$/);
     });
@@ -499,6 +505,34 @@ describe("a flood ends the connection:", () => {
     expect(failures).toEqual(["http2.outbound_frames_flood"]);
     expect(cx.stats.value("http2.outbound_flood")).toBe(1);
     expect([gauge("frames"), gauge("control_frames")]).toEqual([0, 0]);
+  });
+
+  it("answers to thousands of frames at once count as frames first, then as control frames", () => {
+    const { cx, send } = open({ h2: { max_outbound_frames: 5 } });
+    send(frame(TYPE.PING, 0, 0, "12345678").repeat(1001));
+    expect(cx.stats.value("http2.outbound_flood")).toBe(1);
+    expect(cx.stats.value("http2.outbound_control_flood")).toBe(0);
+  });
+
+  it("PRIORITY: as many as max_inbound_priority_frames_per_stream for each stream that is open, and once more", () => {
+    const { send, events, failures } = open({ h2: { max_inbound_priority_frames_per_stream: 2 } });
+    const priorities = (n: number) => frame(TYPE.PRIORITY, 0, 1, "\0\0\0\0\0").repeat(n);
+    send(request(1, 5, GET), priorities(4));
+    expect(failures).toEqual([]);
+    events.last.encoder.encodeHeaders(responseHeaders(200), true);
+    send(priorities(1));
+    expect(failures).toEqual(["codec_error:Too_many_PRIORITY_frames"]);
+  });
+
+  it.each([
+    ["PING", frame(TYPE.PING, 0, 1, "12345678")],
+    ["SETTINGS", frame(TYPE.SETTINGS, 0, 1)],
+    ["GOAWAY", frame(TYPE.GOAWAY, 0, 1, "\0".repeat(8))],
+    ["PUSH_PROMISE", frame(TYPE.PUSH_PROMISE, 4, 1, "\0\0\0\x02")],
+  ])("a misplaced %s frame is an error of the protocol, no flood", (_, bytes) => {
+    const { send, failures, floods } = open();
+    send(bytes);
+    expect([failures, floods]).toEqual([["http2.unknown.nghttp2.error"], [false]]);
   });
 
   it("and new streams beyond a turn's share wait for the next one", () => {

@@ -218,9 +218,9 @@ export class Http2Server implements ServerCodec, Side {
     this.#events.onIdleEnd();
   }
 
-  onFailed(details: string): void {
+  onFailed(details: string, isFlood: boolean): void {
     if (this.#events.onConnectionError === undefined) this.#events.onIdleEnd();
-    else this.#events.onConnectionError(details);
+    else this.#events.onConnectionError(details, isFlood);
   }
 }
 

@@ -61,7 +61,7 @@ export interface Side {
   onSettings(): void;
   onGoAway(lastId: number, code: number): void;
   /** Called when the connection has failed, before its streams are lost. */
-  onFailed(details: string): void;
+  onFailed(details: string, isFlood: boolean): void;
 }
 
 /** One HTTP/2 connection of either side: its streams, its output, and its end. */
@@ -348,8 +348,8 @@ export class Session {
     this.out.uint32(code);
   }
 
-  failProtocol(): void {
-    this.fail(CODE.PROTOCOL_ERROR);
+  failProtocol(details?: string): void {
+    this.fail(CODE.PROTOCOL_ERROR, details);
   }
 
   /** Connection error (RFC 9113 §5.4.1): sends GOAWAY and loses all streams; `Side.onFailed` closes the connection. */
@@ -359,6 +359,13 @@ export class Session {
     this.#fail(code, details);
   }
 
+  /** As `fail`, when the peer sends too many frames that cost it little. */
+  failFlood(details: string): void {
+    if (this.dead) return;
+    this.sendGoAway(this.side.isServer ? this.lastId : 0, CODE.ENHANCE_YOUR_CALM);
+    this.#fail(CODE.ENHANCE_YOUR_CALM, details, true);
+  }
+
   /** The client does not speak HTTP/2. As in Envoy it gets no GOAWAY, nor settings that have not been written yet. */
   failPreface(): void {
     this.out.discard();
@@ -366,12 +373,12 @@ export class Session {
   }
 
   /** As `fail` but without GOAWAY, as Envoy does for malformed messages. */
-  #fail(code: number, details: string): void {
+  #fail(code: number, details: string, isFlood = false): void {
     if (this.dead) return;
     this.flush();
     this.#die();
     // Before the streams are lost, so that a retry does not open a new stream on this connection.
-    this.side.onFailed(details);
+    this.side.onFailed(details, isFlood);
     this.#loseAll(code);
   }
 

@@ -298,11 +298,12 @@ export class HcmConnection implements NetworkFilter, ServerEvents {
   }
 
   /** HTTP/2: the codec resets all streams after this call. */
-  onConnectionError(details: string): void {
+  onConnectionError(details: string, isFlood: boolean): void {
     this.hasProtocolError = true;
     this.errorDetails = details;
     const { stats } = this.#runtime;
-    stats.cxProtocolError.inc();
+    // As in Envoy, floods are counted by the codec alone.
+    if (!isFlood) stats.cxProtocolError.inc();
     if (this.isHttp2 && this.#active > 0) {
       // As in Envoy its streams are lost by us, whoever closes the connection in the end.
       stats.cxDestroyActiveRq.inc();
