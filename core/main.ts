@@ -25,6 +25,7 @@ import { Describer } from "./packages/describe.ts";
 import { SHIPPED_ROOT } from "./packages/packages.ts";
 import { bundlePreludes } from "./packages/preludes.ts";
 import type { Problem } from "./problem.ts";
+import { RoomForFiles } from "./process/open-files.ts";
 import { isAsleep, sampleCpu } from "./process/thread-cpu.ts";
 import { BEAT, type ListenerConfig, type Refusal, type RuntimeConfig } from "./protocol.ts";
 import { Canary } from "./reload/canary.ts";
@@ -42,8 +43,8 @@ import { TrialProcess } from "./trial-process.ts";
 
 /** How long requests in progress may take to finish once the proxy is asked to stop. */
 const DRAIN_MS = 5_000;
-/** How long threads may take to end after the drain. */
-const STOP_MS = 2_000;
+/** How long threads may take to end after the drain, and lines of logs to be written by a slow disk. */
+const STOP_MS = 10_000;
 /** Envoy's default `stats_flush_interval`: how often histogram intervals end. */
 const FLUSH_MS = 5_000;
 let flushes: NodeJS.Timeout | undefined;
@@ -77,8 +78,13 @@ const { bundles: ownBundles, sdk, reader, ...prelude } = await bundlePreludes();
 const stats = new StatsReader();
 const server = new ServerStats(stats, options.concurrency);
 const breakers = new OpenBreakers();
+const room = new RoomForFiles(log);
 const files = new FileWriter(
-  (file, message) => log.error(`cannot write ${file}: ${message}`),
+  {
+    onTrouble: (file, message) =>
+      log.error(`cannot write ${file}, so its lines are lost until that is mended: ${message}`),
+    onMended: (file, lost) => log.info(`${file} is written again; ${lost} bytes were lost`),
+  },
   server.files,
 );
 const lines = new LineOrder(
@@ -178,6 +184,7 @@ setImmediate(started.resolve);
 if (options.dev !== true) setTimeout(collectGarbage, COLLECT_AFTER_MS, "last-resort").unref();
 
 function flushServer(): void {
+  room.look();
   flushServerStats({ server, stats, reload, state: shownState, certificates });
 }
 

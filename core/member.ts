@@ -1,4 +1,6 @@
 import type { Readable } from "node:stream";
+import { limitCpu } from "./process/cpu-limit.ts";
+import { sampleCpu } from "./process/thread-cpu.ts";
 import {
   type AddressConfig,
   BEAT,
@@ -27,6 +29,8 @@ const LISTEN_MS = 60_000;
 const PROFILE_MS = 60_000;
 /** How long to wait for the log lines of a thread that may hang. */
 const LINES_MS = 1_000;
+/** CPU time in which a thread ends that is asked to. Lines of logs that it has not sent by then are lost. */
+const STOP_CPU_MS = 1_000;
 /** How often a thread is given a generation that it loses with its isolate, before it is ended. */
 const SET_UP_TIMES = 3;
 /** Milliseconds that a thread may be silent (HangWatch): the watchdog ends an isolate after 1 s, and setups may take longer. */
@@ -351,9 +355,17 @@ export class Member {
 
   async stop(): Promise<void> {
     if (this.#gone) return;
-    const gone = this.#answer(1_000, () => false);
+    const words = new Int32Array(this.thread.memory.beat);
+    const cpuMs = () => {
+      sampleCpu(words);
+      return words[BEAT.CPU_MS]!;
+    };
+    const gone = this.#answer(PREPARE_MS, () => false);
+    const late = Promise.withResolvers<void>();
+    const endLimit = limitCpu(STOP_CPU_MS, cpuMs, late.resolve);
     this.post({ type: "stop" });
-    await gone;
+    await Promise.race([gone, late.promise]);
+    endLimit();
     if (!this.#gone) this.thread.kill("it did not stop when it was asked to");
   }
 

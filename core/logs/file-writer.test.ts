@@ -16,9 +16,23 @@ const counter = () => {
 function start() {
   const troubles: string[] = [];
   const stats = { completed: counter(), failed: counter(), reopenFailed: counter() };
-  const writer = new FileWriter((_path, message) => troubles.push(message), stats);
+  const mended: number[] = [];
+  const writer = new FileWriter(
+    {
+      onTrouble: (_path, message) => troubles.push(message),
+      onMended: (_path, lost) => mended.push(lost),
+    },
+    stats,
+  );
   const file = path.join(root, "access.log");
-  return { writer, troubles, stats, file, read: (name = file) => fs.readFileSync(name, "utf8") };
+  return {
+    writer,
+    troubles,
+    mended,
+    stats,
+    file,
+    read: (name = file) => fs.readFileSync(name, "utf8"),
+  };
 }
 
 it("appends to what is there, in order, as UTF-8", async () => {
@@ -83,7 +97,25 @@ async function made(file: string): Promise<string> {
 }
 
 it("ends what it writes to the process's own output, which stays open", async () => {
-  const writer = new FileWriter(() => {});
+  const { writer } = start();
   writer.append("/dev/stderr", Buffer.from("\n"));
   await writer.end();
+});
+
+it("tells how much was lost once a full disk has room again", async () => {
+  const { writer, troubles, mended, stats, file, read } = start();
+  fs.symlinkSync("/dev/full", file);
+  writer.append(file, Buffer.from("one\n"));
+  writer.append(file, Buffer.from("two\n"));
+  await vi.waitFor(() => expect(troubles).toHaveLength(1), 30_000);
+  writer.append(file, Buffer.from("three\n"));
+  await vi.waitFor(() => expect(stats.failed.count()).toBe(3), 30_000);
+  expect(troubles).toEqual([expect.stringMatching(/^ENOSPC/)]);
+  fs.rmSync(file);
+  await vi.waitFor(() => {
+    writer.append(file, Buffer.from("four\n"));
+    expect(mended).toEqual(["one\ntwo\nthree\n".length]);
+  }, 30_000);
+  await writer.end();
+  expect(read()).toMatch(/^(four\n)+$/);
 });

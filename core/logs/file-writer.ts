@@ -14,18 +14,27 @@ export interface WriterStats {
   readonly reopenFailed: { inc(): void };
 }
 
+export interface WriterEvents {
+  /** A file cannot be opened or written. Told once, until a write has succeeded. */
+  onTrouble(path: string, message: string): void;
+  /** It can be written again; so many bytes were lost. */
+  onMended(path: string, lost: number): void;
+}
+
 /** Appends to files without ever blocking the caller. */
 export class FileWriter {
   readonly #streams = new Map<string, WriteStream>();
   readonly #ending = new Set<Promise<void>>();
-  readonly #onTrouble: (path: string, message: string) => void;
+  readonly #events: WriterEvents;
   readonly #stats: WriterStats | undefined;
   #dropping = false;
-  /** Files that could not be opened or written last time. Their failure is not reported again before a write has succeeded. */
+  /** Files that could not be opened or written last time. */
   readonly #failing = new Set<string>();
+  /** How many bytes each of them has lost. */
+  readonly #lost = new Map<string, number>();
 
-  constructor(onTrouble: (path: string, message: string) => void, stats?: WriterStats) {
-    this.#onTrouble = onTrouble;
+  constructor(events: WriterEvents, stats?: WriterStats) {
+    this.#events = events;
     this.#stats = stats;
   }
 
@@ -34,7 +43,8 @@ export class FileWriter {
     const stream = this.#streams.get(path) ?? this.#open(path, false);
     if (bytes.length === 0) return;
     if (stream.writableLength > QUEUE_LIMIT) {
-      if (!this.#dropping) this.#onTrouble(path, "the disk does not keep up: lines are lost");
+      if (!this.#dropping)
+        this.#events.onTrouble(path, "the disk does not keep up: lines are lost");
       this.#dropping = true;
       this.#stats?.failed.inc();
       onDone();
@@ -43,11 +53,19 @@ export class FileWriter {
     this.#dropping = false;
     stream.write(bytes, (error) => {
       onDone();
-      if (error == null) {
-        this.#failing.delete(path);
-        this.#stats?.completed.inc();
-      } else this.#stats?.failed.inc();
+      this.#onWritten(path, error == null ? 0 : bytes.length);
     });
+  }
+
+  #onWritten(path: string, lost: number): void {
+    if (lost > 0) {
+      this.#stats?.failed.inc();
+      this.#lost.set(path, (this.#lost.get(path) ?? 0) + lost);
+      return;
+    }
+    this.#stats?.completed.inc();
+    if (this.#failing.delete(path)) this.#events.onMended(path, this.#lost.get(path) ?? 0);
+    this.#lost.delete(path);
   }
 
   #open(path: string, again: boolean): WriteStream {
@@ -60,7 +78,7 @@ export class FileWriter {
       // The next line opens the file again.
       if (this.#streams.get(path) === stream) this.#streams.delete(path);
       if (again) this.#stats?.reopenFailed.inc();
-      if (!this.#failing.has(path)) this.#onTrouble(path, error.message);
+      if (!this.#failing.has(path)) this.#events.onTrouble(path, error.message);
       this.#failing.add(path);
     });
     this.#streams.set(path, stream);

@@ -72,6 +72,14 @@ test("tells of a proxy that is ended while it starts", async () => {
   expect(log).toEqual(["the proxy was ended by SIGKILL before it served"]);
 });
 
+test("tells what may be lacking where a proxy aborts while it starts", async () => {
+  const { supervisor, log } = supervise("process.abort();");
+  expect(await supervisor.run()).toBe(1);
+  expect(log).toEqual([
+    "the proxy was ended by SIGABRT before it served; see that it may have enough threads and memory (ulimit -u and -v, pids.max and memory.max of its cgroup)",
+  ]);
+});
+
 test("tells of a program that cannot be started", async () => {
   const { supervisor, log } = supervise("", { execPath: path.join(folder, "nothing") });
   expect(await supervisor.run()).toBe(1);

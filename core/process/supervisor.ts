@@ -11,8 +11,8 @@ import { ControlSocket, keepsConnections, Predecessor } from "./takeover.ts";
 
 const BACK_OFF_MS = { first: 1_000, most: 60_000 } as const;
 const CRASHES = { most: 5, withinMs: 60_000 } as const;
-/** A proxy that is told to end drains for 5 s and gives its threads 2 s more; after this long it is killed. */
-const END_MS = 10_000;
+/** A proxy that is told to end drains for 5 s and gives its threads and logs 10 s more; after this long it is killed. */
+const END_MS = 20_000;
 /** How often to try to bind the control socket: the predecessor frees it at once, but a file system may be slow. */
 const LISTEN_TIMES = 20;
 const LISTEN_AGAIN_MS = 100;
@@ -91,6 +91,13 @@ export async function superviseProxy(
   const code = await supervisor.run();
   await log.written;
   return code;
+}
+
+/** Node aborts where the system gives it no thread or no memory, and mostly says so in its own words only. */
+function helpOf(reason: string): string {
+  return reason.endsWith("SIGABRT")
+    ? "; see that it may have enough threads and memory (ulimit -u and -v, pids.max and memory.max of its cgroup)"
+    : "";
 }
 
 /** True if this process was started by `npx tsproxy`. */
@@ -242,7 +249,7 @@ export class Supervisor {
         this.#dropStandby();
         // One that ends itself has said why.
         if (code === undefined && !this.#stopAsked)
-          this.#options.log(`the proxy ${reason} before it served`);
+          this.#options.log(`the proxy ${reason} before it served${helpOf(reason)}`);
         return code ?? (this.#stopAsked ? 0 : 1);
       }
       // A package that was quarantined before can only have ended another process with other code or config, so no back-off is needed.

@@ -1,8 +1,9 @@
 import { execFileSync } from "node:child_process";
 import fs from "node:fs";
+import { syncBuiltinESMExports } from "node:module";
 import path from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
-import { afterAll, afterEach, beforeAll, expect, test } from "vitest";
+import { afterAll, afterEach, beforeAll, expect, test, vi } from "vitest";
 import { hasGit } from "../../test/programs.ts";
 import { textOf } from "../packages/module-code.ts";
 import { StartError } from "./reload.ts";
@@ -45,6 +46,28 @@ test("takes up a write in place", async () => {
   fs.writeFileSync(world.file("shout.ts"), filter("shout", "v2"));
   await world.serves("v2");
   await world.says("reloaded network/shout (generation 2) in ");
+});
+
+test("takes a save up that came while no file could be opened, and says once that it waits", async () => {
+  const world = await worlds.started();
+  const { readdirSync } = fs;
+  let readsFailed = 0;
+  fs.readdirSync = (() => {
+    readsFailed++;
+    throw Object.assign(new Error("EMFILE: too many open files"), { code: "EMFILE" });
+  }) as never;
+  syncBuiltinESMExports();
+  try {
+    fs.writeFileSync(world.file("shout.ts"), filter("shout", "v2"));
+    await world.says("the reload failed, and is tried again");
+    // Longer than the looks after a save go on.
+    await vi.waitFor(() => expect(readsFailed).toBeGreaterThan(8), { timeout: 60_000 });
+  } finally {
+    fs.readdirSync = readdirSync;
+    syncBuiltinESMExports();
+  }
+  await world.serves("v2");
+  expect(world.lines.filter((line) => line.includes("the reload failed"))).toHaveLength(1);
 });
 
 test("takes up a rename over the file", async () => {

@@ -123,6 +123,10 @@ type Failure = "stale" | Omit<Rejected, "warnings" | "files">;
 const CONFIG_SETTLES_MS = 50;
 /** How often the code of before is given to the threads, if one cannot set it up. */
 const TAKE_BACK_TIMES = 3;
+/** How long to wait before a look that failed is tried again. */
+const RETRY_MS = 1_000;
+/** The key of such a failure among what was reported. */
+const FAILED = "look";
 /** After so long without a save, what only reloads need is given back. */
 const QUIET_MS = 10_000;
 
@@ -161,6 +165,7 @@ export class Reload {
   #generation = 0;
   #since: number | undefined;
   #quiet: NodeJS.Timeout | undefined;
+  #retry: NodeJS.Timeout | undefined;
   /** When the configuration that serves was put into service. */
   loadedAt = new Date();
 
@@ -259,6 +264,7 @@ export class Reload {
 
   async close(): Promise<void> {
     clearTimeout(this.#quiet);
+    clearTimeout(this.#retry);
     this.#watch.close();
     await this.#looks.close();
   }
@@ -317,8 +323,9 @@ export class Reload {
       const edits = await this.#edits(touched, last);
       if (edits.length > 0) await this.#settle(edits);
       if (last) this.#report();
+      this.#reported.delete(FAILED);
     } catch (error) {
-      this.#log.error({ err: error }, "the reload failed");
+      this.#onFailed(error, touched);
     }
     if (last) {
       this.#since = undefined;
@@ -328,6 +335,18 @@ export class Reload {
     // A file that the config did not name before was not watched until now.
     if (this.#named !== named && this.#named.now !== this.#named.asRead)
       this.#looks.again(CONFIG_SETTLES_MS, last);
+  }
+
+  /** What keeps a look from its end, like a lack of file descriptors, may pass. */
+  #onFailed(error: unknown, touched: ReadonlySet<string>): void {
+    const reason = String(error);
+    if (this.#reported.get(FAILED) !== reason)
+      this.#log.error({ err: error }, `the reload failed, and is tried again until it does not`);
+    this.#reported.set(FAILED, reason);
+    clearTimeout(this.#retry);
+    this.#retry = setTimeout(() => {
+      for (const directory of touched) this.#looks.event(directory);
+    }, RETRY_MS).unref();
   }
 
   #onUnwatched(unwatched: Unwatched | undefined): void {
