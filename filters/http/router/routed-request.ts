@@ -215,6 +215,7 @@ export class RoutedRequest implements HttpFilter, AttemptOwner {
     if (cluster.choosesByStream === true) this.#requestContext();
     if (this.#stream.hasFilterState !== false) this.#overrideHost();
     if (endStream) this.#onRequestEnded();
+    else if (this.#upgrade !== "") this.#startTimeouts();
     if (this.#mirrors === undefined) this.#beginAttempt(cluster, endStream);
     else this.#beginMirrored(this.#mirrors, cluster, endStream);
   }
@@ -397,13 +398,20 @@ export class RoutedRequest implements HttpFilter, AttemptOwner {
     return true;
   }
 
-  /** Starts the time that the upstream has. A tunnel has no timeout, as nobody waits for its end. */
   #onRequestEnded(): void {
     this.#requestEnded = true;
-    this.#requestEndedAt = this.#router.cx.now();
     const { info } = this.#stream;
+    if (this.#upgrade === "") this.#startTimeouts();
+    else this.#requestEndedAt = this.#router.cx.now();
     if (this.#sent) info.upstreamTxEnd = this.#requestEndedAt - (info.startedAt ?? 0);
-    if (this.#tunnel) return;
+  }
+
+  /**
+   * Starts the time that the upstream has: at the end of the request, or with the head of one that asks for an upgrade, as a
+   * tunnel's end is nobody's to wait for.
+   */
+  #startTimeouts(): void {
+    this.#requestEndedAt = this.#router.cx.now();
     const { totalMs, perTryMs } = this.#timeouts;
     if (totalMs > 0) this.#timer.arm(totalMs);
     if (perTryMs === 0) return;
@@ -454,7 +462,7 @@ export class RoutedRequest implements HttpFilter, AttemptOwner {
     info.upstreamPoolReady = now - attempt.begunAt;
     this.#sent = true;
     this.#charges.sent();
-    this.#timeouts.onReady(attempt, this.#requestEnded);
+    this.#timeouts.onReady(attempt, this.#requestEnded || this.#upgrade !== "");
     this.#retries.onHostAttempted(host);
     const headers = this.#headers;
     const action = this.#action!;

@@ -43,6 +43,38 @@ describe("a route's limits on time", () => {
   });
 });
 
+describe("a request that asks for an upgrade", () => {
+  const UPGRADES = { upgrade_configs: [{ upgrade_type: "websocket" }] };
+  const WS = ["connection: Upgrade", "upgrade: websocket"];
+
+  it("has the route's timeout from its head on, until its answer begins", () => {
+    const p = proxy({}, { timeout: 1000 }, {}, UPGRADES);
+    const late = p.connect().get("/", ...WS);
+    p.cx.clock.advance(999);
+    expect(late.take()).toBe("");
+    p.cx.clock.advance(1);
+    expect(late.take()).toMatch(/^HTTP\/1.1 504 [\s\S]*upstream request timeout$/);
+    const c = p.connect().get("/", ...WS);
+    p.cx.clock.advance(999);
+    p.up.last.respond(101, { upgrade: "websocket" });
+    p.cx.clock.advance(10_000);
+    p.up.last.send("hello", false);
+    expect(c.take()).toMatch(/^HTTP\/1.1 101 [\s\S]*hello$/);
+  });
+
+  it("is tried again when a try has taken too long", () => {
+    const retry_policy = { retry_on: "5xx", per_try_timeout: 100 };
+    const p = proxy({}, { timeout: 1000, retry_policy }, {}, UPGRADES);
+    const c = p.connect().get("/", ...WS);
+    const first = p.up.last;
+    p.cx.clock.advance(200);
+    expect(first.wasReset).toBe(true);
+    expect(p.up.last).not.toBe(first);
+    p.up.last.respond(101, { upgrade: "websocket" });
+    expect(c.status()).toBe(101);
+  });
+});
+
 it("that passes while a connection is awaited is logged with the host that it is to", () => {
   const hosts: unknown[] = [];
   const p = new TestProxy({ codec, router });

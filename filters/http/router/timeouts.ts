@@ -93,9 +93,9 @@ export class Timeouts {
     return Math.max(1, Math.min(expected, totalMs - Math.floor(elapsedMs)));
   }
 
-  /** Starts the timeouts of an attempt that has got its connection. */
-  onReady(attempt: Attempt, requestEnded: boolean): void {
-    if (requestEnded) attempt.limit("try", this.perTryMs);
+  /** Starts the timeouts of an attempt that has got its connection. `isTimed`: the time of its answer counts already. */
+  onReady(attempt: Attempt, isTimed: boolean): void {
+    if (isTimed) attempt.limit("try", this.perTryMs);
     attempt.limit("idle", this.perTryIdleMs);
     attempt.limit("duration", this.streamDurationMs);
   }
