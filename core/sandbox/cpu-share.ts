@@ -1,7 +1,7 @@
 /** Milliseconds of CPU that a sandbox may use in one go after a rest. */
 const BURST_MS = 50;
 
-/** Limits a sandbox to a share of one CPU: after an entry it waits until its share has paid for it. Entries are measured by the clock. */
+/** Limits a sandbox to a share of one CPU: after an entry it waits until its share has paid for it. */
 export class CpuShare {
   readonly #share: number;
   #credit = BURST_MS;
@@ -24,6 +24,7 @@ export class CpuShare {
     return this.#credit > 0 ? 0 : Math.ceil(-this.#credit / this.#share) + 1;
   }
 
+  /** An entry has had so much CPU time. */
   spent(ms: number): void {
     this.#credit -= ms;
   }

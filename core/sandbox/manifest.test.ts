@@ -264,20 +264,38 @@ describe("a share of a CPU", () => {
     expect(share.waitMs(100_000)).toBe(11);
   });
 
-  it("holds back who has used it up, and nobody waits for ever", async () => {
-    let now = 0;
-    const e = await exchange(
-      `onRequestHeaders() {}`,
-      {},
-      // Each look at the clock is 30 ms later.
-      { cpuShare: 0.5, now: () => (now += 30) },
-    );
-    await e.requestHeaders().settled();
+  /** Sends a request, and answers whether it comes back at once. */
+  const isAtOnce = (path: string): [boolean, Exchange] => {
     const box = worker.boxes[0]!;
     const factory = parkedHttpFactory({ box: 0, use: 1, hooks: box.hooks }, worker.table);
-    for (let k = 0; k < 20; k++)
-      await new Exchange(worker, [factory], HEAD).requestHeaders().settled();
-    expect(worker.crossings).toBeGreaterThanOrEqual(21);
+    const e = new Exchange(worker, [factory], HEAD.replace("/a", path)).requestHeaders();
+    worker.flush();
+    return [e.pending === 0, e];
+  };
+
+  it("holds back who has used it up, and nobody waits for ever", async () => {
+    const clock = { now: 1000 };
+    await exchange(
+      `onRequestHeaders(h) { if (h.path === "/burn") for (let k = 0; k < 1e7; k++) Math.sqrt(k); }`,
+      {},
+      { cpuShare: 0.5, now: () => clock.now },
+    );
+    let e: Exchange;
+    let isHeld = false;
+    while (!isHeld) {
+      [isHeld, e] = isAtOnce("/burn");
+      isHeld = !isHeld;
+    }
+    expect(e!.pending).toBe(1);
+    clock.now += 60_000;
+    await e!.settled();
+  });
+
+  it("is not used up by time in which it did not run", async () => {
+    let now = 0;
+    // Each look at the clock is 30 ms later, as on a machine with other things to do.
+    await exchange(`onRequestHeaders() {}`, {}, { cpuShare: 0.1, now: () => (now += 30) });
+    for (let k = 0; k < 20; k++) expect(isAtOnce("/")[0]).toBe(true);
   });
 });
 

@@ -12,6 +12,7 @@ import {
   RECORD_FLAG,
   STATUS,
 } from "../inside/sandbox/layout.ts";
+import { ownCpuMs, threadCpuMs } from "../process/cpu-limit.ts";
 import { BEAT, type Refusal } from "../protocol.ts";
 import { type Account, Accounts, NOBODY } from "./accounts.ts";
 import { Alarms } from "./alarms.ts";
@@ -641,6 +642,7 @@ export class Sandbox {
       return;
     }
     let uncaught: unknown;
+    const cpuBefore = this.#share.limited ? threadCpuMs() : 0;
     this.#cpu.begin(now);
     this.#beats[BEAT.INSIDE] = this.#mark;
     try {
@@ -653,7 +655,7 @@ export class Sandbox {
       // Each entry is bounded by its time box, so a thread with a thousand entries in one turn must not look hung.
       this.#beats[BEAT.TURNS]!++;
     }
-    if (this.#share.limited) this.#share.spent(this.#now() - now);
+    if (this.#share.limited) this.#share.spent(threadCpuMs() - cpuBefore);
     if (isCareful) this.#accounts.succeeded(account, inbox.endsIn(records), now);
     this.#entered(records, now);
     if (uncaught !== undefined) this.#tellUncaught(uncaught);
@@ -680,6 +682,7 @@ export class Sandbox {
     const build = this.#build;
     this.#leave();
     const began = this.#now();
+    const cpuBefore = ownCpuMs();
     let uncaught: unknown;
     this.#beats[BEAT.ASIDE] = this.#mark;
     try {
@@ -692,7 +695,8 @@ export class Sandbox {
     }
     if (build !== this.#build || this.#disposed) return;
     const now = this.#now();
-    this.#share.spent(now - began);
+    // isolated-vm does not tell its threads' own CPU time: that of the whole process is the most that it can have been.
+    this.#share.spent(Math.min(now - began, ownCpuMs() - cpuBefore));
     this.#accounts.succeeded(account, this.#inbox.endsIn(count), now);
     this.#return();
     this.#entered(count, now);
