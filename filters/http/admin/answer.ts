@@ -3,6 +3,8 @@ export interface Answer {
   readonly status: number;
   readonly contentType: string;
   readonly body: Iterable<string> | AsyncIterable<string>;
+  /** True: each character of the body is one byte; else it is text, sent as UTF-8. */
+  readonly isBinary?: boolean;
   /** Runs once, after the answer has gone out or its client has left. */
   readonly after?: () => void;
 }

@@ -4,6 +4,7 @@ import {
   type HttpFilter,
   type HttpStream,
   latin1Decode,
+  latin1Encode,
   type RequestHeaders,
   ResponseHeaders,
   type SetupContext,
@@ -22,6 +23,14 @@ const MAX_ANSWERS = 64;
 /** Most bytes of a form that are kept; chunks beyond are dropped. */
 const MAX_FORM = 64 * 1024;
 
+interface Asked {
+  readonly method: string;
+  readonly path: string;
+  readonly accept: string;
+  /** The body of a request that is a form, whose fields are the parameters if there is no query; "" for all others. */
+  readonly form: string;
+}
+
 /** What all requests to one admin filter share. */
 class Admin {
   readonly cx: SetupContext;
@@ -33,8 +42,7 @@ class Admin {
     this.core = new CoreData(cx);
   }
 
-  /** `form`: the body of a request that is a form, whose fields are the parameters if there is no query; "" for all others. */
-  async answer(method: string, pathAndQuery: string, form: string): Promise<Answer> {
+  async answer({ method, path: pathAndQuery, accept, form }: Asked): Promise<Answer> {
     const at = pathAndQuery.indexOf("?");
     const path = at < 0 ? pathAndQuery : pathAndQuery.slice(0, at);
     const endpoint = ENDPOINTS.find((e) => e.path === path);
@@ -44,7 +52,7 @@ class Admin {
     }
     try {
       const parameters = at < 0 ? "" : pathAndQuery.slice(at + 1);
-      const query = new Query(parameters === "" ? form : parameters, this.cx);
+      const query = new Query(parameters === "" ? form : parameters, accept, this.cx);
       return await endpoint.answer(query, this.core);
     } catch (error) {
       if (error instanceof Refused) return error.answer;
@@ -111,8 +119,10 @@ class AdminFilter implements HttpFilter {
     }
     admin.answers++;
     this.#counted = true;
-    const { method, path } = this.#stream.request;
-    void admin.answer(method, path, this.#form).then((answer) => {
+    const { request } = this.#stream;
+    const { method, path } = request;
+    const accept = request.get("accept") ?? "";
+    void admin.answer({ method, path, accept, form: this.#form }).then((answer) => {
       if (this.#ended) answer.after?.();
       else this.#begin(answer);
     });
@@ -168,7 +178,7 @@ class AdminFilter implements HttpFilter {
         if (next.done === true) done = true;
         else piece += next.value;
       }
-      const bytes = utf8Encode(piece);
+      const bytes = this.#answer?.isBinary === true ? latin1Encode(piece) : utf8Encode(piece);
       if (done) this.#pieces = undefined;
       this.#stream.responder.sendBody(bytes, 0, bytes.length, done);
       if (done) this.#end();

@@ -6,13 +6,15 @@ const MAX_PATTERN = 1024;
 
 export type Matcher = (text: string) => boolean;
 
-/** The parameters of an admin request. Where a name comes twice the first one counts, as in Envoy. */
+/** What an admin request asks for: its parameters, and its `accept`. Where a name comes twice the first one counts, as in Envoy. */
 export class Query {
   readonly #cx: SetupContext;
   readonly #values = new Map<string, string>();
+  readonly #accept: string;
 
-  constructor(query: string, cx: SetupContext) {
+  constructor(query: string, accept: string, cx: SetupContext) {
     this.#cx = cx;
+    this.#accept = accept;
     for (const pair of query === "" ? [] : query.split("&")) {
       const equals = pair.indexOf("=");
       const name = decode(equals < 0 ? pair : pair.slice(0, equals));
@@ -32,6 +34,12 @@ export class Query {
 
   get(name: string): string | undefined {
     return this.#values.get(name);
+  }
+
+  /** Whether the client names `type` before `other`. As in Envoy, their order counts and not their weights. */
+  prefers(type: string, other: string): boolean {
+    const types = this.#accept.split(",").map((range) => range.split(";", 1)[0]!.trim());
+    return types.find((each) => each === type || each === other) === type;
   }
 
   /** JSON was asked for; as in Envoy, any other word is text. */

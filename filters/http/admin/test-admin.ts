@@ -110,6 +110,7 @@ export function start(world: World = {}) {
       status: 0,
       headers: {} as Record<string, string>,
       body: "",
+      bytes: [] as number[],
       pieces: 0,
       ended: false,
     };
@@ -124,6 +125,7 @@ export function start(world: World = {}) {
         },
         sendBody(memory: Uint8Array, at: number, end: number, endStream: boolean) {
           sent.body += utf8Decode(memory, at, end);
+          sent.bytes.push(...memory.subarray(at, end));
           sent.pieces++;
           sent.ended = endStream;
           hooks.onSend();
@@ -133,8 +135,9 @@ export function start(world: World = {}) {
     return { filter, request, sent, hooks };
   }
 
-  async function ask(path: string, method = "GET", { form = "" } = {}) {
+  async function ask(path: string, method = "GET", { form = "", accept = "" } = {}) {
     const { filter, request, sent } = open(method, path);
+    if (accept !== "") request.append("accept", accept);
     if (form !== "") request.append("content-type", "application/x-www-form-urlencoded");
     filter.onRequestHeaders!(request, form === "");
     const bytes = utf8Encode(form);
