@@ -1,4 +1,6 @@
+import { Chunk, type ListenerFilter } from "@tsproxy/sdk";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { parkedListenerFactory } from "../inside/parked-peek.ts";
 import { Parts } from "../inside/parts.ts";
 import { partFlags } from "../inside/sandbox/layout.ts";
 import type { Account } from "./accounts.ts";
@@ -247,4 +249,42 @@ describe("a place whose code was stopped", () => {
     await finished.finish();
     expect(worker.stat("ends.bad")).toBe(ends + 2);
   });
+
+  it("lets go of a listener's question whose place has come back", async () => {
+    const sandbox = await worker.sandbox(
+      `import { defineListenerFilter, Type } from "@tsproxy/sdk";
+       export default defineListenerFilter({ name: "test", config: Type.Object({}), setup: () => () => ({
+         onBytes(bytes) { if (bytes.text() === "loop") for (;;) {} return bytes.length < 4 ? "more" : 0; } }) });`,
+      [{}],
+      {
+        limits: { timeoutMs: 250 },
+        now: () => clock.now,
+        ward: {
+          onFetch: () => {},
+          onConfined: (account, isConfined) => told.push({ ...account, isConfined }),
+        },
+      },
+    );
+    const box = worker.boxes.indexOf(sandbox);
+    const factory = parkedListenerFactory({ box, use: 1, hooks: sandbox.hooks }, worker.table);
+    const look = async (filter: ListenerFilter, text: string) =>
+      filter.onBytes(new Chunk(Buffer.from(text), 0, text.length));
+    expect(await look(factory(SOCKET), "loop")).toBe("close");
+    const waits = factory(SOCKET);
+    expect(await look(waits, "ab")).toBe("more");
+    clock.now += 61_000;
+    await everySecond(sandbox, () => told.at(-1)?.isConfined === false);
+    expect(sandbox.live).toBe(1);
+    expect(await look(waits, "abcd")).toBe(0);
+    worker.flush();
+    expect(sandbox.live).toBe(0);
+  });
 });
+
+const SOCKET = {
+  remoteAddress: { ip: "192.0.2.1", port: 4000 },
+  localAddress: { ip: "127.0.0.1", port: 80 },
+  transportProtocol: "raw_buffer",
+  serverName: "",
+  applicationProtocols: [],
+};

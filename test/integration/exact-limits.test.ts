@@ -90,3 +90,71 @@ it("admits exactly its number over four workers and twenty reloads in one window
   });
   expect([failures, workers.size]).toEqual([[], WORKERS]);
 });
+
+const STOPPED_LIMIT = 600;
+/** As above; at `/spin` it counts something else in the same cell for ever, so that it is stopped in the midst of an update. */
+const STOPPED = `
+import { defineHttpFilter, reply, ttlMap, Type } from "@tsproxy/sdk";
+export default defineHttpFilter({
+  name: "limit", config: Type.Object({}),
+  shared: { window: ttlMap({ maxKeys: 64, ttlMs: ${WINDOW_MS} }) },
+  setup: (config, cx) => () => ({
+    onRequestHeaders(headers) {
+      const { window } = cx.shared;
+      if (headers.path === "/spin") for (;;) window.add("other", 1);
+      return reply(window.add("client", 1) <= ${STOPPED_LIMIT} ? 200 : 429);
+    },
+  }),
+});
+`;
+
+it("admits exactly its number while isolates are stopped in the midst of updates, and again once the process was killed", async () => {
+  const filters = [{ name: "limit", config: {} }];
+  const chain = (name: string) => listener(name, httpFilter([direct("/", "")], {}, filters));
+  const proxy = await Proxy.start({
+    config: bootstrap([chain("main"), chain("bad")], []),
+    files: { "filters/limit.ts": STOPPED },
+    concurrency: WORKERS,
+  });
+  /** Clients, until the limit is reached and they have been refused as often as that would let one too many pass. */
+  const admitted = async (): Promise<[admitted: number, others: number[]]> => {
+    let [passed, refused] = [0, 0];
+    const others: number[] = [];
+    const client = async (): Promise<void> => {
+      while (refused < 100) {
+        const { status } = await get(proxy.port("main"), "/");
+        if (status === 200) passed++;
+        else if (status === 429) refused++;
+        else others.push(status);
+      }
+    };
+    let isOver = false;
+    const spins = async (): Promise<void> => {
+      while (!isOver) await get(proxy.port("bad"), "/spin");
+    };
+    const spinning = [spins(), spins()];
+    await Promise.all(Array.from({ length: 8 }, client));
+    isOver = true;
+    await Promise.all(spinning);
+    return [passed, others];
+  };
+  try {
+    expect(await admitted()).toEqual([STOPPED_LIMIT, []]);
+    expect(proxy.lines.filter(({ msg }) => /^fault: http\/limit/.test(msg)).length).toBeGreaterThan(
+      1,
+    );
+    const [serving] = proxy.processes();
+    const inMidRequest = Array.from({ length: 8 }, () =>
+      get(proxy.port("main"), "/").catch(() => undefined),
+    );
+    process.kill(serving!, "SIGKILL");
+    await Promise.all(inMidRequest);
+    await proxy.line(/was ended by SIGKILL/);
+    const isUp = () => proxy.lines.filter(({ msg }) => /^listening on/.test(msg)).length > 1;
+    await eventually(isUp, (up) => up, "another process serves");
+    // What was counted has gone with the process.
+    expect(await admitted()).toEqual([STOPPED_LIMIT, []]);
+  } finally {
+    await proxy.stop();
+  }
+});
