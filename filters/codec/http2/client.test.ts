@@ -174,6 +174,38 @@ describe("an answer", () => {
   });
 });
 
+describe("a tunnel's bytes", () => {
+  const early = (method: string, upgrade: string) => {
+    const client = ready();
+    const encoder = client.ask(method, false, upgrade);
+    const bytes = latin1Encode("early");
+    encoder.encodeBody(bytes, 0, bytes.length, false);
+    encoder.encodeBody(bytes, 0, bytes.length, true);
+    expect(client.events.take()).toEqual(["blocked"]);
+    expect(framesText(client.take())).toEqual(["HEADERS 1"]);
+    return client;
+  };
+
+  it.each([
+    ["GET", "websocket"],
+    ["CONNECT", ""],
+  ])("wait until the server agrees (%s %s)", (method, upgrade) => {
+    const { send, take, events } = early(method, upgrade);
+    send(head(1, FLAG.END_HEADERS));
+    expect(framesText(take())).toEqual(["DATA 1 early", "DATA 1 early", "DATA 1  end"]);
+    expect(events.take().at(-1)).toBe("drained");
+  });
+
+  it("are dropped where it refuses, and the exchange ends with the answer", () => {
+    const { send, take, events, cx } = early("CONNECT", "");
+    send(head(1, FLAG.END_HEADERS, literal(":status", "403")));
+    expect(framesText(take())).toEqual(["DATA 1  end"]);
+    send(frame(TYPE.DATA, FLAG.END_STREAM, 1, "no"));
+    expect(events.take()).toContain("idle");
+    expect(cx.stats.value("cluster.c.http2.streams_active")).toBe(0);
+  });
+});
+
 describe("a lost exchange", () => {
   it("is refused where the server has not looked at it, and the connection is retired by GOAWAY", () => {
     const { send, events, ask } = ready();

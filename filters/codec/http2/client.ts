@@ -1,5 +1,6 @@
 // Hot path: codec of a connection to an HTTP/2 upstream.
 import {
+  ByteQueue,
   type Chunk,
   type ClientCodec,
   type ClientEvents,
@@ -28,6 +29,7 @@ const MAX_INFORMATIONAL = 100;
 const LAST_USED_ID = 0x4000_0000;
 const LENGTH_BIT = 1 << NAME_ID.CONTENT_LENGTH;
 const UPGRADE = headerName("upgrade");
+const NOTHING = new Uint8Array(0);
 
 export class Http2Client implements ClientCodec, Side {
   readonly isServer = false;
@@ -185,6 +187,10 @@ class ClientStream extends Stream implements RequestEncoder {
   /** A CONNECT, also an extended one. */
   #asksTunnel = false;
   #upgrade = "";
+  /** What has been sent while the upstream has not answered to the CONNECT, and whether that was all. */
+  #early: ByteQueue | undefined = undefined;
+  #earlyEnd = false;
+  #refused = false;
 
   constructor(client: Http2Client, decoder: ResponseDecoder) {
     super(client.session);
@@ -212,6 +218,36 @@ class ClientStream extends Stream implements RequestEncoder {
     if (endStream) this.sendEnded = ends;
     session.endHead(this, at, ends);
     if (ends) session.settle(this);
+    else if (this.#asksTunnel) this.#early = new ByteQueue();
+  }
+
+  /** As in Envoy, bytes of a tunnel wait until the upstream agrees: one that refuses is not to read them. */
+  override encodeBody(memory: Uint8Array, at: number, end: number, endStream: boolean): void {
+    const early = this.#early;
+    if (early === undefined) {
+      super.encodeBody(memory, this.#refused ? end : at, end, endStream);
+      return;
+    }
+    if (endStream) this.#earlyEnd = true;
+    const isFirst = early.size === 0;
+    early.push(memory, at, end);
+    if (isFirst && early.size > 0) this.decoder.onUpstreamBlocked(true);
+  }
+
+  override encodeTrailers(trailers: HeaderMap): void {
+    if (this.#early === undefined) super.encodeTrailers(trailers);
+    else this.#earlyEnd = true;
+  }
+
+  /** The upstream has answered to the CONNECT: what waited is sent, or dropped. */
+  #onAnswered(agreed: boolean): void {
+    const early = this.#early;
+    if (early === undefined) return;
+    this.#early = undefined;
+    this.#refused = !agreed;
+    if (agreed) for (const bytes of early.pieces) super.encodeBody(bytes, 0, bytes.length, false);
+    if (early.size > 0 && !this.hasPending && !this.closed) this.decoder.onUpstreamBlocked(false);
+    if (this.#earlyEnd) super.encodeBody(NOTHING, 0, 0, true);
   }
 
   onFinalHead(contentLength: number, endStream: boolean): void {
@@ -234,6 +270,7 @@ class ClientStream extends Stream implements RequestEncoder {
     }
     if (endStream) this.deliveredEnd = true;
     decoder.onResponseHeaders(endStream);
+    this.#onAnswered(tunnels);
     if (endStream) session.settle(this);
   }
 
