@@ -244,6 +244,13 @@ describe("route explain", () => {
                             routes: [
                               { match: { path: "/old" }, redirect: { path_redirect: "/new" } },
                               {
+                                match: { path: "/h" },
+                                route: {
+                                  cluster_header: "x-c",
+                                  cluster_not_found_response_code: "NOT_FOUND",
+                                },
+                              },
+                              {
                                 name: "rest",
                                 match: { prefix: "/" },
                                 route: { cluster: "web", prefix_rewrite: "/w/" },
@@ -264,7 +271,8 @@ describe("route explain", () => {
     }),
   );
 
-  const asked = (request: string) => tsproxy("explain", config, "--request", request);
+  const asked = (request: string, ...more: string[]) =>
+    tsproxy("explain", config, "--request", request, ...more);
 
   it("names the route that serves a request, and why others do not", () => {
     const request = "GET http://shop.test/a?b";
@@ -274,7 +282,8 @@ describe("route explain", () => {
         "  filter chain: filter_chains[0]",
         "  virtual host: shop",
         '    not shop routes[0]: the path does not match path "/old"',
-        "  route: shop routes[1] (rest)",
+        '    not shop routes[1]: the path does not match path "/h"',
+        "  route: shop routes[2] (rest)",
         "  cluster: web",
         "  rewritten to: shop.test/w/a?b",
         "",
@@ -286,10 +295,18 @@ describe("route explain", () => {
     );
   });
 
+  it("says what a request gets whose cluster is not there", () => {
+    const to = (...lines: string[]) =>
+      asked("GET http://shop.test/h", ...lines.flatMap((line) => ["-H", line])).stdout;
+    expect(to("x-c: v2")).toContain("  cluster: v2\n");
+    expect(to("x-c: gone")).toContain("  cluster: gone: there is none of that name: 404\n");
+    expect(to()).toContain("  cluster: none: the header that names it is missing: 404\n");
+  });
+
   it("asks as a client would: without user information, and CONNECT without a path", () => {
     expect(asked("GET http://u:p@shop.test/a").stdout).toContain("rewritten to: shop.test/w/a\n");
     const tunnel = asked("CONNECT http://shop.test").stdout;
-    expect(tunnel).toContain('not shop routes[1] (rest): the path does not match prefix "/"');
+    expect(tunnel).toContain('not shop routes[2] (rest): the path does not match prefix "/"');
   });
 
   it("takes no version for a part of the path", () => {

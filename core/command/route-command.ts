@@ -11,6 +11,7 @@ import { Canary } from "../reload/canary.ts";
 const OWNER = "network/http_connection_manager";
 /** The kind of extension that route tables use. */
 const CHOOSER = "cluster_specifier";
+const CLUSTERS = "service/cluster_manager";
 
 export interface CheckOptions {
   readonly table: string;
@@ -174,19 +175,23 @@ export async function routeExplain(options: ExplainOptions): Promise<number> {
     const loaded = load(options.file, text);
     if (!loaded.ok) return refuse(options.file, loaded);
     warn(loaded.warnings);
-    const { listeners } = loaded.config;
+    const { listeners, services } = loaded.config;
+    const clusters = services.flatMap(({ package: name, config }) =>
+      name === CLUSTERS ? (config as readonly { readonly name: string }[]) : [],
+    );
+    const names = clusters.map((cluster) => cluster.name);
     const chosen = listeners.filter((each) =>
       options.listener === undefined
         ? asked.port === undefined || each.address.port === asked.port
         : each.name === options.listener,
     );
     if (chosen.length === 0) {
-      const names = listeners.map((each) => `${each.name} (port ${each.address.port})`).join(", ");
-      process.stdout.write(`no listener takes it; there are ${names}\n`);
+      const all = listeners.map((each) => `${each.name} (port ${each.address.port})`).join(", ");
+      process.stdout.write(`no listener takes it; there are ${all}\n`);
       return 1;
     }
     for (const listener of chosen) {
-      const lines = await explainListener(listener, asked, tool);
+      const lines = await explainListener(listener, asked, names, tool);
       process.stdout.write(`listener: ${listener.name}\n${lines.map((l) => `  ${l}\n`).join("")}`);
     }
     return 0;
@@ -198,6 +203,7 @@ type Tool = (name: string, input: unknown) => unknown;
 async function explainListener(
   listener: ListenerConfig,
   asked: AskedRequest,
+  clusters: readonly string[],
   tool: Tool,
 ): Promise<readonly string[]> {
   const chains = listener.filterChains.map((chain, k) => ({
@@ -225,7 +231,7 @@ async function explainListener(
     ];
   }
   const { method, authority, path, tls, headers } = asked;
-  const input = { config: manager.config, method, authority, path, tls, headers };
+  const input = { config: manager.config, clusters, method, authority, path, tls, headers };
   return [...lines, ...((await tool("route explain", input)) as string[])];
 }
 

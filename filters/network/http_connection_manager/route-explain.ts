@@ -1,4 +1,4 @@
-import { Runtime, type SetupContext } from "@tsproxy/sdk";
+import { type RouteAction, Runtime, type SetupContext } from "@tsproxy/sdk";
 import type { Config } from "./config.ts";
 import { TestRequest, tableContext } from "./route-check.ts";
 import { RouteTable } from "./route-table.ts";
@@ -6,6 +6,8 @@ import { ScopedRoutes } from "./scoped-routes.ts";
 
 export interface ExplainInput {
   readonly config: Config;
+  /** Names of the clusters that there are. */
+  readonly clusters: readonly string[];
   readonly method: string;
   readonly authority: string;
   readonly path: string;
@@ -49,7 +51,7 @@ export function explainRoute(input: ExplainInput, cx: SetupContext): readonly st
     ];
   }
   if (action.type === "direct_response") return [...lines, `direct response: ${action.status}`];
-  lines.push(`cluster: ${action.cluster ?? "none: the header that names it is missing"}`);
+  lines.push(`cluster: ${clusterLine(action, input.clusters)}`);
   const before = `${subject.request.authority}${subject.request.path}`;
   // A weighted cluster's host is among the header rules.
   route.editRequest(subject.request, subject.info, subject as never);
@@ -57,4 +59,10 @@ export function explainRoute(input: ExplainInput, cx: SetupContext): readonly st
   const after = `${subject.request.authority}${subject.request.path}`;
   if (after !== before) lines.push(`rewritten to: ${after}`);
   return lines;
+}
+
+function clusterLine(action: RouteAction, clusters: readonly string[]): string {
+  const { cluster, clusterNotFoundStatus: status } = action;
+  if (cluster === undefined) return `none: the header that names it is missing: ${status}`;
+  return clusters.includes(cluster) ? cluster : `${cluster}: there is none of that name: ${status}`;
 }
