@@ -58,6 +58,34 @@ export const ATTACKS = {
   shared_memory: ["thrown", "new SharedArrayBuffer(1 << 28);"],
   atomics_wait: ["thrown", "Atomics.wait(new Int32Array(4), 0, 0);"],
   webassembly: ["thrown", "new WebAssembly.Memory({ initial: 65536 });"],
+  stack_traces: [
+    "own",
+    "Error.prepareStackTrace = () => { for (;;) {} }; Error.stackTraceLimit = Infinity; null.x;",
+  ],
+  species: [
+    "own",
+    `class Bad extends Array { static get [Symbol.species]() { for (;;) {} } }
+     h.added = Bad.from(["x-a", "1"]); return Bad.from([1]).map(String);`,
+  ],
+  thenable_proxy: ["own", "return new Proxy({}, { get() { for (;;) {} } });"],
+  answer_with_getters: [
+    "own",
+    'return { get type() { return "reply"; }, get status() { return this.status; }, get body() { for (;;) {} } };',
+  ],
+  async_generators: [
+    "stopped",
+    "const all = []; async function* again() { for (;;) yield; } for (;;) { const g = again(); all.push(g.next()); }",
+  ],
+  weak_refs: [
+    "stopped",
+    `const ends = new FinalizationRegistry(() => {}); const kept = [];
+     for (let k = 0; ; k++) { const o = { k }; kept.push(new WeakRef(o)); ends.register(o, k); }`,
+  ],
+  promise_chain: ["stopped", "let p = Promise.resolve(); for (;;) p = p.then(() => p);"],
+  header_flood: ["own", 'for (let k = 0; k < 1e5; k++) h.append("x-" + k, "v".repeat(100));'],
+  header_of_megabytes: ["own", 'h.set("x-a", "v".repeat(1 << 24));'],
+  stat_flood: ["own", 'for (let k = 0; k < 1e5; k++) cx.stats.counter("flood." + k).inc();'],
+  log_flood: ["own", 'for (let k = 0; k < 1e5; k++) cx.log.error("flood " + "x".repeat(1000));'],
   reach_node: [
     "harmless",
     `const seen = [typeof process, typeof Buffer, typeof ivm, typeof module, typeof fetch];
@@ -156,6 +184,8 @@ export async function attack(name: Attack, program?: string): Promise<Report> {
     tookMs = [];
     const answers: (number | string)[] = [];
     for (let k = 0; k < PROVOCATIONS; k++) answers.push(await provoke(port));
+    // The supervisor may say so after the next process has answered.
+    if (ATTACKS[name][0] === "kills") await proxy.line(/another one takes its place/);
     await new Promise((resolve) => setTimeout(resolve, SETTLE_MS));
     on = false;
     await Promise.all(clients);
