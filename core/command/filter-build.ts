@@ -41,7 +41,8 @@ export async function filterBuild(options: FilterBuildOptions): Promise<number> 
   }
   if (names.length === 0) for (const unit of units) meant.set(unit.source.id, unit);
   const where = filters.map(shortPath).join(", ") || "filters/";
-  const wrong = missing.map((name) => `no filter "${name}" in ${where}`);
+  const there = units.map(({ source }) => path.basename(source.id)).join(", ") || "none";
+  const wrong = missing.map((name) => `no filter "${name}" in ${where}; there: ${there}`);
   for (const unit of meant.values()) wrong.push(...unit.problems.map(formatProblem));
   if (meant.size === 0 && missing.length === 0) wrong.push(noFilters(filters));
   if (wrong.length > 0) return refuse(wrong.join("\n"), json);

@@ -162,12 +162,17 @@ test("what cannot be done is said in a sentence, or in JSON for a program", asyn
   }
 });
 
-test("test tells which filters there are where no test has the name that it was given", async () => {
-  const { code, err } = await run("filter", "test", "my_htp");
-  expect(code).toBe(1);
-  expect(err).toMatch(
-    /^no filter or test file in filters has "my_htp" in its path; there: .*my_http/m,
-  );
+test("test and build tell which filters there are where none has the name that they were given", async () => {
+  for (const [command, words] of [
+    ["test", 'or test file in filters has "my_htp" in its path'],
+    ["build", '"my_htp" in filters'],
+  ] as const) {
+    const error = expect.stringMatching(new RegExp(`^no filter ${words}; there: .*my_http`));
+    const text = await run("filter", command, "my_htp");
+    expect(text).toEqual({ code: 1, out: "", err: error });
+    const { code, out, err } = await run("filter", command, "my_htp", "--json");
+    expect([code, JSON.parse(out), err]).toEqual([1, { error }, ""]);
+  }
 });
 
 test("bench says what to do where there is nothing to measure", async () => {
