@@ -1,6 +1,6 @@
 import type { PackageState } from "./packages/package-state.ts";
 import type { RuntimeConfig } from "./protocol.ts";
-import type { ReloadOutcome } from "./reload/reload.ts";
+import type { ReloadOutcome } from "./reload/reports.ts";
 import type { Bound } from "./sockets/bound.ts";
 
 /** Events that a proxy sends to `tsproxy filter dev`, which has started it. */

@@ -1,6 +1,6 @@
 import type { Exchange } from "../dev-events.ts";
 import { formatProblem, type Problem } from "../problem.ts";
-import type { ReloadOutcome } from "../reload/reload.ts";
+import type { ReloadOutcome } from "../reload/reports.ts";
 import type { LineChange, Replayed } from "./dev-replay.ts";
 
 export type Committed = Extract<ReloadOutcome, { type: "committed" }>;

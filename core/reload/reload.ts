@@ -11,7 +11,9 @@ import { discoverDroppedIn, discoverShipped } from "../packages/packages.ts";
 import type { SourcePositions } from "../packages/source-positions.ts";
 import { formatProblem, type Problem, problem, shortPath } from "../problem.ts";
 import type { ListenerConfig, PackageInfo, RuntimeConfig } from "../protocol.ts";
+import { changeOf, type Edit } from "./edit.ts";
 import { firstChange } from "./first-change.ts";
+import { Looks } from "./looks.ts";
 import {
   type ConfigText,
   isRejected,
@@ -21,17 +23,11 @@ import {
   type Rejected,
   rehearse,
 } from "./rehearsal.ts";
+import { type ReloadOutcome, Reports } from "./reports.ts";
 import type { Served, ServedChange } from "./served.ts";
-import type { Change, Stage } from "./stage.ts";
+import type { Stage } from "./stage.ts";
 import { textHash } from "./text-hash.ts";
-import {
-  type Interest,
-  Looks,
-  placesOf,
-  type Unwatched,
-  unwatchedMessage,
-  Watch,
-} from "./watch.ts";
+import { type Interest, placesOf, Watch } from "./watch.ts";
 
 /** The threads that serve traffic, with their sockets. */
 export interface Serving extends RehearsalStage {
@@ -69,31 +65,6 @@ export interface ReloadOptions {
   readonly adjust?: ((config: RuntimeConfig) => void) | undefined;
 }
 
-/** The outcome of a save. */
-export type ReloadOutcome =
-  | {
-      readonly type: "committed";
-      readonly generation: number;
-      /** Packages with new code, and those that are gone. */
-      readonly changed: readonly string[];
-      readonly removed: readonly string[];
-      readonly config: boolean;
-      /** Milliseconds of the slowest build. */
-      readonly buildMs: number;
-      /** Milliseconds from the first event of the save until all threads served it. */
-      readonly ms: number;
-    }
-  | {
-      readonly type: "refused";
-      /** A package, or "the config". */
-      readonly what: string;
-      readonly problems: readonly Problem[];
-      /** The generation that goes on serving. */
-      readonly rest: string;
-    }
-  /** The refused edit was undone: the file is again what serves. */
-  | { readonly type: "mended"; readonly what: string };
-
 /** The start was refused. */
 export class StartError extends Error {
   readonly problems: readonly Problem[];
@@ -104,18 +75,6 @@ export class StartError extends Error {
   }
 }
 
-/** An edit on disk that does not serve yet. */
-type Edit =
-  | { readonly type: "code"; readonly unit: PackageUnit }
-  | { readonly type: "removal"; readonly unit: PackageUnit }
-  | {
-      readonly type: "config";
-      readonly text: string;
-      readonly named: string;
-      /** Contents of the files that it names, in the place of those on disk. */
-      readonly given?: ReadonlyMap<string, Buffer>;
-    };
-
 /** Why an attempt failed. `stale`: files changed during it; the next look sees them. */
 type Failure = "stale" | Omit<Rejected, "warnings" | "files">;
 
@@ -125,8 +84,6 @@ const CONFIG_SETTLES_MS = 50;
 const TAKE_BACK_TIMES = 3;
 /** How long to wait before a look that failed is tried again. */
 const RETRY_MS = 1_000;
-/** The key of such a failure among what was reported. */
-const FAILED = "look";
 /** After so long without a save, what only reloads need is given back. */
 const QUIET_MS = 10_000;
 
@@ -157,7 +114,7 @@ export class Reload {
   #configProblems: readonly Problem[] = [];
   /** The last look found a config that has not been unchanged long enough to be judged. */
   #isSettling = false;
-  readonly #reported = new Map<string, string>();
+  readonly #reports: Reports;
   /** Builds that have brought a thread down, and how. */
   readonly #toTakeBack = new Map<PackageUnit, { readonly built: Built; readonly reason: string }>();
   /** The edits that the threads put into service now. */
@@ -172,6 +129,9 @@ export class Reload {
   constructor(options: ReloadOptions) {
     this.#options = options;
     this.#log = options.log;
+    this.#reports = new Reports(options.log, options.configFile, (outcome) =>
+      options.onReload?.(outcome),
+    );
     this.#names = {
       shipped: new Set(),
       trusted: new Set(options.trusted),
@@ -183,7 +143,7 @@ export class Reload {
         this.#since ??= performance.now();
         this.#looks.event(directory);
       },
-      (unwatched) => this.#onUnwatched(unwatched),
+      (unwatched) => this.#reports.unwatched(unwatched),
     );
   }
 
@@ -216,7 +176,7 @@ export class Reload {
       problems = await this.#startWith(undefined);
     }
     if (problems.length > 0) throw new StartError(problems);
-    this.#report();
+    this.#tellOfRefusals();
   }
 
   /** Answers what is wrong. `served`: instead of what is on disk; what differs there counts as saved after the start. */
@@ -273,7 +233,7 @@ export class Reload {
   lookAtAll(): void {
     // What it was refused for may lie outside of the files, like a port that another process had.
     this.#tried = "";
-    this.#reported.delete("config");
+    this.#reports.forget("config");
     for (const directory of this.#directories().keys()) this.#looks.event(directory);
   }
 
@@ -322,8 +282,8 @@ export class Reload {
       this.#discover(last);
       const edits = await this.#edits(touched, last);
       if (edits.length > 0) await this.#settle(edits);
-      if (last) this.#report();
-      this.#reported.delete(FAILED);
+      if (last) this.#tellOfRefusals();
+      this.#reports.looked();
     } catch (error) {
       this.#onFailed(error, touched);
     }
@@ -339,19 +299,11 @@ export class Reload {
 
   /** What keeps a look from its end, like a lack of file descriptors, may pass. */
   #onFailed(error: unknown, touched: ReadonlySet<string>): void {
-    const reason = String(error);
-    if (this.#reported.get(FAILED) !== reason)
-      this.#log.error({ err: error }, `the reload failed, and is tried again until it does not`);
-    this.#reported.set(FAILED, reason);
+    this.#reports.failed(error);
     clearTimeout(this.#retry);
     this.#retry = setTimeout(() => {
       for (const directory of touched) this.#looks.event(directory);
     }, RETRY_MS).unref();
-  }
-
-  #onUnwatched(unwatched: Unwatched | undefined): void {
-    if (unwatched !== undefined) this.#log.warn(unwatchedMessage(unwatched));
-    else this.#log.info("all folders are watched again: edits are seen at once");
   }
 
   async #takeBackAll(): Promise<void> {
@@ -585,7 +537,7 @@ export class Reload {
       edit.type === "code" ? (edit.unit.live?.warnings ?? []) : [],
     );
     for (const found of [...ofCode, ...warnings, ...unbound]) this.#log.warn(formatProblem(found));
-    if (running) this.#announce(edits, generation, performance.now() - started);
+    if (running) this.#reports.committed(edits, generation, performance.now() - started);
     this.#tell(edits, running);
     return undefined;
   }
@@ -648,11 +600,11 @@ export class Reload {
         this.#configText = edit.text;
         this.#tried = lookOf(edit.text, this.#named.asRead);
         this.#configProblems = [];
-        this.#reported.delete("config");
+        this.#reports.forget("config");
         continue;
       }
       const { unit } = edit;
-      this.#reported.delete(unit.source.id);
+      this.#reports.forget(unit.source.id);
       if (edit.type === "removal") this.#units.delete(unit.source.id);
       else {
         unit.before = unit.live;
@@ -665,64 +617,11 @@ export class Reload {
     }
   }
 
-  #announce(edits: readonly Edit[], generation: number, ms: number): void {
-    const names = (type: Edit["type"]) =>
-      edits
-        .filter((edit) => edit.type === type)
-        .map((edit) =>
-          edit.type === "config" ? shortPath(this.#options.configFile) : edit.unit.name,
-        );
-    const builds = edits.map((edit) => (edit.type === "code" ? edit.unit.live!.buildMs : 0));
-    this.#options.onReload?.({
-      type: "committed",
-      generation,
-      changed: names("code"),
-      removed: names("removal"),
-      config: names("config").length > 0,
-      buildMs: Math.max(0, ...builds),
-      ms,
-    });
-    const done = [...names("code"), ...names("config")];
-    const took = `(generation ${generation}) in ${Math.round(ms)} ms`;
-    if (done.length > 0) this.#log.info(`reloaded ${listed(done)} ${took}`);
-    if (names("removal").length > 0) this.#log.info(`removed ${listed(names("removal"))} ${took}`);
-    for (const edit of edits) if (edit.type === "code") this.#announceHiding(edit.unit);
-  }
-
-  #announceHiding(unit: PackageUnit): void {
-    for (const info of unit.live?.infos ?? []) {
-      const shipped = info.package.replace(/@dropped-in$/, "");
-      if (shipped !== info.package)
-        this.#log.info(
-          `"${info.name}" now means ${shortPath(unit.source.entry)}; the shipped one is still ${shipped}`,
-        );
-    }
-  }
-
-  /** Reports refusals, each once. */
-  #report(): void {
-    const tell = (key: string, name: string, problems: readonly Problem[], rest: string) => {
-      const text = problems.map(formatProblem).join("\n");
-      if (text === (this.#reported.get(key) ?? "")) return;
-      if (text === "") {
-        this.#reported.delete(key);
-        this.#options.onReload?.({ type: "mended", what: name });
-        this.#log.info(`${name} is again what serves`);
-      } else {
-        this.#reported.set(key, text);
-        this.#options.onReload?.({ type: "refused", what: name, problems, rest });
-        this.#log.error(`${text}\n${rest}`);
-      }
-    };
-    for (const unit of this.#units.values()) {
-      const rest =
-        unit.live === undefined
-          ? `${unit.name} cannot be used`
-          : `${unit.name} stays at generation ${unit.generation}${unit.stoppedWith === undefined ? "" : " until its files or its config change"}`;
-      tell(unit.source.id, unit.name, unit.problems, rest);
-    }
-    if (!this.#isSettling)
-      tell("config", "the config", this.#configProblems, "the config of before goes on");
+  #tellOfRefusals(): void {
+    this.#reports.refused(
+      this.#units.values(),
+      this.#isSettling ? undefined : this.#configProblems,
+    );
   }
 
   /** The file's text. Undefined: it cannot be read. */
@@ -796,20 +695,6 @@ export class Reload {
   }
 }
 
-function changeOf(edits: readonly Edit[], generation: number): Omit<Change, "config"> {
-  const modules = edits.flatMap((edit) => (edit.type === "code" ? edit.unit.next!.modules : []));
-  const kept = new Set(
-    edits.flatMap((edit) =>
-      edit.type === "code" ? edit.unit.next!.infos.map((info) => info.package) : [],
-    ),
-  );
-  const before = edits.flatMap((edit) =>
-    edit.type === "config" ? [] : (edit.unit.live?.infos ?? []),
-  );
-  const removed = before.map((info) => info.package).filter((name) => !kept.has(name));
-  return { generation, modules, removed };
-}
-
 /** One text for everything that a config tells a package. */
 function configsOf(name: string, config: RuntimeConfig | undefined): string {
   const found: string[] = [];
@@ -818,11 +703,6 @@ function configsOf(name: string, config: RuntimeConfig | undefined): string {
     return value;
   });
   return found.join();
-}
-
-function listed(names: readonly string[]): string {
-  if (names.length > 6) return `${names.slice(0, 5).join(", ")} and ${names.length - 5} more`;
-  return names.length < 2 ? names.join("") : `${names.slice(0, -1).join(", ")} and ${names.at(-1)}`;
 }
 
 /** One text for a config and what the files that it names hold. */
