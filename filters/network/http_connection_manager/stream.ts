@@ -222,6 +222,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, TimersOwner, LogEnt
     if (upgrade !== "" && !this.#upgrades(upgrade)) {
       // Bytes that follow may be of the protocol that was asked for, so nothing more is read from this connection.
       this.#faulty = true;
+      if (this.#connection.isHttp2) this.#connection.leave();
       runtime.stats.rqWsOnNonWsRoute.inc();
       this.sendReply(UPGRADE_REFUSED, false);
       return;

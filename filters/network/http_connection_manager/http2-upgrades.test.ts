@@ -1,0 +1,36 @@
+import { expect, it } from "vitest";
+import codec from "../../codec/http1/filter.ts";
+import http2 from "../../codec/http2/filter.ts";
+import { FLAG, PREFACE, TYPE } from "../../codec/http2/frame.ts";
+import { frame, framesText, GET, literal } from "../../codec/http2/test-frames.ts";
+import router from "../../http/router/filter.ts";
+import { TestProxy } from "./test-proxy.ts";
+
+it("a client of HTTP/2 whose upgrade is refused is asked to leave, as in Envoy, and others of its streams go on", () => {
+  const p = new TestProxy({ codec, http2, router }).start({
+    http2_protocol_options: { allow_connect: true },
+  });
+  const client = p.connect();
+  const take = () => {
+    client.filter.onAgain?.();
+    return framesText(client.connection.take());
+  };
+  client.send(PREFACE + frame(TYPE.SETTINGS, 0, 0));
+  client.send(frame(TYPE.HEADERS, FLAG.END_HEADERS | FLAG.END_STREAM, 1, GET));
+  take();
+  const fields: [string, string][] = [
+    [":method", "CONNECT"],
+    [":protocol", "websocket"],
+    [":scheme", "http"],
+    [":path", "/"],
+    [":authority", "a"],
+  ];
+  const block = fields.map(([name, value]) => literal(name, value)).join("");
+  client.send(frame(TYPE.HEADERS, FLAG.END_HEADERS, 3, block));
+  const frames = take();
+  expect(frames[0]).toMatch(/^GOAWAY 0 last=2147483647 code=0/);
+  expect(frames.slice(1)).toEqual(["HEADERS 3 end", "RST_STREAM 3 code=0"]);
+  p.up.last.respond(200, {}, "whole");
+  expect(take()).toContain("DATA 1 whole end");
+  expect(client.connection.open).toBe(true);
+});
