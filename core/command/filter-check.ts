@@ -57,8 +57,7 @@ export async function filterCheck(options: FilterCheckOptions): Promise<number> 
   }
   const compiler = await findCompiler();
   if (compiler === undefined) {
-    if (options.json) print([...problems, problem(HOW_TO_GET_IT)], NOTHING_CHECKED, true);
-    else process.stderr.write(`${HOW_TO_GET_IT}\n`);
+    print([...problems, problem(HOW_TO_GET_IT)], NOTHING_CHECKED, options.json);
     return 1;
   }
   if (own.length === 0 && options.configs.length === 0 && problems.length === 0)

@@ -190,15 +190,15 @@ test("from nothing to a first request: a filter is made, tested, dropped in and 
     version: "0.1.0",
   });
   expect(session.run("filter", "build", "speed").stdout).toMatch(/^speed-0\.1\.0\.js /);
-  // TypeScript is the user's: with it types are checked, without it the command says how to get it.
+  // TypeScript is the user's: with it types are checked, without it the command says how to get it, and what else is wrong.
   const env = { ...environment(), PATH: "/nowhere" };
   const launcher = path.join(folder, "node_modules/tsproxy/dist/bin/tsproxy.js");
-  const without = promisify(execFile)(process.execPath, [launcher, "filter", "check"], {
+  const without = promisify(execFile)(process.execPath, [launcher, "filter", "check", "nope"], {
     cwd: own,
     env,
   });
   await expect(without).rejects.toMatchObject({
-    stderr: expect.stringContaining("npm install --save-dev typescript"),
+    stderr: expect.stringMatching(/^no filter "nope"[^]*npm install --save-dev typescript/),
   });
   symlinkSync(
     path.join(ROOT, "node_modules/typescript"),
