@@ -294,6 +294,23 @@ it("strip_any_host_port takes the port of CONNECT too, as Envoy 1.40 does", () =
   expect(c.take()).toMatch(/^HTTP\/1.1 201/);
 });
 
+it("strip_any_host_port takes numbers alone for ports, as Envoy does", () => {
+  const p = proxy().start({ strip_any_host_port: true });
+  const sent = (host: string) => {
+    p.connect().send(`GET / HTTP/1.1\r\nhost: ${host}\r\n\r\n`);
+    return p.up.last.header("host");
+  };
+  for (const port of ["80", "+80", "080", "99999", "4294967295"])
+    expect(sent(`a.test:${port}`)).toBe("a.test");
+  for (const odd of ["", "abc", "8x", "-1", "80.", "4294967296"])
+    expect(sent(`a.test:${odd}`)).toBe(`a.test:${odd}`);
+  expect([sent("[::1]:80"), sent("[::1]:ab"), sent("[::1]")]).toEqual([
+    "[::1]",
+    "[::1]:ab",
+    "[::1]",
+  ]);
+});
+
 describe("upgrades", () => {
   const ask = (p: TestProxy, path: string, upgrade: string) =>
     p.connect().get(path, "connection: upgrade", `upgrade: ${upgrade}`);

@@ -225,7 +225,7 @@ export class RequestHead {
     let port = colon < 0 ? "" : host.slice(colon);
     if (colon >= 0) host = host.slice(0, colon);
     const matches = port === `:${peer.localPort}`;
-    const any = this.#config.strip_any_host_port && port !== ":";
+    const any = this.#config.strip_any_host_port && isPort(port);
     if (any || (this.#config.strip_matching_host_port && matches)) {
       port = "";
     }
@@ -361,4 +361,11 @@ export function appendVia(headers: HeaderMap, via: string): void {
   const before = headers.getAll(VIA);
   if (before.length === 0) headers.appendLine(new HeaderLine("via", via));
   else headers.replace(VIA, [...before, via].join(", "));
+}
+
+const MOST_OF_PORT = 0xffff_ffff;
+
+/** Whether Envoy takes what stands behind a host's name, with its colon, for a port: any number of 32 bits. */
+function isPort(text: string): boolean {
+  return /^:\+?\d+$/.test(text) && Number(text.slice(1)) <= MOST_OF_PORT;
 }
