@@ -33,6 +33,8 @@ export interface FleetEvents {
   onCall(name: string, args: unknown): Promise<unknown>;
   /** A sandbox of this package has taken a thread along. */
   onSandboxLost?(packageName: string): void;
+  /** What a process in this one's place has to begin with (ServedFiles). */
+  onFiles?(text: string): void;
   onInspected?(message: Extract<FromWorker, { type: "inspected" | "inspect_bound" }>): void;
   /** A thread has died; another one takes its place. */
   onLost(thread: Thread, reason: string): void;
@@ -44,6 +46,8 @@ const RESTART_MS = [100, 1_000, 5_000] as const;
 /** How long a call into shipped code may take (BEAT.MOST_MS; 1 s else) while the code is new, and once it has hung another thread. */
 const NEW_MS = 500;
 const DOUBTED_MS = 250;
+/** `ServedFiles.text` of none. */
+const NO_FILES = "[]";
 /** For so long code is new. */
 const NEW_FOR_MS = 10_000;
 
@@ -62,6 +66,8 @@ export class Fleet implements RehearsalStage {
   readonly #modules = new Map<string, ModuleSource>();
   /** The last value of each topic, as JSON. */
   readonly #topics = new Map<string, SharedText>();
+  /** What new threads begin with (ServedFiles). */
+  #files: SharedText = NO_FILES;
   #config: RuntimeConfig | undefined;
   #generation = 0;
   #pending: Change | undefined;
@@ -107,6 +113,16 @@ export class Fleet implements RehearsalStage {
         () => {},
       );
     }
+  }
+
+  /** What the process before has served (ServedFiles). */
+  adoptFiles(text = NO_FILES): void {
+    this.#files = sharedText(text);
+    for (const member of this.#members) member.post({ type: "files", text: this.#files });
+  }
+
+  get files(): string {
+    return readText(this.#files);
   }
 
   /** `rehearsed`: the canary has set the change up without a refusal. */
@@ -310,6 +326,7 @@ export class Fleet implements RehearsalStage {
     });
     this.#members.push(member);
     for (const [topic, text] of this.#topics) member.post({ type: "publish", topic, text });
+    if (this.#files !== NO_FILES) member.post({ type: "files", text: this.#files });
   }
 
   #onExit(member: Member, reason: string, deaths: number): void {
@@ -376,6 +393,10 @@ export class Fleet implements RehearsalStage {
     switch (message.type) {
       case "publish":
         this.#publish(message.topic, message.text, member.thread);
+        break;
+      case "files":
+        this.#files = sharedText(message.text);
+        this.#events.onFiles?.(message.text);
         break;
       case "log":
         this.#events.onLog(member.thread, message);

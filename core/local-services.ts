@@ -1,21 +1,22 @@
 import { X509Certificate } from "node:crypto";
-import { readFileSync } from "node:fs";
 import { stat } from "node:fs/promises";
 import type { TlsContextOptions } from "@tsproxy/sdk";
+import { fingerprintOf, type ServedFiles } from "./served-files.ts";
 import { certificatesOf, describeCertificate, isTrustedChain } from "./sockets/certificate.ts";
 import type { Contexts } from "./sockets/tls.ts";
 
-const MAX_FILE_BYTES = 64 * 1024 * 1024;
 /** Milliseconds between two looks at the watched files. */
 const LOOK_MS = 1_000;
 
 /** Calls of an isolate that are answered synchronously: files, TLS contexts, certificates. Packages make them during setup. */
 export class LocalServices {
   readonly #contexts: Contexts;
+  readonly #files: ServedFiles;
   readonly #watch: FileWatch | undefined;
 
-  constructor(contexts: Contexts, watch?: FileWatch) {
+  constructor(contexts: Contexts, files: ServedFiles, watch?: FileWatch) {
     this.#contexts = contexts;
+    this.#files = files;
     this.#watch = watch;
   }
 
@@ -34,12 +35,13 @@ export class LocalServices {
   }
 
   readonly #calls: Readonly<Record<string, (args: never) => unknown>> = {
-    "file.read": ({ path, encoding }: { path: string; encoding: "utf8" | "base64" }) => {
-      const bytes = readFileSync(path);
-      if (bytes.length > MAX_FILE_BYTES) throw new Error(`${path} has more than 64 MiB`);
-      return bytes.toString(encoding);
-    },
-    "file.watch": ({ path }: { path: string }) => this.#watch?.add(path),
+    "file.read": ({ path, encoding }: { path: string; encoding: "utf8" | "base64" }) =>
+      this.#files.read(path).toString(encoding),
+    "file.use": ({ path }: { path: string }) => this.#files.use(path),
+    "file.release": ({ path }: { path: string }) => this.#files.release(path),
+    "file.changing": () => this.#files.beginChange(),
+    "file.changed": ({ isTaken }: { isTaken: boolean }) => this.#files.endChange(isTaken),
+    "file.watch": ({ path }: { path: string }) => this.#watch?.add(path, this.#files.seen(path)),
     "file.unwatch": ({ path }: { path: string }) => this.#watch?.remove(path),
     "tls.context": (options: TlsContextOptions) => this.#contexts.create(options),
     "tls.release": ({ id }: { id: number }) => this.#contexts.release(id),
@@ -81,15 +83,13 @@ export class FileWatch {
     this.#timer.unref();
   }
 
-  /** Watches the file. Uses are counted: it is watched until `remove` was called as often. */
-  add(path: string): void {
+  /**
+   * Watches the file. Uses are counted: it is watched until `remove` was called as often. `seen`: its fingerprint when it was read.
+   */
+  add(path: string, seen: string): void {
     const known = this.#files.get(path);
     if (known !== undefined) known.uses++;
-    else {
-      const file = { uses: 1, seen: "" };
-      this.#files.set(path, file);
-      void fingerprint(path).then((seen) => (file.seen = seen));
-    }
+    else this.#files.set(path, { uses: 1, seen });
   }
 
   remove(path: string): void {
@@ -106,18 +106,11 @@ export class FileWatch {
     if (this.#looking || this.#files.size === 0) return;
     this.#looking = true;
     for (const [path, file] of [...this.#files]) {
-      const now = await fingerprint(path);
-      if (now === file.seen || file.seen === "" || now === GONE) continue;
+      const now = await stat(path, { bigint: true }).then(fingerprintOf, () => undefined);
+      if (now === undefined || now === file.seen) continue;
       file.seen = now;
       if (this.#files.get(path) === file) this.#onChanged(path);
     }
     this.#looking = false;
   }
-}
-
-const GONE = "gone";
-
-async function fingerprint(path: string): Promise<string> {
-  const found = await stat(path, { bigint: true }).catch(() => undefined);
-  return found === undefined ? GONE : `${found.ino} ${found.mtimeNs} ${found.size}`;
 }

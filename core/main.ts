@@ -31,7 +31,7 @@ import { BEAT, type ListenerConfig, type Refusal, type RuntimeConfig } from "./p
 import { Canary } from "./reload/canary.ts";
 import { CanaryProcess } from "./reload/canary-process.ts";
 import { Reload, type Serving, StartError } from "./reload/reload.ts";
-import type { Served } from "./reload/served.ts";
+import type { Served, ServedChange } from "./reload/served.ts";
 import type { Change } from "./reload/stage.ts";
 import { Watch } from "./reload/watch.ts";
 import { WrittenConfig } from "./reload/written-config.ts";
@@ -135,7 +135,7 @@ const reload: Reload = new Reload({
   // `filter dev` shows these outcomes itself: it drops log lines with this mark.
   log: options.dev ? log.child({ of: "reload" }) : log,
   onQuiet: rest,
-  onServing: (change) => void started.promise.then(() => tell({ type: "serving", change })),
+  onServing: tellServing,
   onReload: (outcome) => {
     if (outcome.type !== "mended") server.reloads[outcome.type]();
     if (outcome.type === "committed" && (options.quarantined ?? []).length > 0)
@@ -152,7 +152,9 @@ const fleet = newFleet();
 
 obeySignals();
 try {
-  await reload.start(await served.promise);
+  const before = await served.promise;
+  if (before?.files !== undefined) fleet.adoptFiles(before.files);
+  await reload.start(before);
   const names = reload.packages().map((state) => state.package);
   const unknown = unknownComponents(options.log.components, names);
   if (unknown.length > 0) throw new StartError(unknown);
@@ -205,6 +207,10 @@ function certificates(): readonly ContextCertificates[] {
 function ownNode(): RuntimeConfig["node"] & { readonly address?: string } {
   const address = ownAddress(options.addressFamily);
   return address === undefined ? node : { ...node, address };
+}
+
+function tellServing(change: ServedChange): void {
+  void started.promise.then(() => tell({ type: "serving", change }));
 }
 
 function newFleet(): Fleet {
@@ -262,6 +268,7 @@ function newFleet(): Fleet {
         hasLost = true;
         tell({ type: "lost", package: name });
       },
+      onFiles: (text) => tellServing({ packages: [], removed: [], files: text }),
       onInspected: (message) => onInspected(message),
     }),
     options.concurrency,
@@ -307,7 +314,11 @@ function servingThreads(): Serving {
       server.onListeners(live!.listeners, next!.listeners);
       use(next!);
     },
-    abort: (generation) => fleet.abort(generation),
+    abort: (generation) => {
+      // What the process before has served cannot serve again.
+      if (state === "INITIALIZING") fleet.adoptFiles();
+      return fleet.abort(generation);
+    },
     check: async (listeners) => {
       const isFirst = state === "INITIALIZING";
       return isFirst && isBesideAnother ? [] : checkAddresses(listeners, [...fleet.bound, ...held]);
@@ -364,7 +375,8 @@ async function prepareFirst(change: Change): Promise<readonly Refusal[]> {
   const said = fleet.prepare(change, isLarge);
   if (!isLarge) return said;
   await new Promise(setImmediate);
-  const own = new Canary({ prelude, node: () => node, sandboxed: "left out" });
+  const { files } = fleet;
+  const own = new Canary({ prelude, node: () => node, sandboxed: "left out", files });
   try {
     return [...(await own.prepare(change)), ...(await said)];
   } finally {

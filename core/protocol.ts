@@ -306,6 +306,8 @@ export type ToWorker =
       readonly value: unknown;
       readonly error: string | undefined;
     }
+  /** What a thread or process before has served, of ServedFiles. Before the first `prepare`. */
+  | { readonly type: "files"; readonly text: SharedText }
   /** The answer to `image_wanted`. */
   | { readonly type: "image"; readonly snapshot: ArrayBuffer }
   | { readonly type: "stop" };
@@ -357,6 +359,8 @@ export type FromWorker =
     }
   /** `text`: JSON of the value. */
   | { readonly type: "publish"; readonly topic: string; readonly text: string }
+  /** Of the first worker: its ServedFiles are others. */
+  | { readonly type: "files"; readonly text: string }
   /** New names of stats. `kind`: counter, gauge or histogram; `cell`: index into the thread's stats memory. */
   | {
       readonly type: "stats";

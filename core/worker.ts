@@ -43,6 +43,7 @@ import { refusalOf } from "./reload/refusal.ts";
 import { SandboxImage } from "./sandbox/image.ts";
 import type { SandboxIsolate } from "./sandbox/isolate.ts";
 import { Supply } from "./sandbox/supply.ts";
+import { ServedFiles } from "./served-files.ts";
 import { readText } from "./shared-text.ts";
 import { Crossing } from "./sockets/crossing.ts";
 import { Gathering } from "./sockets/gathering.ts";
@@ -87,6 +88,8 @@ class Worker {
   readonly #post: (message: FromWorker) => void;
   #watch: FileWatch | undefined;
   #tellsCertificates = false;
+  #tellsFiles = false;
+  readonly #files = new ServedFiles(() => this.#tellFiles());
   #builtin: Builtin;
   #crossing: Crossing;
   #sockets: Sockets;
@@ -178,7 +181,8 @@ class Worker {
     if (this.#isFirst) contexts.onChanged = () => this.#tellCertificates(contexts);
     this.#watch?.stop();
     this.#watch = new FileWatch((path) => this.#onFileChanged(path));
-    this.#calls.services = new LocalServices(contexts, this.#watch);
+    this.#files.restore();
+    this.#calls.services = new LocalServices(contexts, this.#files, this.#watch);
     const builtin = new Builtin({
       role: this.#start.role,
       worker: this.#start.index,
@@ -261,6 +265,16 @@ class Worker {
     });
   }
 
+  /** Changes of one turn are told together. */
+  #tellFiles(): void {
+    if (this.#tellsFiles || !this.#isFirst) return;
+    this.#tellsFiles = true;
+    setImmediate(() => {
+      this.#tellsFiles = false;
+      this.#post({ type: "files", text: this.#files.text });
+    });
+  }
+
   #onFileChanged(path: string): void {
     this.#guarded(() => this.#builtin.publish(`core.file:${path}`, `${performance.now()}`));
     this.#crossing.poke();
@@ -316,6 +330,9 @@ class Worker {
         break;
       case "reply":
         this.#reply(message.call, message.value, message.error);
+        break;
+      case "files":
+        this.#files.adopt(readText(message.text));
         break;
       case "image":
         this.#supply.useSnapshot(message.snapshot);
@@ -432,6 +449,7 @@ class Worker {
     rehearsed = true,
   ): readonly Refusal[] {
     const { generation, removed } = pending;
+    this.#files.prepare();
     return this.#tried(() => {
       const refusals: Refusal[] = [];
       const changed = this.#load(modules, refusals);
@@ -501,6 +519,7 @@ class Worker {
 
   #drop(pending: Pending): void {
     this.#pending = undefined;
+    this.#files.abort();
     this.#guarded(() => this.#builtin.abort());
     for (const box of pending.boxes.values()) this.#boxes.drop(box);
     this.#crossing.poke();
@@ -522,6 +541,7 @@ class Worker {
     this.#pending = undefined;
     this.#boxes.commit(pending.boxes);
     this.#guarded(() => this.#builtin.commit(this.#start.drain));
+    this.#files.commit();
     for (const name of pending.removed) this.#boxes.removePackage(name);
     this.#before = this.#generation === 0 ? undefined : this.#live;
     this.#live = pending.live;
@@ -662,8 +682,7 @@ class Worker {
 
   /**
    * Builds the isolates again with what is live. The listening sockets have stayed open meanwhile. Sandboxes that cannot be set up
-   * hold nothing up: their failure policy answers. If shipped filters refuse what they took before (a file of theirs is gone, say), all
-   * is tried again later.
+   * hold nothing up: their failure policy answers. If shipped filters refuse what they took before, all is tried again later.
    */
   #rebuild(): void {
     if (this.#stopping) return;
@@ -673,6 +692,7 @@ class Worker {
       this.#pending = undefined;
       this.#boxes.commit(pending.boxes);
       this.#guarded(() => this.#builtin.commit(this.#start.drain));
+      this.#files.commit();
       this.#sockets.listening.takeAll(this.#listeners);
       this.#isDead = false;
       if (this.#isFirst) this.#gathering.takes = true;

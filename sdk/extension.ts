@@ -285,8 +285,11 @@ export interface SetupContext {
    * waits for the disk.
    */
   readFile(path: string, encoding?: "utf8" | "base64"): string;
-  /** Calls `onChanged` within a second or two after the file's content has changed, until the generation ends. */
-  watchFile(path: string, onChanged: () => void): void;
+  /**
+   * Calls `onChanged` within a second or two after the file has changed, until the generation ends. It may read files anew, and answers
+   * whether what it has read serves now: then that is what a process begins with that has to take this one's place.
+   */
+  watchFile(path: string, onChanged: () => boolean): void;
   readonly tls: Tls;
   /** Tells every isolate that has subscribed; the last value is kept for those that subscribe later. JSON values. */
   publish(topic: string, value: unknown): void;

@@ -90,6 +90,8 @@ export class Context implements SetupContext {
   readonly previous: unknown;
   readonly #around: Surroundings;
   readonly #scope: Scope;
+  /** The files that it has read. */
+  readonly #read = new Set<string>();
 
   constructor(around: Surroundings, scope: Scope) {
     this.role = around.role;
@@ -170,13 +172,29 @@ export class Context implements SetupContext {
   }
 
   readFile(path: string, encoding: "utf8" | "base64" = "utf8"): string {
-    return this.#around.host.ask("file.read", { path, encoding }) as string;
+    const { host } = this.#around;
+    const text = host.ask("file.read", { path, encoding }) as string;
+    if (!this.#read.has(path)) {
+      this.#read.add(path);
+      host.tell("file.use", { path });
+      this.#scope.onDispose(() => host.tell("file.release", { path }));
+    }
+    return text;
   }
 
-  watchFile(path: string, onChanged: () => void): void {
+  watchFile(path: string, onChanged: () => boolean): void {
     if (this.role === "canary") return;
     const { topics, host } = this.#around;
-    this.#scope.onDispose(topics.subscribe(`core.file:${path}`, onChanged));
+    const onSaved = () => {
+      host.tell("file.changing", {});
+      let isTaken = false;
+      try {
+        isTaken = onChanged();
+      } finally {
+        host.tell("file.changed", { isTaken });
+      }
+    };
+    this.#scope.onDispose(topics.subscribe(`core.file:${path}`, onSaved));
     host.tell("file.watch", { path });
     this.#scope.onDispose(() => host.tell("file.unwatch", { path }));
   }

@@ -34,6 +34,7 @@ export interface FleetLogParts {
   readonly lines: Pick<LineOrder, "add">;
   readonly onCall: (name: string, args: unknown) => Promise<unknown>;
   readonly onSandboxLost: (packageName: string) => void;
+  readonly onFiles: NonNullable<FleetEvents["onFiles"]>;
   /** Messages of debugger sessions. Absent: no debugger can attach. */
   readonly onInspected?: NonNullable<FleetEvents["onInspected"]>;
 }
@@ -46,12 +47,14 @@ export class FleetLog implements FleetEvents {
   readonly #find: FleetLogParts["find"];
   readonly onCall: FleetLogParts["onCall"];
   readonly onSandboxLost: FleetLogParts["onSandboxLost"];
+  readonly onFiles: NonNullable<FleetEvents["onFiles"]>;
 
   constructor(parts: FleetLogParts) {
     this.#parts = parts;
     this.#find = (filename) => parts.find(filename) ?? parts.findOwn(filename);
     this.onCall = parts.onCall;
     this.onSandboxLost = parts.onSandboxLost;
+    this.onFiles = parts.onFiles;
   }
 
   onLog(

@@ -6,6 +6,7 @@ import { LocalServices } from "../local-services.ts";
 import { COMPILED } from "../packages/build-cache.ts";
 import { watchWaiting } from "../process/cpu-limit.ts";
 import type { ModuleSource, PreludeCode, Refusal } from "../protocol.ts";
+import { ServedFiles } from "../served-files.ts";
 import { Contexts } from "../sockets/tls.ts";
 import { refusalOf } from "./refusal.ts";
 import type { WrittenChange } from "./stage.ts";
@@ -30,6 +31,8 @@ export interface CanaryOptions {
    * new isolate with time limits. `set up`: no thread will, so the canary has to find out what they say of the config.
    */
   readonly sandboxed: "left out" | "set up";
+  /** What a process before has served (ServedFiles), in the place of what is on disk. */
+  readonly files?: string | undefined;
 }
 
 /**
@@ -195,7 +198,9 @@ export class CanaryIsolate {
   /** Answers the isolate. If there is none, builds it and sets up what serves. */
   #ready(): Builtin {
     if (this.#builtin !== undefined) return this.#builtin;
-    const services = new LocalServices(new Contexts(""));
+    const files = new ServedFiles();
+    if (this.#options.files !== undefined) files.adopt(this.#options.files);
+    const services = new LocalServices(new Contexts(""), files);
     const builtin = new Builtin({
       role: "canary",
       worker: -1,

@@ -9,6 +9,8 @@ export interface Served {
   readonly config?: ServedConfig | undefined;
   /** The dropped-in packages, and those shipped ones whose files have been edited: others are as they were at the start. */
   readonly packages: readonly KeptPackage[];
+  /** The files that packages have read, of ServedFiles. Absent: none. */
+  readonly files?: string | undefined;
 }
 
 export interface ServedConfig {
@@ -22,10 +24,14 @@ export interface ServedChange extends Served {
   readonly removed: readonly string[];
 }
 
-/** What is served after a change. Without a config it is the one of before. */
+/** What is served after a change. Without a config or files they are those of before. */
 export function serves(before: Served | undefined, change: ServedChange): Served {
   const packages = new Map(before?.packages.map((kept) => [kept.source.id, kept]));
   for (const kept of change.packages) packages.set(kept.source.id, kept);
   for (const id of change.removed) packages.delete(id);
-  return { config: change.config ?? before?.config, packages: [...packages.values()] };
+  return {
+    config: change.config ?? before?.config,
+    packages: [...packages.values()],
+    files: change.files ?? before?.files,
+  };
 }

@@ -318,18 +318,20 @@ export class TestContext implements SetupContext {
   }
   /** Files that `readFile` finds, by path; changed by `changeFile`. */
   readonly readable: Map<string, string>;
-  readonly #watchers = new Map<string, (() => void)[]>();
+  readonly #watchers = new Map<string, (() => boolean)[]>();
   readFile(path: string): string {
     const text = this.readable.get(path);
     if (text === undefined) throw new Error(`no file "${path}" in this test`);
     return text;
   }
-  watchFile(path: string, onChanged: () => void): void {
+  watchFile(path: string, onChanged: () => boolean): void {
     this.#watchers.set(path, [...(this.#watchers.get(path) ?? []), onChanged]);
   }
-  changeFile(path: string, text: string): void {
+  /** True: all that watch it have taken it. */
+  changeFile(path: string, text: string): boolean {
     this.readable.set(path, text);
-    for (const onChanged of this.#watchers.get(path) ?? []) onChanged();
+    const taken = (this.#watchers.get(path) ?? []).map((onChanged) => onChanged());
+    return !taken.includes(false);
   }
   /** Tests of transports set one of their own. */
   tls: Tls = {

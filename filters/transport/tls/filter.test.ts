@@ -427,10 +427,10 @@ describe("a listener's", () => {
     cx.readable.set("x.key", "key");
     const pair = { certificate_chain: { filename: "x.pem" }, private_key: { filename: "x.key" } };
     cx.setup(tlsTransport, { common_tls_context: { tls_certificates: [pair] } });
-    cx.changeFile("x.pem", "b");
+    expect(cx.changeFile("x.pem", "b")).toBe(true);
     expect(made.map(({ released }) => released)).toEqual([true, false]);
     expect(made[1]!.certificates[0]!.chain).toBe("b");
-    cx.changeFile("x.pem", "nonsense");
+    expect(cx.changeFile("x.pem", "nonsense")).toBe(false);
     expect(made.map(({ released }) => released)).toEqual([true, false]);
     expect(cx.logged.at(-1)?.level).toBe("warn");
   });

@@ -57,7 +57,7 @@ function follow<S extends Side>(
   const watched = new Set<string>();
   // Only one worker counts, as the values of all workers are added.
   const counts = cx.role === "worker" && cx.worker === 0;
-  const reload = (file: string): void => {
+  const reload = (file: string): boolean => {
     try {
       const old = holder.side;
       holder.side = make();
@@ -65,12 +65,14 @@ function follow<S extends Side>(
       watch();
       if (counts) secrets.onTaken(holder.side.secrets, file);
       cx.log.info("certificates have changed", { files: [...holder.side.files].join(", ") });
+      return true;
     } catch (error) {
       const unreadable = error instanceof UnreadableSecrets;
       if (counts) secrets.onRefused(holder.side.secrets, file, unreadable);
       cx.log.warn("changed certificates are not taken; the ones before go on", {
         reason: (error as Error).message,
       });
+      return false;
     }
   };
   /** Watches the side's files; a changed file of secrets may name new ones. */
