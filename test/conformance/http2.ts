@@ -1,10 +1,11 @@
+import { freePort } from "../../core/command/free-port.ts";
 import { Authority } from "../integration/certificates.ts";
 import { bootstrap, cluster, http, type Json, listener, route } from "../integration/config.ts";
 import { Proxy } from "../integration/proxy.ts";
 import { type Outcome, runCommand, suite } from "./outside.ts";
 
-/** Where the suites start their servers. */
-const PORTS = { origin: 19_080, interop: 19_082, connect: 19_083 } as const;
+/** Where the script of gRPC starts its servers: it takes no other ports. */
+const PORTS = { interop: 19_082, connect: 19_083 } as const;
 const TYPE = "type.googleapis.com/envoy.extensions.";
 const trailers = { http_protocol_options: { enable_trailers: true } };
 const http2 = { http2_protocol_options: {} };
@@ -26,20 +27,28 @@ export async function http2Suite(name: keyof typeof HTTP2_SUITES): Promise<Outco
   if (found === undefined) return "skipped";
   const authority = new Authority("suites");
   const { certificate, key } = authority.issue("site", "localhost", "DNS:localhost");
-  const proxy = await Proxy.start({ config: config(certificate, key) });
+  const origin = await freePort();
+  const proxy = await Proxy.start({ config: config({ certificate, key, origin }) });
   try {
     const env = Object.entries(ports).map(([variable, port]) => [
       variable,
       `127.0.0.1:${proxy.port(port)}`,
     ]);
-    return await runCommand("bash", [found], Object.fromEntries(env));
+    return await runCommand("bash", [found], { ...Object.fromEntries(env), ORIGIN: `${origin}` });
   } finally {
     await proxy.stop();
     authority.dispose();
   }
 }
 
-function config(certificate: string, key: string): Json {
+interface Served {
+  readonly certificate: string;
+  readonly key: string;
+  /** The port that the suite's own HTTP/1.1 server listens at. */
+  readonly origin: number;
+}
+
+function config({ certificate, key, origin }: Served): Json {
   const manager = (codec: string, more: readonly Json[], filters: readonly Json[] = []): Json =>
     http([...more, to("/", "origin")], { codec_type: codec, ...trailers }, filters);
   const web: Json = {
@@ -72,7 +81,7 @@ function config(certificate: string, key: string): Json {
       },
     ],
     [
-      cluster("origin", [PORTS.origin]),
+      cluster("origin", [origin]),
       cluster("interop", [PORTS.interop], http2),
       cluster("connect", [PORTS.connect], http2),
       cluster("connect-http1", [PORTS.connect], trailers),
