@@ -164,8 +164,7 @@ export class TrialProcess implements ReadsModules {
       if (this.#disposed) throw new Error("was not tried, as the proxy ends");
       if (this.#isUsable(this.#child)) return this.#child;
       try {
-        this.#child = await this.#started();
-        this.#session++;
+        await this.#start();
         this.#trouble = "";
       } catch (error) {
         const { message } = error as Error;
@@ -181,8 +180,11 @@ export class TrialProcess implements ReadsModules {
     return isRunning(child) && !child.killed;
   }
 
-  /** Settles once the process can answer: until then it needs as long as the machine lets it. */
-  #started(): Promise<ChildProcess> {
+  /**
+   * Settles once the process can answer, for which it needs as long as the machine lets it, or was ended by `rest`, which may happen
+   * from its first moment.
+   */
+  #start(): Promise<void> {
     const child = startProcess({
       main: fileURLToPath(ownModule("trial")),
       args: [],
@@ -191,10 +193,14 @@ export class TrialProcess implements ReadsModules {
       stdio: ["ignore", "ignore", "ignore", "ipc"],
       serialization: "advanced",
     });
+    this.#child = child;
+    this.#session++;
     return new Promise((resolve, reject) => {
       child.once("error", reject);
-      child.once("exit", (code, signal) => reject(new Error(`it ended with ${signal ?? code}`)));
-      child.on("message", ({ type }: FromTrial) => type === "ready" && resolve(child));
+      child.once("exit", (code, signal) =>
+        child.killed ? resolve() : reject(new Error(`it ended with ${signal ?? code}`)),
+      );
+      child.on("message", ({ type }: FromTrial) => type === "ready" && resolve());
       send(child, { type: "preludes", preludes: this.#preludes });
     });
   }

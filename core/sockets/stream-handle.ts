@@ -99,7 +99,8 @@ export function isUnderWay(request: WriteRequest): boolean {
 /** Calls `call` with each accepted connection, instead of the server's `connection` event. */
 export function onAccepted(server: net.Server, call: (handle: StreamHandle) => void): void {
   const { _handle } = server as unknown as { _handle: ListeningHandle | null };
-  // A failed accept (no file descriptors left) is ignored: there is nothing to do but accept the next one.
+  // A connection that no file descriptor is left for was closed by libuv, on one that it keeps for this; any other that could not be
+  // accepted has gone by itself.
   if (_handle !== null)
     _handle.onconnection = (status, handle) => {
       if (status === 0) call(handle);
