@@ -8,7 +8,7 @@ import type { Watchdog } from "./isolate.ts";
 import { linesOfNow } from "./logs/gathered-lines.ts";
 import { textOf } from "./packages/module-code.ts";
 import type { Marks } from "./process/marks.ts";
-import type { FromWorker, ModuleSource, ProfiledFilter, Refusal, ToWorker } from "./protocol.ts";
+import type { FromWorker, ModuleSource, ProfileKind, Refusal, ToWorker } from "./protocol.ts";
 import type { Account } from "./sandbox/accounts.ts";
 import type { SandboxIsolate } from "./sandbox/isolate.ts";
 import type { SandboxLimits } from "./sandbox/options.ts";
@@ -244,13 +244,13 @@ export class Boxes {
     else this.#debugging.close(session);
   }
 
-  async startProfile({ filter, kind }: ProfiledFilter): Promise<void> {
+  async startProfile(filter: string, kind: ProfileKind): Promise<void> {
     const isolate = this.#serving(filter)?.isolate;
     if (isolate === undefined) throw new Error(`"${filter}" has no sandbox in this thread`);
     this.#profiles.set(filter, await SandboxProfile.start(isolate, kind));
   }
 
-  async stopProfile({ filter }: ProfiledFilter): Promise<string> {
+  async stopProfile(filter: string): Promise<string> {
     const profile = this.#profiles.get(filter);
     this.#profiles.delete(filter);
     if (profile === undefined) throw new Error(`no profile of "${filter}" has begun`);

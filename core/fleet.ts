@@ -1,13 +1,13 @@
 import { closeSync } from "node:fs";
 import type { Readable } from "node:stream";
-import { type Listen, type Live, Member, type Profiled } from "./member.ts";
+import { type Listen, type Live, Member, type Profile } from "./member.ts";
 import type { HeldSocket, ListeningAt } from "./process/held-sockets.ts";
 import type {
   AddressConfig,
   FromWorker,
   ListenerConfig,
   ModuleSource,
-  ProfiledFilter,
+  Profiled,
   Refusal,
   RuntimeConfig,
   SharedText,
@@ -277,7 +277,7 @@ export class Fleet implements RehearsalStage {
   }
 
   /** Starts or ends a profile of a thread (`worker 0`, `control`), or of a sandbox in it. */
-  async profile(thread: string, enable: boolean, of?: ProfiledFilter): Promise<Profiled> {
+  async profile(thread: string, enable: boolean, of: Profiled): Promise<Profile> {
     const member = this.#members.find((m) => m.thread.name === thread);
     if (member === undefined) return { profile: "", error: `there is no thread "${thread}"` };
     return member.profile(enable, of);

@@ -7,7 +7,7 @@ import {
   type FromWorker,
   type ListenerConfig,
   type ModuleSource,
-  type ProfiledFilter,
+  type Profiled,
   type Refusal,
   type RuntimeConfig,
   type ToListen,
@@ -37,7 +37,7 @@ const SET_UP_TIMES = 3;
 const BOX_MS = 1_000;
 const SETUP_BOX_MS = 20_000;
 
-export type Profiled = Omit<Extract<FromWorker, { type: "profiled" }>, "type">;
+export type Profile = Omit<Extract<FromWorker, { type: "profiled" }>, "type">;
 
 /** What serves. */
 export interface Live {
@@ -334,9 +334,9 @@ export class Member {
     await answer;
   }
 
-  async profile(enable: boolean, of: ProfiledFilter | undefined): Promise<Profiled> {
+  async profile(enable: boolean, of: Profiled): Promise<Profile> {
     const answer = this.#answer(PROFILE_MS, (message) => message.type === "profiled");
-    this.post({ type: "profile", enable, ...(of !== undefined && { of }) });
+    this.post({ type: "profile", enable, of });
     const message = await answer;
     if (message?.type === "profiled") return message;
     return { profile: "", error: "the thread did not answer" };

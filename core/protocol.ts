@@ -290,7 +290,7 @@ export type ToWorker =
       readonly stop: boolean;
     }
   /** Starts or ends a profile of this thread, or of a sandbox in it. Answered by `profiled`. */
-  | { readonly type: "profile"; readonly enable: boolean; readonly of?: ProfiledFilter }
+  | { readonly type: "profile"; readonly enable: boolean; readonly of: Profiled }
   /** For a debugger's session with a sandbox. `text`: to `open`, the package; to `send`, a protocol message; else "". */
   | {
       readonly type: "inspect";
@@ -329,9 +329,10 @@ export interface Refusal {
 /** `cpu`: where CPU time is spent. `heap`: which code allocates how much. `snapshot`: the whole heap, at the end. */
 export type ProfileKind = "cpu" | "heap" | "snapshot";
 
-/** A package, and the kind of profile to take of its sandbox. */
-export interface ProfiledFilter {
-  readonly filter: string;
+/** What a profile is taken of, and its kind. */
+export interface Profiled {
+  /** The package whose sandbox it is taken of. Absent: the thread, which has no snapshot. */
+  readonly filter?: string;
   readonly kind: ProfileKind;
   /** It has no sandbox: the snapshot is one of the isolate that the shipped packages share. */
   readonly isShared?: boolean;

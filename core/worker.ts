@@ -29,7 +29,7 @@ import type {
   AddressConfig,
   FromWorker,
   ModuleSource,
-  ProfiledFilter,
+  Profiled,
   Refusal,
   SharedText,
   ThreadConfig,
@@ -380,16 +380,17 @@ class Worker {
   }
 
   /** Starts or ends a profile of a sandboxed filter, or of this thread. */
-  async #profile(enable: boolean, of: ProfiledFilter | undefined): Promise<void> {
+  async #profile(enable: boolean, { filter, kind, isShared }: Profiled): Promise<void> {
     let profile = "";
     let error: string | undefined;
     try {
-      if (of?.isShared) {
+      if (isShared) {
         if (!enable) profile = await this.#builtin.heapSnapshot();
-      } else if (of !== undefined) {
-        if (enable) await this.#boxes.startProfile(of);
-        else profile = await this.#boxes.stopProfile(of);
-      } else if (enable) await this.#ownProfile.start();
+      } else if (filter !== undefined) {
+        if (enable) await this.#boxes.startProfile(filter, kind);
+        else profile = await this.#boxes.stopProfile(filter);
+      } else if (kind === "snapshot") throw new Error("no profile of a thread is a snapshot");
+      else if (enable) await this.#ownProfile.start(kind);
       else profile = await this.#ownProfile.stop();
     } catch (thrown) {
       error = thrown instanceof Error ? thrown.message : String(thrown);

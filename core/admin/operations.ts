@@ -7,14 +7,14 @@ import type { LevelName } from "../logs/log-options.ts";
 import type { RunOptions } from "../options.ts";
 import type { PackageState } from "../packages/package-state.ts";
 import type { Problem } from "../problem.ts";
-import type { AddressConfig, ProfiledFilter, RuntimeConfig } from "../protocol.ts";
+import type { AddressConfig, Profiled, RuntimeConfig } from "../protocol.ts";
 import type { Reload } from "../reload/reload.ts";
 import type { ContextCertificates } from "../sockets/tls.ts";
 import { VERSION } from "../version.ts";
 import { commandLineOptions } from "./command-line-options.ts";
 import type { HeapDumps } from "./heap-dump.ts";
 import type { OpenBreakers } from "./open-breakers.ts";
-import type { ProfileAnswer, Profiler } from "./profiler.ts";
+import type { ProfileAnswer, Profiler, Taken } from "./profiler.ts";
 import type { RuntimeLayers } from "./runtime.ts";
 import { faultStat, memoryUsage, type ServerStats } from "./server-stats.ts";
 import type { StatsReader } from "./stats.ts";
@@ -112,6 +112,7 @@ export function operations(
       },
     ],
     ["core.profile", (args) => profile(parts, args as ProfileAsked)],
+    ["core.allocation_profile", (args) => allocationProfile(parts, args as ProfileAsked)],
     ["core.filter_profile", (args) => filterProfile(parts, args as FilterProfileAsked)],
     [
       "core.heap_dump",
@@ -170,9 +171,27 @@ function profile(
   const file = admin?.profile_path || undefined;
   if (!asked.enable) return profiler.stop(file);
   return orError(async () => {
-    const of = asked.filter === undefined ? undefined : profiledFilter(reload, asked);
-    return profiler.start(threadOf(asked), file, of);
+    return profiler.start(threadOf(asked), file, profiled(reload, { ...asked, kind: "cpu" }));
   });
+}
+
+/** Starts a profile of what is allocated, or ends it and answers it. */
+function allocationProfile(
+  { profiler, reload }: OperationParts,
+  asked: ProfileAsked,
+): Promise<Taken> {
+  if (!asked.enable) return profiler.stopAllocations();
+  return orError(async () =>
+    profiler.startAllocations(threadOf(asked), profiled(reload, { ...asked, kind: "heap" })),
+  );
+}
+
+/** Of a thread, unless a filter is named. */
+function profiled(
+  reload: Reload,
+  asked: ProfileAsked & { readonly kind: "cpu" | "heap" },
+): Profiled {
+  return asked.filter === undefined ? { kind: asked.kind } : profiledFilter(reload, asked);
 }
 
 function threadOf({ thread = "worker 0" }: { readonly thread?: string | undefined }): string {
@@ -180,10 +199,7 @@ function threadOf({ thread = "worker 0" }: { readonly thread?: string | undefine
 }
 
 /** Throws an error that says what to do if there is no such filter, or it cannot be profiled. */
-function profiledFilter(
-  reload: Reload,
-  { filter = "", kind = "cpu" }: ProfileAsked,
-): ProfiledFilter {
+function profiledFilter(reload: Reload, { filter = "", kind = "cpu" }: ProfileAsked): Profiled {
   if (kind !== "cpu" && kind !== "heap" && kind !== "snapshot")
     throw new Error(`there is no profile "${kind}"; there are cpu, heap and snapshot`);
   const isMeant = (name: string) => name === filter || name.endsWith(`/${filter}`);
@@ -211,7 +227,7 @@ interface FilterProfileAsked extends ProfileAsked {
 function filterProfile(
   { profiler, reload }: OperationParts,
   asked: FilterProfileAsked,
-): Promise<{ readonly profile?: string; readonly error?: string }> {
+): Promise<Taken> {
   return orError(async () =>
     profiler.take(threadOf(asked), profiledFilter(reload, asked), asked.seconds * 1000),
   );

@@ -4,7 +4,7 @@ import path from "node:path";
 import { pathToFileURL } from "node:url";
 import type { Fleet } from "../fleet.ts";
 import type { SourcePositions } from "../packages/source-positions.ts";
-import type { ProfiledFilter } from "../protocol.ts";
+import type { Profiled } from "../protocol.ts";
 
 /** A profile is ended after this time if nobody ends it, since its samples take memory. */
 const LONGEST_MS = 60_000;
@@ -15,15 +15,25 @@ export interface ProfileAnswer {
   readonly error?: string;
 }
 
+export interface Taken {
+  readonly profile?: string;
+  readonly error?: string;
+}
+
+/** The profile that is being taken. */
 interface Running {
+  /** Who has begun it, and ends it. */
+  readonly by: "cpuprofiler" | "allocprofiler" | "filter_profile";
   readonly thread: string;
-  readonly of: ProfiledFilter | undefined;
-  readonly end: NodeJS.Timeout | undefined;
+  readonly of: Profiled;
+  end?: NodeJS.Timeout;
+  /** What it has shown, if its time was over. */
+  taken?: Promise<Taken>;
 }
 
 type Find = (filename: string) => SourcePositions | undefined;
 
-/** Takes profiles of a thread, or of one filter in it, in DevTools' formats (admin's /cpuprofiler); only one at a time. */
+/** Takes profiles of a thread, or of one filter in it, in DevTools' formats; only one at a time. */
 export class Profiler {
   readonly #fleet: () => Pick<Fleet, "profile">;
   readonly #find: Find;
@@ -35,27 +45,21 @@ export class Profiler {
     this.#find = find;
   }
 
-  async start(
-    thread: string,
-    file: string | undefined,
-    of?: ProfiledFilter,
-  ): Promise<ProfileAnswer> {
-    const error = await this.#begin(thread, of);
+  /** A CPU profile, for /cpuprofiler. */
+  async start(thread: string, file: string | undefined, of: Profiled): Promise<ProfileAnswer> {
+    const running: Running = { by: "cpuprofiler", thread, of };
+    const error = await this.#begin(running);
     if (error !== undefined) return { error: `failure to start the profiler: ${error}` };
-    const end = setTimeout(() => void this.stop(file), LONGEST_MS);
-    end.unref();
-    this.#running = { thread, of, end };
+    endAtLast(running, () => this.stop(file));
     return {};
   }
 
   /** Ends the profile and writes it to `file`, or to a temporary file. As in Envoy, it is no error if none runs. */
   async stop(file: string | undefined): Promise<ProfileAnswer> {
-    const running = this.#running;
-    if (running === undefined) return {};
-    const { profile, error } = await this.#end(running);
-    if (error !== undefined) return { error };
-    const ending = ENDINGS[running.of?.kind ?? "cpu"];
-    const to = file ?? path.join(tmpdir(), `tsproxy-${process.pid}.${ending}`);
+    if (this.#running?.by !== "cpuprofiler") return {};
+    const { profile, error } = await this.#end(this.#running);
+    if (profile === undefined) return { error: error ?? "the thread has no profile" };
+    const to = file ?? path.join(tmpdir(), `tsproxy-${process.pid}.cpuprofile`);
     try {
       await writeFile(to, profile);
     } catch (reason) {
@@ -64,40 +68,62 @@ export class Profiler {
     return { file: to };
   }
 
+  /** A profile of what is allocated, for /allocprofiler, in whose words it refuses. Once its time is over it waits to be fetched. */
+  async startAllocations(thread: string, of: Profiled): Promise<{ readonly error?: string }> {
+    if (this.#running?.by === "allocprofiler")
+      return { error: "Allocation profiler has already started" };
+    const running: Running = { by: "allocprofiler", thread, of };
+    const error = await this.#begin(running);
+    if (error !== undefined) return { error: `failure to start the profiler: ${error}` };
+    endAtLast(running, () => (running.taken = this.#fetch(running)));
+    return {};
+  }
+
+  async stopAllocations(): Promise<Taken> {
+    const running = this.#running;
+    if (running?.by !== "allocprofiler") return { error: "Allocation profiler is not started" };
+    if (running.taken === undefined) return this.#end(running);
+    this.#running = undefined;
+    return running.taken;
+  }
+
   /** Takes a profile of `ms` (at most LONGEST_MS), and answers it as JSON. */
-  async take(
-    thread: string,
-    of: ProfiledFilter,
-    ms: number,
-  ): Promise<{ readonly profile?: string; readonly error?: string }> {
-    const error = await this.#begin(thread, of);
+  async take(thread: string, of: Profiled, ms: number): Promise<Taken> {
+    const running: Running = { by: "filter_profile", thread, of };
+    const error = await this.#begin(running);
     if (error !== undefined) return { error };
-    const running: Running = { thread, of, end: undefined };
-    this.#running = running;
     await new Promise((resolve) => setTimeout(resolve, Math.min(ms, LONGEST_MS)));
     return this.#end(running);
   }
 
-  async #begin(thread: string, of: ProfiledFilter | undefined): Promise<string | undefined> {
+  async #begin(running: Running): Promise<string | undefined> {
     if (this.#running !== undefined) return BUSY;
+    this.#running = running;
     // V8 samples by this signal; without a handler, one that comes after the last sample would end the process.
     if (process.listenerCount("SIGPROF") === 0) process.on("SIGPROF", () => {});
-    return (await this.#fleet().profile(thread, true, of)).error;
+    const { error } = await this.#fleet().profile(running.thread, true, running.of);
+    if (error !== undefined) this.#running = undefined;
+    return error;
   }
 
-  async #end(running: Running): Promise<{ readonly profile: string; readonly error?: string }> {
+  #end(running: Running): Promise<Taken> {
     this.#running = undefined;
     clearTimeout(running.end);
-    const { thread, of } = running;
+    return this.#fetch(running);
+  }
+
+  async #fetch({ thread, of }: Running): Promise<Taken> {
     const { profile, error } = await this.#fleet().profile(thread, false, of);
-    if (error !== undefined) return { profile, error };
-    const hasPlaces = of !== undefined && of.kind !== "snapshot";
+    if (error !== undefined) return { error };
+    const hasPlaces = of.filter !== undefined && of.kind !== "snapshot";
     return { profile: hasPlaces ? inSources(profile, this.#find) : profile };
   }
 }
 
-/** The file endings by which DevTools knows each kind. */
-const ENDINGS = { cpu: "cpuprofile", heap: "heapprofile", snapshot: "heapsnapshot" } as const;
+function endAtLast(running: Running, end: () => Promise<unknown>): void {
+  running.end = setTimeout(() => void end(), LONGEST_MS);
+  running.end.unref();
+}
 
 interface Frame {
   url: string;

@@ -123,6 +123,41 @@ test("writes a profile of a filter by /cpuprofiler, and by the command line", as
   }
 });
 
+test("answers by /allocprofiler what a worker and a sandboxed filter have allocated, in Envoy's words", async () => {
+  proxy = await started();
+  const ask = async (query: string, method = "POST") => {
+    const { status, text } = await get(proxy!.adminPort, `/allocprofiler${query}`, { method });
+    return [status, text] as const;
+  };
+  const BAD = [400, "?enable=<y|n>\n"];
+  expect([await ask(""), await ask("?enable=x")]).toEqual([BAD, BAD]);
+  expect((await ask("?enable=y", "GET"))[0]).toBe(405);
+  expect(await ask("?enable=n")).toEqual([400, "Allocation profiler is not started"]);
+  const ofWorker = await allocated("");
+  expect(ofWorker).toContain("core/sockets/");
+  expect(ofWorker).not.toContain("busy.ts");
+  expect(await allocated("&filter=busy")).toContain("filters/busy.ts");
+
+  /** Places that have allocated while the filter was asked. */
+  async function allocated(of: string): Promise<string> {
+    expect(await ask(`?enable=y${of}`)).toEqual([200, "OK\n"]);
+    expect(await ask("?enable=y")).toEqual([400, "Allocation profiler has already started"]);
+    for (let n = 0; n < 100; n++) await get(proxy!.port("main"), "/");
+    const [status, text] = await ask("?enable=n");
+    expect(status).toBe(200);
+    const urls = ({ callFrame, children }: HeapNode): string[] => [
+      callFrame.url,
+      ...children.flatMap(urls),
+    ];
+    return urls((JSON.parse(text) as { readonly head: HeapNode }).head).join(" ");
+  }
+}, 300_000);
+
+interface HeapNode {
+  readonly callFrame: { readonly url: string };
+  readonly children: readonly HeapNode[];
+}
+
 test("answers heap dumps of threads, of a sandbox and of the isolate that shipped filters share", async () => {
   proxy = await started();
   expect((await get(proxy.port("main"), "/")).status).toBe(200);

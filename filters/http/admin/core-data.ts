@@ -194,6 +194,13 @@ export class CoreData {
   ): Promise<{ file?: string; error?: string }> {
     return this.#ask("core.profile", { enable, ...of });
   }
+  /** Begins a profile of what a thread or a filter allocates, or ends it and answers it: JSON as DevTools opens it. */
+  allocationProfile(
+    enable: boolean,
+    of: { readonly thread: string | undefined; readonly filter: string | undefined },
+  ): Promise<{ profile?: string; error?: string }> {
+    return this.#ask("core.allocation_profile", { enable, ...of });
+  }
   /** A profile of one filter, when its time is over: JSON as DevTools opens it. */
   filterProfile(asked: {
     readonly filter: string;

@@ -8,7 +8,13 @@ import { homePage } from "./home.ts";
 import { listeners } from "./listeners.ts";
 import { logging } from "./logging.ts";
 import { packages } from "./packages.ts";
-import { cpuProfiler, filterProfile, heapDump, unsupported } from "./profile.ts";
+import {
+  allocationProfiler,
+  cpuProfiler,
+  filterProfile,
+  heapDump,
+  unsupported,
+} from "./profile.ts";
 import { prometheus } from "./prometheus.ts";
 import type { Query } from "./query.ts";
 import { changeLookups, recentLookups } from "./recent-lookups.ts";
@@ -53,7 +59,7 @@ export const ENDPOINTS: readonly Endpoint[] = [
     help: "enable/disable the allocation profiler (if supported)",
     mutates: true,
     parameters: [ENABLE("enable/disable the allocation profiler")],
-    answer: unsupported("allocation profiler"),
+    answer: allocationProfiler,
   },
   { path: "/certs", help: "print certs on machine", answer: certs },
   {

@@ -4,13 +4,26 @@ import type { Query } from "./query.ts";
 
 /** `/cpuprofiler?enable=y`, and `?enable=n`, which writes the profile. `thread` and `filter` say whose (`CoreData.profile`). */
 export async function cpuProfiler(query: Query, core: CoreData): Promise<Answer> {
-  const enable = query.get("enable");
-  if (query.all.size === 0 || (enable !== "y" && enable !== "n"))
-    throw new Refused(400, "?enable=<y|n>\n");
-  const of = { thread: query.get("thread"), filter: query.get("filter") };
-  const answer = await core.profile(enable === "y", of);
+  const answer = await core.profile(isEnabled(query), profiled(query));
   if (answer.error !== undefined) throw new Refused(500, `${answer.error}\n`);
   return text(answer.file === undefined ? "OK\n" : `OK\n${answer.file}\n`);
+}
+
+/** `/allocprofiler?enable=y`, and `?enable=n`, which answers the profile. `thread` and `filter` say whose. */
+export async function allocationProfiler(query: Query, core: CoreData): Promise<Answer> {
+  const { profile, error } = await core.allocationProfile(isEnabled(query), profiled(query));
+  if (error !== undefined) throw new Refused(400, error);
+  return profile === undefined ? text("OK\n") : jsonPieces([profile]);
+}
+
+function isEnabled(query: Query): boolean {
+  const enable = query.get("enable");
+  if (enable !== "y" && enable !== "n") throw new Refused(400, "?enable=<y|n>\n");
+  return enable === "y";
+}
+
+function profiled(query: Query) {
+  return { thread: query.get("thread"), filter: query.get("filter") };
 }
 
 /** `/filter_profile?filter=NAME&seconds=5&kind=cpu|heap|snapshot`: the profile is the answer. */
@@ -28,8 +41,7 @@ export async function filterProfile(query: Query, core: CoreData): Promise<Answe
 
 /** `/heap_dump`: of the main thread, of `thread=worker_0`, or of the isolate of `filter=NAME`. */
 export async function heapDump(query: Query, core: CoreData): Promise<Answer> {
-  const of = { thread: query.get("thread"), filter: query.get("filter") };
-  const { dump, error } = await core.heapDump(of);
+  const { dump, error } = await core.heapDump(profiled(query));
   if (dump === undefined) throw new Refused(500, `${error}\n`);
   return { ...jsonPieces(pieces(dump, core)), after: () => core.endHeapDump(dump) };
 }
