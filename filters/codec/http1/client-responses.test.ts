@@ -162,9 +162,14 @@ describe("responses", () => {
       ["retire", "error 502 http1.content_length_not_allowed"],
     ],
     [
-      "101 that nobody asked for",
-      "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n",
-      BAD,
+      "101 with a length",
+      "HTTP/1.1 101 Switching Protocols\r\nContent-Length: 2\r\n\r\nok",
+      ["retire", "error 502 http1.content_length_not_allowed"],
+    ],
+    [
+      "101 with chunks",
+      "HTTP/1.1 101 Switching Protocols\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+      ["retire", "error 502 http1.transfer_encoding_not_allowed"],
     ],
     [
       "with a bad chunk",

@@ -93,8 +93,26 @@ describe("a tunnel", () => {
   it("is not opened by a 101 that does not say to what", () => {
     const { events, ask, send } = open();
     ask(upgrade(), false, "websocket");
-    send("HTTP/1.1 101 Switching Protocols\r\n\r\n");
-    expect(events.take()).toEqual(["retire", "error 502 http1.codec_error"]);
+    send("HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n");
+    expect(events.take()).toEqual(["head 101 end []", "retire"]);
+  });
+
+  it("is not opened by a 101 that claims a length", () => {
+    const { events, ask, send } = open();
+    ask(upgrade(), false, "websocket");
+    send(`${SWITCH.slice(0, -2)}Content-Length: 3\r\n\r\n`);
+    expect(events.take()).toEqual(["retire", "error 502 http1.content_length_not_allowed"]);
+  });
+
+  it("is not opened by a 101 that nobody asked for, and bytes behind it end the connection", () => {
+    const { connection, events, ask, send } = open();
+    ask();
+    send(SWITCH);
+    expect(events.take()).toEqual(["head 101 end []", "idle"]);
+    ask();
+    send(`${SWITCH}hello`);
+    expect(events.take()).toEqual(["head 101 end []", "idle", "failed", "retire"]);
+    expect(connection.open).toBe(false);
   });
 
   it("after CONNECT keeps each half open until its own end", () => {

@@ -168,8 +168,6 @@ export class Http1Client implements ClientCodec {
     const { status } = headers;
     const tunnel = stream.isConnect && status >= 200 && status < 300;
     if (code > 0) code = framing.readResponse(headers, stream.upgrade !== "", tunnel);
-    // RFC 9110 §15.2.2: a 101 must name its protocol in Upgrade, and is allowed only if the request asked for an upgrade.
-    if (code > 0 && status === 101 && framing.upgrade === "") code = PARSE.MALFORMED;
     if (code > 0 && status < 200 && status !== 101 && ++this.#informational > MAX_INFORMATIONAL)
       code = PARSE.TOO_MANY_HEADERS;
     if (code < 0) {
@@ -183,7 +181,7 @@ export class Http1Client implements ClientCodec {
     }
     const body = this.#body;
     let endStream = false;
-    if (tunnel || status === 101) {
+    if (tunnel || framing.upgrade !== "") {
       this.#state = STATE.BODY;
       body.beginRaw();
       this.#retire();
@@ -192,8 +190,9 @@ export class Http1Client implements ClientCodec {
       this.#state = STATE.BODY;
       stream.denyTunnel();
       if (!framing.keepAlive) this.#retire(true);
-      if (stream.isHead || status === 204 || status === 304 || framing.contentLength === 0)
-        endStream = true;
+      // As in Envoy, a 101 that agrees to no upgrade is a response without a body.
+      const bodiless = status === 101 || status === 204 || status === 304;
+      if (stream.isHead || bodiless || framing.contentLength === 0) endStream = true;
       else if (framing.chunked) body.beginChunked();
       else if (framing.contentLength > 0) body.beginLength(framing.contentLength);
       else {

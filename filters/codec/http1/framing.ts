@@ -157,7 +157,7 @@ export class Framing {
     if (verdict < 0) return verdict;
     const { status } = headers;
     // RFC 9110 §9.3.6: a client ignores both fields in a 2xx answer to CONNECT.
-    if (isTunnel || (status === 101 && upgrade)) {
+    if (isTunnel) {
       this.#dropLength(headers, true);
       this.chunked = false;
     } else if (status < 200 || status === 204) {

@@ -91,10 +91,22 @@ describe("a response head", () => {
     );
   });
 
-  it("with a 1xx as the final one is a fault of ours, so 500", () => {
+  it("with a 101 that nobody asked for has no body, and the next request follows", () => {
+    const { connection, events, send, body } = open();
+    send(GET);
+    events.last.encoder.encodeHeaders(responseHeaders(101, "content-length", "5"), false);
+    body("hello", true);
+    send(GET);
+    events.last.encoder.encodeHeaders(responseHeaders(204), true);
+    expect(connection.take()).toBe(
+      "HTTP/1.1 101 Switching Protocols\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n",
+    );
+  });
+
+  it("with any other 1xx as the final one is a fault of ours, so 500", () => {
     const { connection, events, send } = open();
     send(GET);
-    events.last.encoder.encodeHeaders(responseHeaders(101), true);
+    events.last.encoder.encodeHeaders(responseHeaders(103), true);
     expect(connection.take()).toBe(
       "HTTP/1.1 500 Internal Server Error\r\ncontent-length: 0\r\n\r\n",
     );
@@ -493,6 +505,13 @@ describe("a tunnel", () => {
     expect(connection.take()).toBe(
       "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n",
     );
+  });
+
+  it("is not opened by a 101 that ends at once and does not say to what", () => {
+    const { connection, events, send } = open();
+    send(UPGRADE);
+    events.last.encoder.encodeHeaders(responseHeaders(101), true);
+    expect(connection.take()).toBe("HTTP/1.1 101 Switching Protocols\r\nconnection: close\r\n\r\n");
   });
 
   it("after 2xx to CONNECT has no framing", () => {

@@ -483,10 +483,12 @@ class ServerStream implements ResponseEncoder {
     this.#headSent = true;
     const server = this.#server;
     let { status } = headers;
-    const upgraded = status === 101 && this.#upgrade !== "" && !this.failed;
+    const switches = status === 101 && this.#minor === 1 && !this.failed;
+    // As in Envoy, a 101 that ends at once and names no protocol agrees to nothing.
+    const upgraded = switches && this.#upgrade !== "" && (!endStream || headers.has(UPGRADE));
     const tunnel = upgraded || (this.isConnect && status >= 200 && status < 300 && !this.failed);
     // No other 1xx can be a final response; a filter that sends one has failed.
-    if (!upgraded && (status < 200 || status > 999)) status = 500;
+    if (!switches && (status < 200 || status > 999)) status = 500;
     // As in Envoy, the connection closes after a response that begins before the request has ended.
     if (server.draining || this.failed || (!tunnel && !server.isRequestComplete)) this.close = true;
     let skip = HOP_BY_HOP | (upgraded ? 0 : UPGRADE_BIT);
@@ -499,7 +501,7 @@ class ServerStream implements ResponseEncoder {
     if (tunnel) {
       mode = MODE.TUNNEL;
       skip |= LENGTH_BIT; // RFC 9110 §8.6, §9.3.6
-    } else if (status === 204) skip |= LENGTH_BIT;
+    } else if (switches || status === 204) skip |= LENGTH_BIT;
     else if (this.#isHead || status === 304) {
       if (length === -2) skip |= LENGTH_BIT;
       framedLikeGet = length === -1 && status !== 304 && this.#minor === 1;

@@ -273,6 +273,10 @@ describe("a request", () => {
     expect(chars(take()[0]!.payload)).toEqual([0x88]);
     events.last.encoder.reset(true);
     expect(framesText(take())).toEqual(["RST_STREAM 1 code=10"]);
+    // HTTP/2 has no 101, so one that agrees to nothing is 500 (the 14th of HPACK's table).
+    send(request(3, FLAG.END_HEADERS, block));
+    events.last.encoder.encodeHeaders(responseHeaders(101), true);
+    expect(chars(take()[0]!.payload)).toEqual([0x8e]);
     const closed = open();
     closed.send(request(1, FLAG.END_HEADERS, block));
     expect(closed.failures).toHaveLength(1);

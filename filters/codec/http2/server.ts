@@ -25,6 +25,7 @@ import { trailersMap } from "./trailers.ts";
 
 const LENGTH_BIT = 1 << NAME_ID.CONTENT_LENGTH;
 const CONTENT_LENGTH = headerName("content-length");
+const UPGRADE = headerName("upgrade");
 
 export class Http2Server implements ServerCodec, Side {
   readonly isServer = true;
@@ -256,7 +257,7 @@ class ServerStream extends Stream implements ResponseEncoder {
     let { status } = headers;
     let skip = SKIPPED;
     // RFC 8441 §4: HTTP/2 answers 200 where HTTP/1 answers 101.
-    if (status === 101 && this.upgrade !== "") {
+    if (status === 101 && this.upgrade !== "" && (!endStream || headers.has(UPGRADE))) {
       status = 200;
       skip |= LENGTH_BIT;
     }

@@ -90,14 +90,18 @@ it("logs a long stream again and again, until it ends", () => {
   expect(lines).toEqual(["DownstreamEnd 2000 4"]);
 });
 
-it("logs a tunnel when it stands", () => {
+it("logs a tunnel when it stands, and none that a 101 without a protocol did not open", () => {
   const { p, lines } = logging("%ACCESS_LOG_TYPE% %RESPONSE_CODE%", {
     upgrade_configs: [{ upgrade_type: "websocket" }],
     access_log_options: { flush_log_on_tunnel_successfully_established: true },
   });
   p.connect().get("/", "connection: Upgrade", "upgrade: websocket");
   p.up.last.respond(101, { upgrade: "websocket" });
-  expect(lines).toEqual(["DownstreamTunnelSuccessfullyEstablished 101"]);
+  expect(lines.splice(0)).toEqual(["DownstreamTunnelSuccessfullyEstablished 101"]);
+  const c = p.connect().get("/", "connection: Upgrade", "upgrade: websocket");
+  p.up.last.respond(101, {}, "");
+  expect(c.take()).toMatch(/^HTTP\/1.1 101 [^]*connection: close\n/);
+  expect(lines).toEqual(["DownstreamEnd 101"]);
 });
 
 it("writes what the filter of a log lets through, and no more", () => {

@@ -39,6 +39,7 @@ import { StreamTimers, type TimersOwner } from "./stream-timers.ts";
 /** How much of a body filters may hold: Envoy's default, and the most that a sandbox takes as one chunk. */
 const BODY_LIMIT = 1024 * 1024;
 const BODY_LIMIT_MAX = 8 * 1024 * 1024;
+const UPGRADE = headerName("upgrade");
 const UPGRADE_REFUSED = reply(403, { details: "upgrade_failed" });
 const HEADERS_TIMEOUT = reply(408, {
   body: "request header timeout",
@@ -584,7 +585,10 @@ export class HcmStream implements RequestDecoder, WalkOwner, TimersOwner, LogEnt
     const { status } = headers;
     this.info.responseCode = status;
     this.#countCode(status);
-    const agreed = status === 101 || (this.isConnect && status >= 200 && status < 300);
+    // A 101 that ends at once and names no protocol agrees to nothing.
+    const agreed = this.isConnect
+      ? status >= 200 && status < 300
+      : status === 101 && (!endStream || headers.has(UPGRADE));
     const tunnel = this.#upgrading && agreed;
     this.#tunnel = tunnel;
     if (this.#filterState !== undefined) this.#grantWishes(this.#filterState, headers);
