@@ -9,7 +9,11 @@ import type { Stream } from "./stream.ts";
  * streams that have more to send wait and take turns, one frame each.
  */
 export class FlowControl {
-  dataFramesSent = 0;
+  /**
+   * DATA frames sent, the end of a body as one of its own: Envoy sends most ends so, and a peer may answer each frame by a number
+   * of WINDOW_UPDATE frames that `Limits` derives from this.
+   */
+  dataFramesCounted = 0;
   readonly #session: Session;
   #receiveWindow: number;
   /** Consumed bytes not yet returned to the peer by WINDOW_UPDATE. */
@@ -77,7 +81,7 @@ export class FlowControl {
     stream.sendWindow -= size;
     stream.wireSent += FRAME_HEAD + size;
     this.#sendWindow -= size;
-    this.dataFramesSent++;
+    this.dataFramesCounted += ends && size > 0 ? 2 : 1;
     if (ends) stream.sentEnd = true;
     this.#session.out.data(stream.id, memory, at, end, ends ? FLAG.END_STREAM : 0);
   }
@@ -127,9 +131,9 @@ export class FlowControl {
         const stream = waiting.shift();
         if (stream === undefined) break; // What was sent has led to the end of others.
         stream.waiting = false;
-        const before = this.dataFramesSent;
+        const before = this.dataFramesCounted;
         const more = stream.proceed();
-        if (this.dataFramesSent !== before) moved = true;
+        if (this.dataFramesCounted !== before) moved = true;
         if (more || stream.hasPending) this.wait(stream);
       }
     }

@@ -1,5 +1,9 @@
 import type { Session } from "./session.ts";
 
+/** Envoy's numbers of WINDOW_UPDATE frames: before any stream, and for each that is open or (times the option) DATA frame. */
+const FREE_WINDOW_UPDATES = 5;
+const WINDOW_UPDATES_PER_STREAM = 2;
+
 /** Envoy's flood protection: fails the connection when a peer sends too many frames that cost it little. */
 export class Limits {
   readonly #session: Session;
@@ -33,12 +37,20 @@ export class Limits {
 
   /** False if there are too many and the connection has failed. */
   countWindowUpdate(): boolean {
-    const { options, opened, stats, flow } = this.#session;
-    const each = options.maxWindowUpdatesPerDataFrame;
-    if (++this.#windowUpdates <= 5 + 2 * (opened + each * flow.dataFramesSent)) return true;
+    const { options, streams, stats, flow } = this.#session;
+    const perBody = options.maxWindowUpdatesPerDataFrame * flow.dataFramesCounted;
+    const allowed = FREE_WINDOW_UPDATES + WINDOW_UPDATES_PER_STREAM * (streams.size + perBody);
+    if (++this.#windowUpdates <= allowed) return true;
     stats.windowUpdateFramesFlood.inc();
     this.#session.failFlood("codec_error:Too_many_WINDOW_UPDATE_frames");
     return false;
+  }
+
+  /** A closed stream takes with it what was allowed for its sake, used or not: the counts are held against the open ones. */
+  onStreamClosed(): void {
+    const { maxPriorityFramesPerStream } = this.#session.options;
+    this.#priority = Math.max(0, this.#priority - maxPriorityFramesPerStream);
+    this.#windowUpdates = Math.max(0, this.#windowUpdates - WINDOW_UPDATES_PER_STREAM);
   }
 
   /** Fails the connection if too many frames, such as answers to PING or SETTINGS, wait because the peer does not read. */

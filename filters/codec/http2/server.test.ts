@@ -482,6 +482,53 @@ describe("a flood ends the connection:", () => {
     });
   }
 
+  describe("but not a client that sends such frames with each of its streams:", () => {
+    const priority = frame(TYPE.PRIORITY, 0, 1, "\0\0\0\0\0");
+    const update = frame(TYPE.WINDOW_UPDATE, 0, 0, uint32(1));
+    const h2 = {
+      max_inbound_priority_frames_per_stream: 2,
+      max_inbound_window_update_frames_per_data_frame_sent: 2,
+    };
+
+    /** Opens a server whose client sends the frames with each of 20 requests, which are answered without a body. */
+    function serve(frames: string) {
+      const opened = open({ h2 });
+      for (let k = 0; k < 20; k++) {
+        opened.send(request(1 + 2 * k), frames);
+        opened.events.last.encoder.encodeHeaders(responseHeaders(204), true);
+      }
+      return opened;
+    }
+
+    it("PRIORITY", () => {
+      const { send, failures } = serve(priority.repeat(2));
+      expect(failures).toEqual([]);
+      send(priority.repeat(2));
+      expect(failures).toEqual([]);
+      send(priority);
+      expect(failures).toEqual(["codec_error:Too_many_PRIORITY_frames"]);
+    });
+
+    it("WINDOW_UPDATE, and closed streams leave no allowance behind", () => {
+      const { send, failures } = serve(update.repeat(2));
+      send(update.repeat(5));
+      expect(failures).toEqual([]);
+      send(update);
+      expect(failures).toEqual(["codec_error:Too_many_WINDOW_UPDATE_frames"]);
+    });
+
+    it("WINDOW_UPDATE for bodies, whose end counts as a DATA frame of its own", () => {
+      const { send, body, events, failures } = open({ h2 });
+      send(request(1));
+      events.last.encoder.encodeHeaders(responseHeaders(200), false);
+      body("whole", true);
+      send(update.repeat(13));
+      expect(failures).toEqual([]);
+      send(update);
+      expect(failures).toEqual(["codec_error:Too_many_WINDOW_UPDATE_frames"]);
+    });
+  });
+
   it("but a head that a few bytes of table make large ends only its stream, and is not laid out", () => {
     const { cx, send, take, events, connection } = open();
     send(request(1, 5, `${GET}\x40\x01x\x7e${"v".repeat(126)}`));

@@ -93,8 +93,6 @@ export class Session {
   peerMaxFrame = MAX_FRAME_SIZE;
   peerMaxStreams = 0xffff_ffff;
   peerAllowsConnect = false;
-  /** Number of streams opened so far. */
-  opened = 0;
   #resuming: Stream[] = [];
 
   constructor(
@@ -252,7 +250,6 @@ export class Session {
 
   register(stream: Stream): void {
     this.streams.add(stream);
-    this.opened++;
     this.stats.streamsActive.inc();
   }
 
@@ -281,6 +278,7 @@ export class Session {
   #close(stream: Stream, byUs: boolean): void {
     this.streams.delete(stream.id);
     this.closedStreams.add(stream.id, byUs);
+    this.reader.receiver.limits.onStreamClosed();
     this.stats.streamsActive.dec();
     stream.onClosed();
     this.side.onStreamClosed(stream);
