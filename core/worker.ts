@@ -40,6 +40,7 @@ import type {
 import { BEAT, listenerOf, socketNumber } from "./protocol.ts";
 import { RebuildWait } from "./rebuild-wait.ts";
 import { refusalOf } from "./reload/refusal.ts";
+import { BLAME_MS, Trail } from "./reload/trail.ts";
 import { SandboxImage } from "./sandbox/image.ts";
 import type { SandboxIsolate } from "./sandbox/isolate.ts";
 import { Supply } from "./sandbox/supply.ts";
@@ -51,9 +52,6 @@ import type { Listening } from "./sockets/listening-sockets.ts";
 import { Sockets } from "./sockets/sockets.ts";
 import type { StreamHandle } from "./sockets/stream-handle.ts";
 import { Contexts } from "./sockets/tls.ts";
-
-/** A generation whose isolate is lost within this time after its commit is taken back. */
-const BLAME_MS = 60_000;
 
 /** The code and config that run: enough to build the isolates again. */
 interface Live {
@@ -112,8 +110,8 @@ class Worker {
   readonly #garbage = new AfterReloads(() => this.#collectGarbage());
   readonly #resting = new Rest(() => this.#rest());
   #live: Live = { modules: new Map(), config: undefined };
-  #before: Live | undefined = undefined;
-  #committedAt = 0;
+  /** What served before `#live`. */
+  readonly #trail = new Trail<Live>();
   #pending: Pending | undefined = undefined;
   #generation = 0;
   readonly #rebuildWait = new RebuildWait(BLAME_MS);
@@ -544,10 +542,9 @@ class Worker {
     this.#guarded(() => this.#builtin.commit(this.#start.drain));
     this.#files.commit();
     for (const name of pending.removed) this.#boxes.removePackage(name);
-    this.#before = this.#generation === 0 ? undefined : this.#live;
+    if (this.#generation > 0) this.#trail.left(this.#live, performance.now());
     this.#live = pending.live;
     this.#generation = generation;
-    this.#committedAt = performance.now();
     for (const name of this.#sockets.listening.names) {
       const config = this.#live.config?.listeners.find(
         (known) => known.name === listenerOf(name) && socketNumber(name) < known.sockets,
@@ -626,25 +623,23 @@ class Worker {
 
   /**
    * Called when the builtin isolate threw out of its event loop, ran out of memory, or was ended by the watchdog. Its connections
-   * are lost. Another one is built with the generation that ran, or with the one before if that generation is young enough to be
-   * to blame (BLAME_MS).
+   * are lost. Another one is built with the generation that ran, or with the one of a minute ago (BLAME_MS) if code has changed since.
    */
   #onDead(builtin: Builtin, error: unknown): void {
     // Each call into an isolate that has ended fails, and comes here: the first alone counts.
     if (builtin !== this.#builtin || builtin === this.#lost || this.#stopping) return;
     this.#lost = builtin;
-    const isYoung = performance.now() - this.#committedAt < BLAME_MS;
+    const before = this.#trail.proven(performance.now());
     // Only code is blamed: core could not take a config back on the other threads.
-    const changed =
-      isYoung && this.#before !== undefined ? changedPackages(this.#before, this.#live) : [];
+    const changed = before === undefined ? [] : changedPackages(before, this.#live);
     // New code that has none before it stays on the other threads, so it does here.
-    const blamed = changed.some((name) => this.#before!.modules.has(name));
+    const blamed = changed.some((name) => before!.modules.has(name));
     const reason = error instanceof Error ? error.message : String(error);
     this.#post({
       type: "fault",
       package: changed.join(", "),
       reason: blamed
-        ? `the isolate of the shipped filters was lost (${reason}); the generation before serves again`
+        ? `the isolate of the shipped filters was lost (${reason}); the code of before serves again`
         : `the isolate of the shipped filters was lost (${reason}) and is built anew`,
       stack: error instanceof Error ? (error.stack ?? "") : "",
       ...(blamed && { reverted: changed }),
@@ -652,8 +647,8 @@ class Worker {
     if (blamed) {
       // The code from before has hung nobody.
       Atomics.store(this.#beats, BEAT.MOST_MS, 0);
-      this.#live = { modules: this.#before!.modules, config: this.#before!.config };
-      this.#before = undefined;
+      this.#live = before!;
+      this.#trail.clear();
     }
     // Its successor may die as well, before it has taken the listening sockets.
     if (!this.#isDead) this.#listeners = this.#sockets.listening.giveAll();

@@ -4,6 +4,7 @@ import type { SandboxManifest } from "@tsproxy/sdk";
 import type { BrokenPackage } from "../config/registry.ts";
 import { type Problem, problem, shortPath } from "../problem.ts";
 import type { ModuleSource, PackageInfo } from "../protocol.ts";
+import { Trail } from "../reload/trail.ts";
 import { placesOf } from "../reload/watch.ts";
 import { sandboxCells } from "../sandbox/cells.ts";
 import {
@@ -77,6 +78,8 @@ export class PackageUnit {
   live: Built | undefined;
   /** The build that served before `live`: old streams may still run on it. */
   before: Built | undefined;
+  /** The builds that served lately: what its code is taken back to. */
+  readonly trail = new Trail<Built>();
   /** The generation that put `live` into service. */
   generation = 0;
   /** The build of the newest files, not yet in service. */

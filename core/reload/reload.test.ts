@@ -464,7 +464,7 @@ test("takes code back that brought a thread down, and leaves it until its files 
   await world.serves("end", "network/end");
   await world.says("network/end stays at generation 3");
   expect(world.refusals[0]).toMatch(
-    /network\/end\/filter\.ts:6:3: hung; this is the first line that its last save changed\n/,
+    /network\/end\/filter\.ts:6:3: hung; this is the first line that differs from what serves again\n/,
   );
   fs.writeFileSync(world.file("shout.ts"), filter("shout", "v2"));
   await world.serves("v2");

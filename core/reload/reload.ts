@@ -311,10 +311,13 @@ export class Reload {
       this.#toTakeBack.delete(unit);
       // Another thread may have reported the same code while it was taken back.
       if (unit.before === undefined || unit.live !== built) continue;
-      const told = `${reason}; this is the first line that its last save changed`;
+      // The thread that reported it may have judged a moment before the last save was a minute old.
+      unit.before = unit.trail.proven(performance.now()) ?? unit.before;
+      const told = `${reason}; this is the first line that differs from what serves again`;
       const charge = firstChange(told, unit.before.bundle.sources, built.bundle.sources);
       const problems = await this.#takeBack(unit);
       unit.before = undefined;
+      unit.trail.clear();
       unit.problems = [charge, ...problems];
     }
   }
@@ -608,6 +611,7 @@ export class Reload {
       if (edit.type === "removal") this.#units.delete(unit.source.id);
       else {
         unit.before = unit.live;
+        if (unit.live !== undefined) unit.trail.left(unit.live, performance.now());
         unit.live = unit.next;
         unit.next = undefined;
         unit.stoppedWith = undefined;

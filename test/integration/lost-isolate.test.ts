@@ -186,3 +186,57 @@ test("code that came together with the config that uses it stays as that does, s
     await proxy.stop();
   }
 });
+
+test("code that hangs goes back on every thread, also when it was saved twice and others after it, all within a minute", async () => {
+  /** Tells its version in every answer. */
+  const versioned = (name: string, version: number, atSpin = "") => `
+import { defineHttpFilter, Type } from "@tsproxy/sdk";
+export default defineHttpFilter({
+  name: "${name}",
+  config: Type.Object({}),
+  setup: () => () => ({
+    onRequestHeaders(headers) { if (headers.path === "/spin") { ${atSpin} } },
+    onResponseHeaders(headers) { headers.set("x-${name}", "${version}"); },
+  }),
+});
+`;
+  const filters = ["guilty", "innocent"];
+  const proxy = await Proxy.start({
+    concurrency: 2,
+    args: ["--trust", "guilty", "--trust", "innocent"],
+    files: {
+      "filters/guilty.ts": versioned("guilty", 1),
+      "filters/innocent.ts": versioned("innocent", 1),
+    },
+    config: bootstrap([
+      listener(
+        "main",
+        http(
+          [direct("/", "yes")],
+          {},
+          filters.map((name) => ({ name })),
+        ),
+      ),
+    ]),
+  });
+  try {
+    const save = async (name: string, version: number, atSpin?: string) => {
+      const from = proxy.lines.length;
+      proxy.write(`filters/${name}.ts`, versioned(name, version, atSpin));
+      await proxy.line(new RegExp(`^reloaded http/${name} `), from);
+    };
+    await save("guilty", 2, "for (;;) {}");
+    await save("guilty", 3, "for (;;) {}");
+    await save("innocent", 2);
+    await get(proxy.port("main"), "/spin").catch(() => undefined);
+    await proxy.line(/http\/guilty stays at generation/);
+    // Each of these may meet either worker.
+    for (let times = 0; times < 20; times++)
+      expect((await get(proxy.port("main"), "/spin")).headers["x-guilty"]).toBe("1");
+    expect(
+      proxy.lines.filter(({ msg }) => msg.includes("the isolate of the shipped")),
+    ).toHaveLength(1);
+  } finally {
+    await proxy.stop();
+  }
+});
