@@ -385,7 +385,8 @@ export async function cli(
       }) => {
         const { listFilters } = await import("./command/filter-list.ts");
         const configs = flags.configPath === undefined ? [] : [flags.configPath];
-        code = await listFilters({ ...flags, filters: filtersHere(flags.filters, configs) });
+        const filters = filtersHere(flags.filters, configs);
+        code = await listFilters({ ...flags, named: flags.filters, filters });
       },
     );
 

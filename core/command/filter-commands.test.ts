@@ -143,10 +143,17 @@ test("check lets tests have Node, and tells what is wrong in them", async () => 
 
 test("what cannot be done is said in a sentence, or in JSON for a program", async () => {
   const none = "no filters in nowhere; write one: tsproxy filter new hello";
-  for (const command of ["test", "check", "build"]) {
+  for (const command of ["test", "check", "build", "list"]) {
     const where = command === "test" ? "--dir" : "--filters";
     const { code, err } = await run("filter", command, where, "nowhere");
     expect([command, code, err]).toEqual([command, 1, `${none}\n`]);
+  }
+  for (const [kind, help] of [
+    ["htpp", 'did you mean "http"?'],
+    ["cluster", `write one of ${KINDS.join(", ")}`],
+  ] as const) {
+    const { code, err } = await run("filter", "new", "other", "--kind", kind);
+    expect([code, err]).toEqual([1, `--kind "${kind}": there is no such kind; ${help}\n`]);
   }
   const asked = [
     ["info", "my_htp"],

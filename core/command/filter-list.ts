@@ -1,10 +1,13 @@
 import { Catalog } from "../packages/catalog.ts";
 import type { PackageUnit } from "../packages/package-unit.ts";
-import { formatProblem, type Problem, problem, refuse } from "../problem.ts";
+import { discoverDroppedIn } from "../packages/packages.ts";
+import { formatProblem, noFilters, type Problem, problem, refuse } from "../problem.ts";
 
 export interface ListOptions {
   readonly configPath?: string;
   readonly filters: readonly string[];
+  /** Those of them that the user has named, and so expects filters in. */
+  readonly named: readonly string[];
   readonly trust: readonly string[];
   readonly json: boolean;
   readonly admin?: string;
@@ -32,7 +35,10 @@ export async function listFilters(options: ListOptions): Promise<number> {
   return rows.some((row) => row.errors !== undefined) ? 1 : 0;
 }
 
-async function rowsOnDisk({ filters, trust }: ListOptions): Promise<Row[]> {
+/** A string: the reason why there is nothing to list. */
+async function rowsOnDisk({ filters, named, trust }: ListOptions): Promise<Row[] | string> {
+  const empty = named.filter((directory) => discoverDroppedIn(directory).length === 0);
+  if (empty.length > 0) return noFilters(empty);
   const catalog = await Catalog.open(trust);
   const units = await catalog.units(filters);
   catalog.dispose();

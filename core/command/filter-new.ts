@@ -2,6 +2,7 @@ import { existsSync } from "node:fs";
 import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { createRequire } from "node:module";
 import path from "node:path";
+import { didYouMean } from "../config/diagnostic.ts";
 import { isPacked, ROOT } from "../own-files.ts";
 import { shortPath } from "../problem.ts";
 import { filesOf, NEW_FILTER_KINDS, type NewFilterKind } from "./filter-templates.ts";
@@ -26,8 +27,10 @@ export async function filterNew(options: NewFilterOptions): Promise<number> {
   };
   const kind = NEW_FILTER_KINDS.find((each) => each === options.kind);
   if (kind === undefined) {
-    const kinds = NEW_FILTER_KINDS.join(", ");
-    return refuse(`--kind "${options.kind}": there is no such kind; write one of ${kinds}`);
+    const { kind: said } = options;
+    const help =
+      didYouMean(said, NEW_FILTER_KINDS) ?? `write one of ${NEW_FILTER_KINDS.join(", ")}`;
+    return refuse(`--kind "${said}": there is no such kind; ${help}`);
   }
   if (!/^[a-z][a-z0-9_]*$/.test(name)) {
     const better = name
