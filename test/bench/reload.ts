@@ -23,7 +23,7 @@ const load = new Load(bench.port, CLIENTS);
 await load.untilAllWorkers(WORKERS, () => true);
 // Heaps find their size first.
 for (const what of ["router", "filter", "config"] as const) await measure(what, 10);
-const memory = bench.proxy.rss();
+const before = memory();
 const atStart = load.requests;
 const started = performance.now();
 for (const [what, edits] of [
@@ -35,7 +35,7 @@ for (const [what, edits] of [
 const seconds = (performance.now() - started) / 1000;
 await load.stop();
 await delay(QUIET_MS);
-console.log(`memory ${grown()} MiB above the start after ${QUIET_MS / 1000} quiet seconds`);
+console.log(`memory after ${QUIET_MS / 1000} quiet seconds: ${grown()}`);
 await bench.close();
 console.log(
   `${load.requests} requests (${Math.round((load.requests - atStart) / seconds)}/s), ${load.failures.length} failed`,
@@ -52,8 +52,7 @@ process.exit(load.failures.length === 0 ? 0 : 1);
 async function measure(what: Edited, edits: number): Promise<number[]> {
   const took: number[] = [];
   for (let n = 0; n < edits; n++) {
-    if (n > 0 && n % 100 === 0)
-      console.log(`${what}: ${n} edits, memory ${grown()} MiB above the start`);
+    if (n > 0 && n % 100 === 0) console.log(`${what}: ${n} edits, memory ${grown()}`);
     // A machine that stood still may have refused one, as its setup took too long: it is saved again.
     took.push(await arrival(what).catch(() => arrival(what)));
   }
@@ -65,8 +64,24 @@ function arrival(what: Edited): Promise<number> {
   return load.untilAllWorkers(WORKERS, (seen) => seen[what] === version);
 }
 
+/** The processes that build and try changes come and go, so that all together may well end below the start. */
+function memory() {
+  const { proxy } = bench;
+  const all = proxy.tree();
+  return {
+    serving: proxy.rss(proxy.processes().slice(0, 1)),
+    all: proxy.rss(all),
+    count: all.length,
+  };
+}
+
 function grown(): string {
-  return ((bench.proxy.rss() - memory) / 2 ** 20).toFixed(0);
+  const now = memory();
+  const mib = (bytes: number) => `${bytes < 0 ? "" : "+"}${(bytes / 2 ** 20).toFixed(0)} MiB`;
+  return (
+    `${mib(now.serving - before.serving)} in the process that serves, ` +
+    `${mib(now.all - before.all)} in all (${before.count} processes, now ${now.count})`
+  );
 }
 
 function report(what: Edited, took: readonly number[]): void {
@@ -76,6 +91,6 @@ function report(what: Edited, took: readonly number[]): void {
   const figures = [0.5, 0.95, 0.99].map((q) => `p${q * 100} ${at(q).toFixed(0)}`).join(", ");
   console.log(
     `${what}: ${took.length} edits, save -> all workers in ms: ${figures}, max ${at(1).toFixed(0)}; ` +
-      `memory ${grown()} MiB above the start`,
+      `memory ${grown()}`,
   );
 }

@@ -189,11 +189,9 @@ export class Proxy {
     this.#child.kill(name);
   }
 
-  /** Resident memory of the proxy's processes together, in bytes (Linux only). */
-  rss(): number {
-    return this.tree()
-      .map(residentBytes)
-      .reduce((sum, n) => sum + n, 0);
+  /** Resident memory of these of the proxy's processes together, in bytes (Linux only). */
+  rss(of: readonly number[] = this.tree()): number {
+    return of.map(residentBytes).reduce((sum, n) => sum + n, 0);
   }
 
   /** Ids of all its processes. */
