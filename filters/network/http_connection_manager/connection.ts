@@ -315,9 +315,11 @@ export class HcmConnection implements NetworkFilter, ServerEvents {
 
   /**
    * A response was cut off: the client may read what came of it before the connection is gone. As in Envoy one that has sent its
-   * whole request, and was told that the connection closes, is not kept waiting: nothing it sends can cross the close.
+   * whole request, and was told that the connection closes, is not kept waiting: nothing it sends can cross the close. Over HTTP/2
+   * the connection goes on, and is nothing to wait for when the client leaves later.
    */
   onCut(encoder: ResponseEncoder, requestComplete: boolean): void {
+    if (this.isHttp2) return;
     if (encoder.saidClose !== true || !requestComplete) this.#lingers = true;
   }
 
