@@ -1,3 +1,4 @@
+import { ConfigError } from "./extension.ts";
 import { Duration, type Static, Type, UInt32 } from "./schema.ts";
 
 const LARGEST_WINDOW = 0x7fff_ffff;
@@ -37,6 +38,35 @@ export const Http2ProtocolOptions = Type.Object({
   ),
 });
 export type Http2ProtocolOptions = Static<typeof Http2ProtocolOptions>;
+
+/** The options that are SETTINGS as well (RFC 9113 §6.5.2), by identifier. */
+const NAMED_SETTINGS: ReadonlyMap<number, keyof Http2ProtocolOptions> = new Map([
+  [1, "hpack_table_size"],
+  [3, "max_concurrent_streams"],
+  [4, "initial_stream_window_size"],
+]);
+const ENABLE_PUSH = 2;
+const ENABLE_CONNECT_PROTOCOL = 8;
+
+/** Refuses what the schema cannot: `custom_settings_parameters` against each other and the other options. `at`: the options' path. */
+export function checkHttp2Options(config: Http2ProtocolOptions = {}, at: string): void {
+  const values = new Map<number, number>();
+  for (const [k, { identifier, value }] of (config.custom_settings_parameters ?? []).entries()) {
+    const refuse = (why: string): never => {
+      throw new ConfigError(`${at}.custom_settings_parameters[${k}]`, why);
+    };
+    const named = NAMED_SETTINGS.get(identifier);
+    if (identifier === ENABLE_PUSH && value === 1) refuse("server push is not supported");
+    if (identifier === ENABLE_CONNECT_PROTOCOL)
+      refuse("write allow_connect, the only option for this setting");
+    if (named !== undefined && config[named] !== undefined)
+      refuse(`sets ${named}, which is there by its name too; keep one of them`);
+    const before = values.get(identifier);
+    if (before !== undefined && before !== value)
+      refuse(`setting ${identifier} is already ${before}; keep one of them`);
+    values.set(identifier, value);
+  }
+}
 
 /** `Http2ProtocolOptions` with Envoy's defaults. Sizes are in bytes. */
 export interface Http2Options {

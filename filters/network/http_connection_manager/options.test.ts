@@ -498,3 +498,31 @@ it("asks the routes of one virtual host, however many there are", () => {
   expect(ask("h1502.example", "/1502")).toMatch(/v1502$/);
   expect(asked).toEqual(["/1500", "/1501", "/1502"]);
 });
+
+describe("custom_settings_parameters", () => {
+  const start = (options: object, ...parameters: (readonly [number, number])[]) => {
+    const custom_settings_parameters = parameters.map(([identifier, value]) => ({
+      identifier,
+      value,
+    }));
+    const http2_protocol_options = { ...options, custom_settings_parameters };
+    proxy().start({ route_config: oneHost(says("taken")), http2_protocol_options });
+  };
+
+  it("may not contradict each other or the options with names, nor ask for push", () => {
+    const named = {
+      max_concurrent_streams: 4,
+      hpack_table_size: 0,
+      initial_stream_window_size: 65535,
+    };
+    for (const identifier of [1, 3, 4])
+      expect(() => start(named, [identifier, 1])).toThrow(/by its name too; keep one/);
+    expect(() => start({}, [300, 1], [300, 2])).toThrow("setting 300 is already 1");
+    expect(() => start({}, [2, 1])).toThrow("server push is not supported");
+    expect(() => start({}, [8, 1])).toThrow("write allow_connect");
+  });
+
+  it("may say the same twice, and what no option with a name says", () => {
+    expect(() => start({}, [300, 1], [300, 1], [2, 0], [1, 0], [3, 4], [4, 65535])).not.toThrow();
+  });
+});

@@ -3,6 +3,7 @@ import {
   type CodecFactory,
   type CodecOptions,
   ConfigError,
+  checkHttp2Options,
   compileStringMatch,
   everyOf,
   type HttpFilterFactory,
@@ -198,6 +199,7 @@ function setupRoutes(routes: RouteTable, filters: readonly FilterSlot[]): void {
 function codecOptions(config: Config, cx: SetupContext): CodecOptions {
   const common = config.common_http_protocol_options;
   const http1 = config.http_protocol_options;
+  checkHttp2Options(config.http2_protocol_options, "http2_protocol_options");
   const ignored = (http1.ignore_http_11_upgrade ?? []).map((matcher, k) =>
     compileStringMatch(matcher, `http_protocol_options.ignore_http_11_upgrade[${k}]`, cx),
   );

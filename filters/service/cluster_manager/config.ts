@@ -3,6 +3,7 @@ import {
   type ClusterType,
   ConfigError,
   ConsistentHashingLbConfig,
+  checkHttp2Options,
   DnsOptions,
   Duration,
   Enum,
@@ -346,6 +347,11 @@ export function check(config: Config): void {
     if (cluster.connect_timeout === 0)
       throw new ConfigError(`[${k}].connect_timeout`, "must be more than 0s; leave it out for 5s");
     checkMaxRequests(cluster, `[${k}].max_requests_per_connection`);
+    const protocol = protocolOf(cluster);
+    checkHttp2Options(
+      protocol.options.http2_protocol_options,
+      `[${k}]${protocol.at}.http2_protocol_options`,
+    );
     checkBinding(cluster, `[${k}].upstream_bind_config`);
     checkHealth(cluster, `[${k}]`);
     checkHashing(cluster, `[${k}]`);
@@ -559,19 +565,26 @@ export interface ClusterOptions {
 }
 
 /** The upstream protocol and its options. The older fields are used if the newer message is absent. */
+/** `at`: the path of the options in the cluster, with a dot before it unless they are the cluster's own fields. */
 function protocolOf(config: ClusterConfig): {
+  readonly at: string;
   readonly protocol: ClusterOptions["protocol"];
   readonly options: Static<typeof BothOptions>;
 } {
   const typed = config.typed_extension_protocol_options?.[HTTP_PROTOCOL_OPTIONS];
-  if (typed?.use_downstream_protocol_config !== undefined)
-    return { protocol: "DOWNSTREAM", options: typed.use_downstream_protocol_config };
-  if (typed?.auto_config !== undefined) return { protocol: "ALPN", options: typed.auto_config };
+  const message = `.typed_extension_protocol_options["${HTTP_PROTOCOL_OPTIONS}"]`;
+  if (typed?.use_downstream_protocol_config !== undefined) {
+    const at = `${message}.use_downstream_protocol_config`;
+    return { at, protocol: "DOWNSTREAM", options: typed.use_downstream_protocol_config };
+  }
+  if (typed?.auto_config !== undefined)
+    return { at: `${message}.auto_config`, protocol: "ALPN", options: typed.auto_config };
+  const at = typed === undefined ? "" : `${message}.explicit_http_config`;
   const options = (typed === undefined ? config : typed.explicit_http_config) ?? {};
   if (typed === undefined && config.protocol_selection === "USE_DOWNSTREAM_PROTOCOL")
-    return { protocol: "DOWNSTREAM", options };
+    return { at, protocol: "DOWNSTREAM", options };
   const isHttp2 = options.http2_protocol_options !== undefined;
-  return { protocol: isHttp2 ? "HTTP2" : "HTTP1", options };
+  return { at, protocol: isHttp2 ? "HTTP2" : "HTTP1", options };
 }
 
 /** `upstream_http_protocol_options`, as they apply to hosts of this kind. As in Envoy, the newer message has no defaults. */

@@ -545,6 +545,21 @@ describe("a config that the schema lets through", () => {
     );
   });
 
+  it("is refused for custom settings of HTTP/2 that contradict, wherever they stand", () => {
+    const custom_settings_parameters = [{ identifier: 3, value: 1 }];
+    const http2_protocol_options = { max_concurrent_streams: 4, custom_settings_parameters };
+    expect(refusal(listedCluster("c", [], { http2_protocol_options })).path).toBe(
+      "[0].http2_protocol_options.custom_settings_parameters[0]",
+    );
+    const name = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+    const typed_extension_protocol_options = {
+      [name]: { auto_config: { http2_protocol_options } },
+    };
+    expect(refusal(listedCluster("c", [], { typed_extension_protocol_options })).path).toBe(
+      `[0].typed_extension_protocol_options["${name}"].auto_config.http2_protocol_options.custom_settings_parameters[0]`,
+    );
+  });
+
   it("is refused for two limits of requests per connection, also where both are the default", () => {
     const limit = { max_requests_per_connection: 0 };
     const both = { ...limit, common_http_protocol_options: limit };
