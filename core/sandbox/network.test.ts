@@ -260,6 +260,42 @@ describe("a sandboxed network filter", () => {
     expect([worker.faults.length, sandbox.counts.rebuilt]).toEqual([2, 1]);
   });
 
+  it("has new connections that join others in the ward wait no longer there than anywhere", async () => {
+    const clock = { now: 1000 };
+    const told: boolean[] = [];
+    const sandbox = await worker.sandbox(
+      filter(
+        `onData(c) { if (c.text() === "hang") for (;;); if (c.text() === "wait") return new Promise((settle) => setTimeout(settle, 1e6)); }`,
+      ),
+      [{}],
+      {
+        limits: { timeoutMs: 100, pauseMs: 5000 },
+        now: () => clock.now,
+        ward: { onConfined: (_, isConfined) => told.push(isConfined) },
+      },
+    );
+    /** A connection that comes while another one hangs. */
+    const beside = (text: string) => {
+      void new Peer(sandbox).send("hang");
+      const next = new Peer(sandbox);
+      return { next, sent: next.send(text) };
+    };
+    expect(await beside("fine").sent).toBe("same");
+    // The place comes back, and for that connection the ward stays.
+    clock.now += 61_000;
+    sandbox.expire(clock.now);
+    await worker.until(() => sandbox.ready);
+    const { next } = beside("wait");
+    await worker.until(() => sandbox.ready && sandbox.counts.faults === 2);
+    expect(told).toEqual([true, false, true]);
+    clock.now += 4999;
+    sandbox.expire(clock.now);
+    expect(next.connection.closed).toBeUndefined();
+    clock.now += 1;
+    sandbox.expire(clock.now);
+    await worker.until(() => next.connection.closed !== undefined);
+  });
+
   it("keeps the order of what it is told while the ring has no room", async () => {
     const peer = new Peer(
       await worker.sandbox(

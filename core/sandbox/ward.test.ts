@@ -19,8 +19,10 @@ const CODE = `
     const ends = cx.stats.counter("ends." + config.name);
     cx.onDispose(() => ends.inc());
     if (config.timer) setTimeout(() => { for (;;) {} }, 5000);
+    const over = cx.stats.counter("over." + config.name);
     let seen = 0;
     return (stream) => ({
+      onEnd() { over.inc(); },
       async onRequestHeaders(headers) {
         const { bad } = stream.routeConfig ?? config;
         if (bad && headers.path === "/loop") for (;;) {}
@@ -30,6 +32,9 @@ const CODE = `
         } else if (headers.path === "/nap") {
           await stream.sleep(30);
           headers.set("x-seen", "rested");
+        } else if (headers.path === "/burn") {
+          const until = Date.now() + 300;
+          while (Date.now() < until);
         } else if (headers.path === "/runtime") {
           headers.set("x-seen", String(cx.runtime.integer("value", 0)));
         } else headers.set("x-seen", String(++seen));
@@ -89,6 +94,18 @@ const everySecond = (sandbox: Sandbox, condition: () => boolean): Promise<void> 
     sandbox.expire(clock.now);
     return condition();
   });
+
+/** Asks on the k-th of these routes, each of which has per-route configs for the good use. */
+function routesOf(sandbox: Sandbox, routes: readonly (readonly object[])[]) {
+  const parts = new Parts(() => {});
+  return async (k: number, path: string) => {
+    const stub = stubs(worker, sandbox, GOOD, { parts, hooks: sandbox.hooks, confined });
+    const e = new Exchange(worker, [stub], get(path));
+    Object.assign(e.stream, { routeConfigs: routes[k] });
+    await e.requestHeaders().settled();
+    return e.reply?.status ?? e.request.get("x-seen");
+  };
+}
 
 describe("a place whose code was stopped", () => {
   it("loops again apart: streams of others that wait for their promises lose nothing", async () => {
@@ -174,15 +191,7 @@ describe("a place whose code was stopped", () => {
 
   it("takes others along that are stopped later, and leaves with its use", async () => {
     const sandbox = await build();
-    const parts = new Parts(() => {});
-    const routes = [[{ bad: true }], [{}]];
-    const onRoute = async (k: number, path: string) => {
-      const stub = stubs(worker, sandbox, GOOD, { parts, hooks: sandbox.hooks, confined });
-      const e = new Exchange(worker, [stub], get(path));
-      Object.assign(e.stream, { routeConfigs: routes[k] });
-      await e.requestHeaders().settled();
-      return e.reply?.status ?? e.request.get("x-seen");
-    };
+    const onRoute = routesOf(sandbox, [[{ bad: true }], [{}]]);
     await ask(sandbox, BAD, "/loop");
     expect([await onRoute(0, "/loop"), await onRoute(0, "/")]).toEqual([500, "1"]);
     // The use's other places are served where they were.
@@ -248,6 +257,65 @@ describe("a place whose code was stopped", () => {
     expect(await ask(finished, BAD, "/")).toBe("1");
     await finished.finish();
     expect(worker.stat("ends.bad")).toBe(ends + 2);
+  });
+
+  it("does not lose what its code has begun there to the loop of another place", async () => {
+    const sandbox = await build();
+    const onRoute = routesOf(sandbox, [[{ bad: true }]]);
+    await ask(sandbox, BAD, "/loop");
+    await onRoute(0, "/loop");
+    expect([await ask(sandbox, BAD, "/"), await onRoute(0, "/")]).toEqual(["1", "1"]);
+    // Nobody is suspect any more.
+    clock.now += 20_000;
+    const both = [ask(sandbox, BAD, "/nap"), onRoute(0, "/loop")];
+    worker.flush();
+    clock.now += 50;
+    expect(await Promise.all(both)).toEqual(["rested", 500]);
+  });
+
+  it("keeps its isolate when another place of the same use joins it", async () => {
+    const sandbox = await build();
+    const onRoute = routesOf(sandbox, [[{ bad: true }], [{ bad: true, other: true }]]);
+    await onRoute(0, "/loop");
+    expect(await onRoute(0, "/")).toBe("1");
+    await onRoute(1, "/loop");
+    expect([await onRoute(0, "/"), await onRoute(1, "/")]).toEqual(["2", "3"]);
+  });
+
+  it("is told of by where its config stands", async () => {
+    const sandbox = await build();
+    const onRoute = routesOf(sandbox, [[{ bad: true }]]);
+    sandbox.name({ use: GOOD, part: 1 }, "routes[0]");
+    await onRoute(0, "/loop");
+    await onRoute(0, "/loop");
+    expect(worker.faults.map(({ path }) => path)).toEqual(["routes[0]", "routes[0]"]);
+  });
+
+  it("uses CPU of the share that the whole package has", async () => {
+    const sandbox = await build({ cpuShare: 0.1, limits: { timeoutMs: 1000 } });
+    await ask(sandbox, BAD, "/loop");
+    expect(await ask(sandbox, BAD, "/")).toBe("1");
+    await worker.until(() => sandbox.ready);
+    const burns = ask(sandbox, BAD, "/burn");
+    worker.flush();
+    clock.now += 300;
+    await burns;
+    const { entries } = sandbox.counts;
+    const waits = ask(sandbox, GOOD, "/");
+    worker.flush();
+    expect(sandbox.counts.entries).toBe(entries);
+    clock.now += 5000;
+    expect(await waits).toBe("1");
+  });
+
+  it("hears of the ends of its streams before it ends with its sandbox", async () => {
+    const sandbox = await build();
+    await ask(sandbox, BAD, "/loop");
+    const rests = await begin(sandbox, BAD, "/").settled();
+    rests.end();
+    worker.flush();
+    await sandbox.finish();
+    expect(worker.stat("over.bad")).toBe(1);
   });
 
   it("lets go of a listener's question whose place has come back", async () => {
