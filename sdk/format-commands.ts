@@ -564,9 +564,11 @@ const COMMANDS: Readonly<Record<string, Make>> = {
   UPSTREAM_CONNECTION_ID: plain((s) => s.info.upstreamConnectionId ?? 0),
   UPSTREAM_CONNECTION_IDS_ATTEMPTED: plain((s) => s.info.upstreamConnectionId),
   DOWNSTREAM_DETECTED_CLOSE_TYPE: plain(({ info }) => info.downstreamCloseType ?? "Normal"),
-  UPSTREAM_DETECTED_CLOSE_TYPE: plain(
-    ({ info }) => info.upstreamCloseType ?? (info.upstreamHost && "Normal"),
-  ),
+  // As in Envoy, an attempt that a circuit breaker ends has one as well, though no host.
+  UPSTREAM_DETECTED_CLOSE_TYPE: plain(({ info }) => {
+    const tried = info.upstreamHost !== undefined || (info.upstreamPoolReady ?? -1) >= 0;
+    return info.upstreamCloseType ?? (tried ? "Normal" : undefined);
+  }),
   DOWNSTREAM_LOCAL_CLOSE_REASON: plain(({ info }) => info.downstreamLocalCloseReason),
   UPSTREAM_LOCAL_CLOSE_REASON: plain(({ info }) => info.upstreamLocalCloseReason),
   UPSTREAM_SERVER_NAME: plain((s) => nonEmpty(s.info.upstreamTls?.serverName)),

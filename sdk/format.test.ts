@@ -146,6 +146,15 @@ describe("text formats", () => {
     expect(original).toBe("/old?x");
   });
 
+  it("knows how an upstream closed once one was tried, also where no host was", () => {
+    const closeType = (changes: Parameters<typeof info>[0]) =>
+      print("%UPSTREAM_DETECTED_CLOSE_TYPE%", source({ info: info(changes) }));
+    expect(closeType({})).toBe("-");
+    expect(closeType({ upstreamPoolReady: 0 })).toBe("Normal");
+    expect(closeType({ upstreamHost: { ip: "127.0.0.1", port: 1 } })).toBe("Normal");
+    expect(closeType({ upstreamCloseType: "RemoteReset" })).toBe("RemoteReset");
+  });
+
   it("reads the bytes of headers as UTF-8", () => {
     const from = source({ request: request("/", { "x-name": "caf\u00c3\u00a9" }) });
     expect(print("é %REQ(x-name)%", from)).toBe("é café");

@@ -136,9 +136,15 @@ export class Attempt implements PoolCallbacks, ChainOwner {
     this.#timers[kind].arm(ms);
   }
 
-  /** Cancels the per-try timeout: the response head has come. */
+  /** Cancels the per-try timeout: the response head has come, or the idle timeout is over. */
   endTry(): void {
     this.#timers?.try.cancel();
+  }
+
+  /** Cancels the idle timeout, whatever bytes pass. */
+  endIdle(): void {
+    this.#idleMs = 0;
+    this.#timers?.idle.cancel();
   }
 
   /** Restarts the idle timeout: bytes have passed. */
@@ -269,8 +275,15 @@ class TryTimers {
   readonly duration: Timer;
 
   constructor(attempt: Attempt, owner: AttemptOwner, cx: SetupContext) {
-    this.try = cx.timer(() => owner.onTryTimeout(attempt, false));
-    this.idle = cx.timer(() => owner.onTryTimeout(attempt, true));
+    // As in Envoy, the limit that a try meets first is the last: it causes no more than one other try.
+    this.try = cx.timer(() => {
+      attempt.endIdle();
+      owner.onTryTimeout(attempt, false);
+    });
+    this.idle = cx.timer(() => {
+      attempt.endTry();
+      owner.onTryTimeout(attempt, true);
+    });
     this.duration = cx.timer(() => owner.onStreamDuration(attempt));
   }
 

@@ -282,6 +282,22 @@ describe("a try that takes too long", () => {
     expect(p.up.retries).toBe(0);
   });
 
+  it("causes one other, whichever of its limits it meets first", () => {
+    // Each look is after both limits of the first try, and before those of the second.
+    for (const [per_try_timeout, lookAt] of [
+      [100, 190],
+      [200, 250],
+    ] as const) {
+      const p = proxy(
+        { retry_on: "5xx", num_retries: 5, per_try_timeout, per_try_idle_timeout: 150 },
+        { hedge_policy: { hedge_on_per_try_timeout: true } },
+      );
+      p.connect().get("/");
+      p.cx.clock.advance(lookAt);
+      expect([p.up.exchanges.length, p.stat("retry")]).toEqual([2, 1]);
+    }
+  });
+
   it("is a success if it answers after its own timeout, though no more retries are left", () => {
     const p = proxy(
       { retry_on: "5xx", num_retries: 1, per_try_timeout: 100 },

@@ -719,6 +719,7 @@ export class RoutedRequest implements HttpFilter, AttemptOwner {
 
   onTryTimeout(attempt: Attempt, idle: boolean): void {
     if (this.#responded && !idle) return;
+    attempt.logged?.flag(idle ? "SI" : "UT");
     if (this.#timeouts.hedges) {
       this.#hedge(attempt);
       return;
@@ -726,7 +727,6 @@ export class RoutedRequest implements HttpFilter, AttemptOwner {
     const { retries } = this.#charges.cluster;
     (idle ? retries.perTryIdleTimeout : retries.perTryTimeout).inc();
     const details = idle ? "upstream_per_try_idle_timeout" : "upstream_per_try_timeout";
-    attempt.logged?.flag("UT");
     attempt.giveUp();
     if (this.#responded) {
       this.#timer.cancel();

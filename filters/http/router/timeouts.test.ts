@@ -67,7 +67,8 @@ describe("a request that asks for an upgrade", () => {
     const p = proxy({}, { timeout: 1000, retry_policy }, {}, UPGRADES);
     const c = p.connect().get("/", ...WS);
     const first = p.up.last;
-    p.cx.clock.advance(200);
+    // The back-off is 24 ms at most.
+    p.cx.clock.advance(150);
     expect(first.wasReset).toBe(true);
     expect(p.up.last).not.toBe(first);
     p.up.last.respond(101, { upgrade: "websocket" });

@@ -65,6 +65,42 @@ describe("upstream_log", () => {
     ]);
   });
 
+  it("tells which limit a try has met, hedged or not", () => {
+    const ended = (retry: object, route: object) => {
+      const { p, lines, start } = logging("%ACCESS_LOG_TYPE% %RESPONSE_CODE% %RESPONSE_FLAGS%", {
+        retry_policy: { retry_on: "5xx", num_retries: 1, ...retry },
+        timeout: 400,
+        ...route,
+      });
+      start();
+      p.connect().get("/");
+      for (let k = 0; k < 8; k++) p.cx.clock.advance(50);
+      return lines.filter((line) => line.startsWith("UpstreamEnd"));
+    };
+    const hedged = { hedge_policy: { hedge_on_per_try_timeout: true } };
+    const idle = { per_try_timeout: 150, per_try_idle_timeout: 100 };
+    for (const route of [{}, hedged]) {
+      expect(ended(idle, route)).toEqual(["UpstreamEnd 0 SI", "UpstreamEnd 0 SI"]);
+      expect(ended({ per_try_timeout: 100, per_try_idle_timeout: 150 }, route)).toEqual([
+        "UpstreamEnd 0 UT",
+        "UpstreamEnd 0 UT",
+      ]);
+    }
+  });
+
+  it("says of an attempt that got no connection how long it took", () => {
+    const { p, lines, start } = logging(
+      "%RESPONSE_FLAGS% %UPSTREAM_CONNECTION_POOL_READY_DURATION%",
+      {},
+    );
+    start();
+    p.up.answer = "pending";
+    p.connect().get("/");
+    p.cx.clock.advance(40);
+    p.up.last.fail({});
+    expect(lines).toEqual(["UF 40"]);
+  });
+
   it("has lines for mirrors, which pass upstream filters and have no client and no route", () => {
     const chain = ["mark", "upstream_codec"].map((name) => ({
       ...{ name, package: `http/${name}`, config: {}, disabled: false },

@@ -131,6 +131,7 @@ export class LoggedAttempt implements LogEntry {
     const { info } = this;
     this.flag(flag);
     if (host !== undefined) noteHost(info, host);
+    info.upstreamPoolReady = this.#now;
     info.upstreamTransportFailure = transportFailure;
   }
 
