@@ -261,6 +261,19 @@ describe("a try that takes too long", () => {
     expect(p.lines).toEqual(["200 UT upstream_per_try_idle_timeout 1"]);
   });
 
+  it("is not idle before the request has ended", () => {
+    const p = proxy({ retry_on: "", per_try_idle_timeout: 100 });
+    const c = p.connect();
+    c.send("POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\na");
+    p.cx.clock.advance(1000);
+    expect(p.lines).toEqual([]);
+    c.send("b");
+    p.cx.clock.advance(99);
+    expect(p.lines).toEqual([]);
+    p.cx.clock.advance(1);
+    expect(p.lines).toEqual(["504 UT upstream_per_try_idle_timeout 1"]);
+  });
+
   it("goes on beside another if that is hedged: the first good head wins", () => {
     const p = proxy(
       { retry_on: "5xx", num_retries: 2, per_try_timeout: 100 },

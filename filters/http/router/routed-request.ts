@@ -412,11 +412,10 @@ export class RoutedRequest implements HttpFilter, AttemptOwner {
    */
   #startTimeouts(): void {
     this.#requestEndedAt = this.#router.cx.now();
-    const { totalMs, perTryMs } = this.#timeouts;
+    const { totalMs } = this.#timeouts;
     if (totalMs > 0) this.#timer.arm(totalMs);
-    if (perTryMs === 0) return;
     const { current } = this.#attempts;
-    if (current.encoder !== undefined) current.limit("try", perTryMs);
+    if (current.encoder !== undefined) this.#timeouts.startTry(current);
   }
 
   // ---- how an attempt goes

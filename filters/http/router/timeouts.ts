@@ -95,9 +95,14 @@ export class Timeouts {
 
   /** Starts the timeouts of an attempt that has got its connection. `isTimed`: the time of its answer counts already. */
   onReady(attempt: Attempt, isTimed: boolean): void {
-    if (isTimed) attempt.limit("try", this.perTryMs);
-    attempt.limit("idle", this.perTryIdleMs);
+    if (isTimed) this.startTry(attempt);
     attempt.limit("duration", this.streamDurationMs);
+  }
+
+  /** The upstream has the whole request: until then the client may take its time. */
+  startTry(attempt: Attempt): void {
+    attempt.limit("try", this.perTryMs);
+    attempt.limit("idle", this.perTryIdleMs);
   }
 }
 
