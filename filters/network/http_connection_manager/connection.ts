@@ -69,6 +69,8 @@ export class HcmConnection implements NetworkFilter, ServerEvents {
   #listenerDrain: Drain | undefined = undefined;
   /** HTTP/1: each response says `connection: close`, and the connection is closed when the drain timeout is over. */
   #leaving = false;
+  /** `http1_safe_max_connection_duration` is over: the next request is the last. */
+  #isOld = false;
   #closing = false;
   /** The client has sent FIN. */
   #clientLeft = false;
@@ -281,6 +283,7 @@ export class HcmConnection implements NetworkFilter, ServerEvents {
     if (runtime !== this.#runtime) this.#takeRuntime(runtime);
     this.#idle.cancel();
     this.#active++;
+    if (this.#isOld) this.#drain();
     const most = runtime.config.common_http_protocol_options.max_requests_per_connection;
     if (most > 0 && ++this.#requests >= most) {
       runtime.stats.cxMaxRequestsReached.inc();
@@ -469,7 +472,7 @@ export class HcmConnection implements NetworkFilter, ServerEvents {
     this.#runtime.stats.cxMaxDurationReached.inc();
     const waits = this.#runtime.config.http1_safe_max_connection_duration && !this.isHttp2;
     if (this.#codec === undefined) this.close();
-    else if (waits) this.#drain();
+    else if (waits) this.#isOld = true;
     else this.#leave(false);
   }
 
@@ -498,14 +501,14 @@ export class HcmConnection implements NetworkFilter, ServerEvents {
     this.#armDrain();
   }
 
-  /** Closes the connection once all that was written is sent; `#lingers` delays it. */
+  /** Closes the connection once all that was written is sent; `#lingers` delays it, unless the client has ended it. */
   close(): void {
     if (this.#closing) return;
     this.#closing = true;
     this.#idle.cancel();
     this.#codec?.finish?.();
     const ms = this.#runtime.config.delayed_close_timeout;
-    if (this.#lingers && ms > 0) this.connection.closeDelayed(ms);
+    if (this.#lingers && !this.#clientLeft && ms > 0) this.connection.closeDelayed(ms);
     else this.connection.close("flush");
   }
 }
