@@ -390,7 +390,7 @@ class ServerHandshake implements Transport {
       stats.onRefused(refusal.stat);
       if (validation?.acceptsUntrusted !== true) {
         const reason = failureReason("CERTIFICATE_VERIFY_FAILED", refusal.details);
-        this.#socket.fail(reason, refusalAlert(refusal.stat, info.verifyError));
+        this.#socket.fail(reason, refusalAlert(refusal));
         return;
       }
     }

@@ -1,3 +1,5 @@
+import type { Refusal } from "./validation.ts";
+
 /** BoringSSL's reason codes by name; for an alert of the peer the code is 1000 plus the alert's number. */
 const REASONS: Readonly<Record<string, number>> = {
   BAD_PACKET_LENGTH: 105,
@@ -80,11 +82,10 @@ const CHAIN_ALERTS: readonly (readonly [alert: number, words: readonly string[]]
 const CERTIFICATE_UNKNOWN = 46;
 const BAD_CERTIFICATE_HASH_VALUE = 114;
 
-/** Number of the alert for a refused client certificate. `verifyError` matters only if `stat` is fail_verify_error. */
-export function refusalAlert(stat: string, verifyError: string): number {
+/** Number of the alert for a refused client certificate. */
+export function refusalAlert({ stat, chainError = "" }: Refusal): number {
   if (stat === "fail_verify_cert_hash") return BAD_CERTIFICATE_HASH_VALUE;
-  if (stat !== "fail_verify_error") return CERTIFICATE_UNKNOWN;
-  const found = CHAIN_ALERTS.find(([, words]) => words.includes(verifyError));
+  const found = CHAIN_ALERTS.find(([, words]) => words.includes(chainError));
   return found?.[0] ?? CERTIFICATE_UNKNOWN;
 }
 

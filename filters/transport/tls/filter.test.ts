@@ -98,6 +98,7 @@ class TestSocket implements TransportSocket {
   outcome = "";
   version = "";
   written: readonly number[] = [];
+  alert: number | undefined = undefined;
   write(bytes: Uint8Array): void {
     this.written = [...bytes];
   }
@@ -107,8 +108,9 @@ class TestSocket implements TransportSocket {
   ready(): void {
     this.outcome = "ready";
   }
-  fail(reason: string): void {
+  fail(reason: string, alert?: number): void {
     this.outcome = `failed ${reason}`;
+    this.alert = alert;
   }
 }
 
@@ -222,6 +224,24 @@ describe("a listener's", () => {
     const lax = { trust_chain_verification: "ACCEPT_UNTRUSTED" };
     expect(asked({ ...ca, ...names, ...lax })).toBe("optional");
     expect(asked(lax)).toBe("optional");
+  });
+
+  it("clients are told why their certificates are refused", () => {
+    const told = (more: object, changes: Partial<TlsInfo>) => {
+      const context = { trusted_ca: text("ca"), max_verify_depth: 100, ...more };
+      const factory = begin(PREFIX).cx.setup(tlsTransport, {
+        common_tls_context: { tls_certificates: pairs("a"), validation_context: context },
+      });
+      const socket = new TestSocket();
+      const transport = factory.accept!(socket, {} as never)!;
+      transport.onBytes!(new LentChunk(ENDLESS));
+      transport.onSecured!(info({ peer: known.get("b")!, peerChain: ["b"], ...changes }));
+      return socket.alert;
+    };
+    expect(told({}, {})).toBe(undefined);
+    expect(told({}, { verifyError: "CERT_HAS_EXPIRED" })).toBe(45);
+    expect(told({ max_verify_depth: 0 }, { peerChain: ["b", "i"] })).toBe(48);
+    expect(told({ verify_certificate_hash: ["cd".repeat(32)] }, {})).toBe(114);
   });
 
   it("clients are believed by the authorities of the trust domain that they name", () => {

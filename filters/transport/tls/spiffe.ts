@@ -2,10 +2,10 @@ import { type Certificate, ConfigError, type SetupContext, type TlsInfo } from "
 import type { SpiffeValidator, ValidationContext } from "./config.ts";
 import type { Sources } from "./source.ts";
 import {
-  chainDetails,
   nameCheck,
   type Refusal,
   revocationLists,
+  untrusted,
   type Validation,
 } from "./validation.ts";
 
@@ -73,11 +73,9 @@ export class SpiffeValidation implements Validation {
     if (peer.authority === true || signs === true) return refused("cert precheck");
     const bundle = this.#bundles.get(trustDomain(peer));
     if (bundle === undefined) return refused("no trust bundle store");
-    if (tls.verifyError !== "")
-      return { stat: "fail_verify_error", details: chainDetails(tls.verifyError, tls) };
+    if (tls.verifyError !== "") return untrusted(tls.verifyError, tls);
     // OpenSSL has verified against the CAs of all trust domains together.
-    if (this.#cx.tls.leadsTo?.(tls.peerChain, bundle) !== true)
-      return { stat: "fail_verify_error", details: chainDetails(STRANGER, tls) };
+    if (this.#cx.tls.leadsTo?.(tls.peerChain, bundle) !== true) return untrusted(STRANGER, tls);
     if (this.#names.length === 0 || this.#names.some((matches) => matches(peer))) return undefined;
     return { stat: "fail_verify_san", details: "verify cert failed: SAN match" };
   }

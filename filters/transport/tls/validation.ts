@@ -21,6 +21,8 @@ const SYSTEM_ROOTS = [
 export interface Refusal {
   readonly stat: "fail_verify_error" | "fail_verify_san" | "fail_verify_cert_hash";
   readonly details: string;
+  /** OpenSSL's name for why the chain is not trusted; undefined: it is refused for another reason. */
+  readonly chainError?: string;
 }
 
 /** Names required for one connection, in addition to those of the config. */
@@ -101,7 +103,7 @@ export class DefaultValidation implements Validation {
 
   #refusal(tls: TlsInfo, peer: Certificate, { anyOf = [], dns }: WantedNames): Refusal | undefined {
     const error = this.trustedCa === undefined ? "" : this.#chainError(tls);
-    if (error !== "") return { stat: "fail_verify_error", details: chainDetails(error, tls) };
+    if (error !== "") return untrusted(error, tls);
     const had = peer.names.map(({ value }) => value).join(", ");
     if (anyOf.length > 0 && !anyOf.some((name) => isNamed(peer, name))) {
       const details = `verify cert failed: verify SAN list, expected SANs: [${anyOf.join(", ")}], certificate SANs: [${had}]`;
@@ -301,8 +303,13 @@ const SENTENCES: Readonly<Record<string, string>> = {
   UNABLE_TO_VERIFY_LEAF_SIGNATURE: "unable to get local issuer certificate",
 };
 
+/** The refusal of a chain that leads to no trusted authority as it should. `chainError`: OpenSSL's name. */
+export function untrusted(chainError: string, tls: TlsInfo): Refusal {
+  return { stat: "fail_verify_error", details: chainDetails(chainError, tls), chainError };
+}
+
 /** Envoy's details for a chain that OpenSSL could not verify. `error`: OpenSSL's name. */
-export function chainDetails(error: string, tls: TlsInfo): string {
+function chainDetails(error: string, tls: TlsInfo): string {
   const words = SENTENCES[error] ?? error.toLowerCase().replaceAll("_", " ");
   const isOfList = error === "CERT_REVOKED" || error.includes("CRL");
   const sentence = isOfList
