@@ -32,6 +32,8 @@ function describe(exported: unknown): unknown {
     throw new Error('the filter has no name; write: name: "…"');
   if (typeof d.config !== "object" || d.config === null)
     throw new Error(`"${d.name}" has no config schema; write: config: Type.Object({})`);
+  checkSchema(d.name, "config", d.config);
+  checkSchema(d.name, "routeConfig", d.routeConfig);
   return {
     kind: d.kind,
     name: d.name,
@@ -48,3 +50,14 @@ function describe(exported: unknown): unknown {
 }
 
 const NO_FILTER = `the default export is no filter; ${USUAL}`;
+
+/** An object of fields, say, that is no schema would let every config pass. */
+function checkSchema(name: string, field: string, value: unknown): void {
+  if (value === undefined || (Object(value) === value && TYPEBOX in (value as object))) return;
+  const fields = Object.keys(Object(value)).map((key) => `${key}: …`);
+  const help = `write: ${field}: Type.Object({ ${fields.join(", ")} })`;
+  throw new Error(`"${name}": ${field} is no schema; ${help}`);
+}
+
+/** What TypeBox has made has this. */
+const TYPEBOX = Symbol.for("TypeBox.Kind");

@@ -23,8 +23,8 @@ const FILTER = `import { defineHttpFilter, Type } from "@tsproxy/sdk";
 export default defineHttpFilter({ name: "bomb", config: Type.Object({}), setup: () => () => ({}) });`;
 
 /** Why a dropped-in module with this line is refused; undefined: it is not. */
-async function refusal(line: string): Promise<string | undefined> {
-  fs.writeFileSync(entry, `${FILTER}\n${line}\n`);
+async function refusal(line: string, filter = FILTER): Promise<string | undefined> {
+  fs.writeFileSync(entry, `${filter}\n${line}\n`);
   try {
     await describer.describe(entry, await bundle({ entry, filename: "bomb" }), "dropped-in");
     return undefined;
@@ -46,6 +46,17 @@ test.each([
     expect(await refusal("")).toBeUndefined();
   },
 );
+
+test.each([
+  ["config: { n: Type.Integer() }", "config is no schema; write: config: Type.Object({ n: … })"],
+  [
+    "config: Type.Object({}), routeConfig: { a: 1, b: 2 }",
+    "routeConfig is no schema; write: routeConfig: Type.Object({ a: …, b: … })",
+  ],
+])("a definition whose schema would let every config pass, %s, is refused", async (text, why) => {
+  const filter = FILTER.replace("config: Type.Object({})", text);
+  expect(await refusal("", filter)).toBe(`${entry}: "bomb": ${why}`);
+});
 
 test("a dropped-in module that grows without end while it is loaded is refused, and the next one is read", async () => {
   expect(await refusal("for (const all = []; ; ) all.push(new Array(1e6).fill(7));")).toBe(
