@@ -82,20 +82,29 @@ it("counts responses by zone where its own and the host's are known", () => {
   expect(p.cx.stats.value("cluster.up.zone.here.there.upstream_rq_200")).toBe(1);
 });
 
-it("asks for what filters have put into the metadata, over what the route says", () => {
+it("asks for what filters have put into the metadata, over what the route says, for mirrors too", () => {
   const metadata_match = { filter_metadata: { "envoy.lb": { stage: "prod", version: "1" } } };
-  const p = new TestProxy({ codec, router })
-    .filter("canary", (stream) => ({
-      onRequestHeaders() {
-        stream.metadata.set("envoy.lb", { version: "2", zone: "z" });
-      },
-    }))
-    .start({ route_config: oneHost(routeTo("up", { metadata_match })) });
+  const p = new TestProxy({ codec, router }).filter("canary", (stream) => ({
+    onRequestHeaders() {
+      stream.metadata.set("envoy.lb", { version: "2", zone: "z" });
+    },
+  }));
+  const copy = p.cluster("copy");
+  const request_mirror_policies = [{ cluster: "copy", cluster_header: "" }];
+  const hash_policy = [{ header: { header_name: "host" } }];
+  const route = { metadata_match, request_mirror_policies, hash_policy };
+  p.start({ route_config: oneHost(routeTo("up", route)) });
   p.connect().get("/");
-  expect(p.up.contexts[0]!.metadataMatch).toEqual([
-    { key: "stage", value: "prod" },
-    { key: "version", value: "2" },
-    { key: "zone", value: "z" },
+  for (const { contexts } of [p.up, copy]) {
+    expect(contexts[0]!.metadataMatch).toEqual([
+      { key: "stage", value: "prod" },
+      { key: "version", value: "2" },
+      { key: "zone", value: "z" },
+    ]);
+  }
+  expect([p.up.contexts[0]!.hash === undefined, copy.contexts[0]!.hash]).toEqual([
+    false,
+    undefined,
   ]);
 });
 

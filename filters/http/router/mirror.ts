@@ -82,7 +82,8 @@ export class Mirror implements AttemptOwner, Answered {
       return;
     }
     const head = this.#headers;
-    if (this.#attempt.begin(this.#cluster, { head }))
+    const { metadataMatch } = this.#options;
+    if (this.#attempt.begin(this.#cluster, { head, metadataMatch }))
       this.#attempt.beginFilters(head, onFull === undefined);
   }
 

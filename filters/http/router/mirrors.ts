@@ -3,6 +3,7 @@ import {
   type HeaderMap,
   type HttpStream,
   headerName,
+  type MetadataCriterion,
   type MirrorPolicy,
   RequestHeaders,
 } from "@tsproxy/sdk";
@@ -21,6 +22,8 @@ export interface MirrorOptions {
   readonly timeoutMs: number;
   /** Bytes of body that one copy keeps for a connection before the request is paused. */
   readonly bufferLimit: number;
+  /** The subset that the request itself asks for: as in Envoy, its copies do the same. */
+  readonly metadataMatch: readonly MetadataCriterion[] | undefined;
 }
 
 /**

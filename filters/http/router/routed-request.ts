@@ -226,6 +226,7 @@ export class RoutedRequest implements HttpFilter, AttemptOwner {
       upgrade: this.#upgrade,
       timeoutMs: this.#timeouts.totalMs,
       bufferLimit: this.#bufferLimit,
+      metadataMatch: this.#context.metadataMatch,
     };
     this.#beginAttempt(cluster, endStream);
     // A request that has failed already is not mirrored; `this` may serve another one.
