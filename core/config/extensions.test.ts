@@ -50,6 +50,12 @@ describe("an extension", () => {
     ]);
   });
 
+  it("answers a name that is like no other with where filters of one's own are found", () => {
+    expect(errors(http("          - name: my_quota\n          - {name: http/router}"))[0]).toMatch(
+      /no HTTP filter "my_quota"; put yours into filters\/ beside the config, or name its folder with --filters$/,
+    );
+  });
+
   it("answers a wrong field of a dropped-in filter with the right one", () => {
     expect(
       errors(

@@ -40,6 +40,8 @@ const PREFIXES: { readonly [kind: string]: string } = {
   tracer: "envoy.tracers.",
   stats_sink: "envoy.stat_sinks.",
 };
+/** Where packages are found that nobody ships. */
+const OWN = "put yours into filters/ beside the config, or name its folder with --filters";
 const FILTER_CONFIG = "envoy.config.route.v3.FilterConfig";
 
 /** Finds the package that an entry of the config means: by type URL, full name, alias, `kind/name` or bare name. */
@@ -255,7 +257,7 @@ export class ExtensionResolver {
     // Only the last parts of names are compared: what stands before is the same in all names of a kind.
     const byTail = new Map(registry.names(kind).map((n) => [tail(n), n]));
     const near = didYouMean(tail(name), byTail.keys(), (found) => byTail.get(found)!);
-    report.error(place, `no ${word(kind)} ${quote(name)}`, near);
+    report.error(place, `no ${word(kind)} ${quote(name)}`, near ?? OWN);
     return undefined;
   }
 

@@ -126,7 +126,7 @@ describe("listeners", () => {
       "service/admin",
     );
     expect(!bad.ok && bad.errors.map(formatDiagnostic)).toEqual([
-      'service/admin:1:1: filter_chains[0].filters[0].name: no network filter "nope"',
+      'service/admin:1:1: filter_chains[0].filters[0].name: no network filter "nope"; put yours into filters/ beside the config, or name its folder with --filters',
     ]);
   });
 });
