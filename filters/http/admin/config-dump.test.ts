@@ -150,7 +150,11 @@ describe("/config_dump", () => {
       status: 200,
       body: "{}\n",
     });
-    expect((await ask("/config_dump?mask=a..b")).status).toBe(400);
+    expect(await ask("/config_dump?mask=bootstrap..node")).toMatchObject({
+      status: 400,
+      body: "FieldMask bootstrap..node could not be successfully applied to any configs.",
+    });
+    expect((await ask("/config_dump?mask=,")).configs).toEqual((await ask("/config_dump")).configs);
     expect((await ask("/config_dump?mask=static_clusters.cluster")).status).toBe(400);
   });
 });
