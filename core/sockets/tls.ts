@@ -2,6 +2,7 @@ import { createHash, hkdfSync, randomBytes, X509Certificate } from "node:crypto"
 import tls from "node:tls";
 import type { Certificate, TlsContextOptions, TlsInfo } from "@tsproxy/sdk";
 import { certificatesOf, describeCertificate, isTrustedChain, marksOf } from "./certificate.ts";
+import { checkKeyPair } from "./key-pair.ts";
 import { listsApart, type RevocationList, revocationError, revocationLists } from "./revocation.ts";
 import type { SessionStore } from "./secure-socket.ts";
 
@@ -46,7 +47,8 @@ export class Context {
       ocspResponse === undefined ? undefined : Buffer.from(ocspResponse, "base64");
     this.keptById = options.keepsSessions === true ? new SessionsById() : undefined;
     const keys = options.side === "server" && options.tickets ? ticketKeys(options, secret) : [];
-    this.secure = tls.createSecureContext(secureOptions(options, keys));
+    for (const pair of certificates) checkKeyPair(pair);
+    this.secure = create(secureOptions(options, keys));
     const inner = this.secure.context as unknown as InnerContext;
     const renews = options.renewsTickets === true;
     if (keys.length > 1 || (renews && keys.length > 0)) chooseTicketKeys(inner, keys, renews);
@@ -163,6 +165,15 @@ function ticketKeys(
 
 function scopeOf(sessionScope: string): Buffer {
   return createHash("sha256").update(sessionScope).digest();
+}
+
+function create(options: tls.SecureContextOptions): tls.SecureContext {
+  try {
+    return tls.createSecureContext(options);
+  } catch (error) {
+    if ((error as Error).message !== "mac verify failure") throw error;
+    throw new Error("password does not open pkcs12");
+  }
 }
 
 function secureOptions(

@@ -394,10 +394,25 @@ test("a key of another certificate, a missing file and an unknown cipher refuse 
     expect(failure).toBeInstanceOf(StartFailure);
     return (failure as StartFailure).output;
   };
-  expect(await refuse(downstreamTls([{ ...a, key: b.key }]))).toMatch(/key values mismatch/i);
+  const notIts =
+    /tls_certificates\[0\]: private_key is not the key of certificate_chain; give the one/;
+  expect(await refuse(downstreamTls([{ ...a, key: b.key }]))).toMatch(notIts);
   expect(await refuse(downstreamTls([{ ...a, key: "/none/such.key" }]))).toMatch(
     /private_key\.filename: cannot read "\/none\/such\.key": there is no such file/,
   );
-  const ciphers = { tls_params: { cipher_suites: ["NO-SUCH-CIPHER"] } };
-  expect(await refuse(downstreamTls([a], ciphers))).toMatch(/cipher/);
+  const crl = {
+    validation_context: { trusted_ca: source(ours.root.certificate), crl: { inline_string: "x" } },
+  };
+  expect(await refuse(downstreamTls([a], crl))).toMatch(
+    /validation_context\.crl: holds no revocation list in PEM form/,
+  );
+  const known = "ECDHE-ECDSA-AES128-GCM-SHA256";
+  const params = { cipher_suites: [known, `[${known}|NO-SUCH]`], ecdh_curves: ["P-256", "P-999"] };
+  expect(await refuse(downstreamTls([a], { tls_params: params }))).toMatch(
+    /tls_params\.cipher_suites\[1\]: OpenSSL knows no cipher suite "NO-SUCH"; leave it out/,
+  );
+  const { ecdh_curves } = params;
+  expect(await refuse(downstreamTls([a], { tls_params: { ecdh_curves } }))).toMatch(
+    /tls_params\.ecdh_curves\[1\]: OpenSSL knows no curve "P-999"; leave it out/,
+  );
 });

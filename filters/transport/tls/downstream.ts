@@ -20,7 +20,7 @@ import type { Config, ValidationContext } from "./config.ts";
 import { failureReason, ILLEGAL_PARAMETER, refusalAlert } from "./failure.ts";
 import { type KeyLogRule, keyLogRule } from "./key-log.ts";
 import { type OcspResponse, readOcspResponse } from "./ocsp.ts";
-import { type KeyPair, keyPairs, parametersOf } from "./parameters.ts";
+import { checkParameters, type KeyPair, keyPairs, parametersOf } from "./parameters.ts";
 import { withSecrets } from "./secret-file.ts";
 import type { SecretFiles } from "./secret-stats.ts";
 import { OrderedContexts, ServerContexts, type ServerOptions } from "./server-contexts.ts";
@@ -50,6 +50,7 @@ export class ServerSide {
       throw new ConfigError("common_tls_context", "a listener needs tls_certificates");
     const validation = common.validation_context;
     this.validation = validation && readValidation(validation, sources, cx);
+    checkParameters(common, cx);
     const options = serverOptions(config, this.validation, sources);
     this.files = sources.files;
     this.secrets = sources.secrets;
@@ -192,8 +193,8 @@ function candidatesOf(
 ): readonly Candidate[] {
   const made: TlsContext[] = [];
   const ordered = new OrderedContexts();
-  const create = (options: ServerOptions): ServerContexts => {
-    const contexts = new ServerContexts(options, ordered, (all) => make(cx, all));
+  const create = (options: ServerOptions, place: string): ServerContexts => {
+    const contexts = new ServerContexts(options, ordered, (all) => make(cx, all, place));
     made.push(contexts.first);
     return contexts;
   };
@@ -210,7 +211,7 @@ function candidateOf(
   shared: Shared,
   config: Config,
   cx: SetupContext,
-  create: (options: ServerOptions) => ServerContexts,
+  create: (options: ServerOptions, place: string) => ServerContexts,
 ): Candidate {
   const ocsp = pair.ocsp === undefined ? undefined : stapleOf(pair.ocsp, pair.place);
   const options = {
@@ -219,7 +220,7 @@ function candidateOf(
   };
   // Reads the chain first, so that an error names its file rather than certificate and key together.
   const leaf = pair.chain === "" ? undefined : readLeaf(pair, cx);
-  const contexts = create({ ...options, ...pair.material });
+  const contexts = create({ ...options, ...pair.material }, pair.place);
   const certificate = leaf ?? contexts.first.certificates[0]!;
   checkStaple(certificate, ocsp, config.ocsp_staple_policy, pair.place);
   return { contexts, secret: pair.secret, certificate, ocsp };
@@ -249,12 +250,12 @@ function checkStaple(
     throw new ConfigError(`${place}.ocsp_staple`, "speaks of another certificate");
 }
 
-/** Creates an OpenSSL context; an error of OpenSSL becomes a ConfigError. */
-export function make(cx: SetupContext, options: TlsContextOptions): TlsContext {
+/** Creates an OpenSSL context; its errors become a ConfigError at `place`, that of its certificate. */
+export function make(cx: SetupContext, options: TlsContextOptions, place: string): TlsContext {
   try {
     return cx.tls.context(options);
   } catch (error) {
-    throw new ConfigError("common_tls_context", (error as Error).message);
+    throw new ConfigError(place, (error as Error).message);
   }
 }
 

@@ -334,8 +334,8 @@ describe("a listener's", () => {
     const params = { cipher_suites: ["[A|B]", "C"], tls_minimum_protocol_version: "TLSv1_3" };
     const own = { tls_certificates: pairs("a"), tls_params: params };
     cx.setup(tlsTransport, { common_tls_context: own });
-    expect(made[1]).toMatchObject({ minVersion: "TLSv1.3" });
-    expect(made[1]!.ciphers).toMatch(/:A:B:C$/);
+    expect(made.at(-1)).toMatchObject({ minVersion: "TLSv1.3" });
+    expect(made.at(-1)!.ciphers).toMatch(/:A:B:C$/);
   });
 
   it("equal ciphers are in the client's order, with a context for each order that came", () => {
@@ -552,6 +552,8 @@ describe("a cluster's", () => {
     const names = [{ san_type: "DNS", matcher: { exact: "a.test", ignore_case: false } }];
     const config = validating({ match_typed_subject_alt_names: names });
     expect(() => cx.setup(tlsTransport, config)).toThrow(/add trusted_ca/);
+    const dates = { validation_context: { allow_expired_certificate: true } };
+    expect(() => cx.setup(tlsTransport, { common_tls_context: dates })).toThrow(/no dates/);
   });
 
   it("failures have Envoy's words", () => {

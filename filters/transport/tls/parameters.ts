@@ -1,4 +1,10 @@
-import { ConfigError, type TlsContextOptions, type TlsVersion } from "@tsproxy/sdk";
+import {
+  ConfigError,
+  everyOf,
+  type SetupContext,
+  type TlsContextOptions,
+  type TlsVersion,
+} from "@tsproxy/sdk";
 import { CipherOrder } from "./cipher-order.ts";
 import type { CommonTlsContext, TlsCertificate } from "./config.ts";
 import type { Sources } from "./source.ts";
@@ -79,6 +85,58 @@ export function parametersOf(
       signatureAlgorithms: signature_algorithms.join(":"),
     }),
   };
+}
+
+/** Options that OpenSSL takes, to ask it about one more. */
+const TAKEN: TlsContextOptions = {
+  side: "client",
+  certificates: [],
+  minVersion: "TLSv1.2",
+  maxVersion: "TLSv1.2",
+  ciphers: "",
+  curves: "P-256",
+  tickets: false,
+  sessionScope: "",
+};
+
+/** Whether OpenSSL takes these options; asked one by one, since its errors seldom name the option. */
+export function isTaken(cx: SetupContext, options: Partial<TlsContextOptions>): boolean {
+  try {
+    cx.tls.context({ ...TAKEN, ...options }).release();
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/**
+ * Refuses names that OpenSSL does not know, each at its place: of a list it drops unknown cipher suites without a word, and of
+ * the other lists it does not say which entry is wrong.
+ */
+export function checkParameters({ tls_params }: CommonTlsContext, cx: SetupContext): void {
+  const { cipher_suites = [], ecdh_curves = [], signature_algorithms = [] } = tls_params ?? {};
+  const ask = (
+    list: string,
+    what: string,
+    name: string,
+    k: number,
+    more: Partial<TlsContextOptions>,
+  ): void => {
+    if (isTaken(cx, more)) return;
+    throw new ConfigError(
+      `common_tls_context.tls_params.${list}[${k}]`,
+      `OpenSSL knows no ${what} "${name}"; leave it out`,
+    );
+  };
+  everyOf(cipher_suites, (entry, k) => {
+    // The hyphen is an operator only at the start of a name.
+    for (const suite of entry.split(/[:+![\]|]/).map((part) => part.replace(/^-/, "")))
+      if (suite !== "") ask("cipher_suites", "cipher suite", suite, k, { ciphers: suite });
+  });
+  everyOf(ecdh_curves, (curve, k) => ask("ecdh_curves", "curve", curve, k, { curves: curve }));
+  everyOf(signature_algorithms, (name, k) =>
+    ask("signature_algorithms", "signature algorithm", name, k, { signatureAlgorithms: name }),
+  );
 }
 
 function curvesOf(given: readonly string[], side: "server" | "client"): string {

@@ -2,6 +2,7 @@ import {
   ConfigError,
   type SetupContext,
   type TlsContext,
+  type TlsContextOptions,
   type TlsInfo,
   type Transport,
   type TransportFactory,
@@ -12,7 +13,7 @@ import type { Config } from "./config.ts";
 import { type Expiry, expiriesOf, make, readValidation, validationOptions } from "./downstream.ts";
 import { failureReason } from "./failure.ts";
 import { type KeyLogRule, keyLogRule } from "./key-log.ts";
-import { keyPairs, parametersOf } from "./parameters.ts";
+import { checkParameters, keyPairs, parametersOf } from "./parameters.ts";
 import { withSecrets } from "./secret-file.ts";
 import type { SecretFiles } from "./secret-stats.ts";
 import { Sources } from "./source.ts";
@@ -44,9 +45,10 @@ export class ClientSide {
         "auto_sni_san_validation",
         "a name of a certificate that nobody has verified proves nothing; add trusted_ca",
       );
+    checkParameters(common, cx);
     const { key_log: keyLog } = common;
     const { order: _, ...parameters } = parametersOf(common, "client");
-    this.context = make(cx, {
+    const options: TlsContextOptions = {
       side: "client",
       ...(pairs[0]?.material ?? { certificates: [] }),
       ...parameters,
@@ -56,7 +58,8 @@ export class ClientSide {
       tickets: true,
       sessionScope: JSON.stringify([config, validationOptions(this.validation)]),
       maxSessions: config.max_session_keys ?? 1,
-    });
+    };
+    this.context = make(cx, options, pairs[0]?.place ?? "common_tls_context");
     this.files = sources.files;
     this.secrets = sources.secrets;
     this.expiries = expiriesOf(this.context, pairs[0]?.secret, validation?.secret_name);

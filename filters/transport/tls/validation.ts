@@ -6,6 +6,7 @@ import {
   type TlsInfo,
 } from "@tsproxy/sdk";
 import type { NameMatcher, ValidationContext } from "./config.ts";
+import { isTaken } from "./parameters.ts";
 import type { Sources } from "./source.ts";
 
 /** Files in which Linux distributions keep the system's CA certificates. */
@@ -74,9 +75,17 @@ export class DefaultValidation implements Validation {
     this.#names = nameChecks(config, path, cx);
     this.#hashes = hashes(config, path);
     this.#spkis = spkis(config, path);
-    if (this.trustedCa !== undefined) return;
+    if (this.trustedCa !== undefined) {
+      if (this.crl === undefined || isTaken(cx, { crl: this.crl })) return;
+      throw new ConfigError(`${path}.crl`, "holds no revocation list in PEM form");
+    }
     if (this.crl !== undefined)
       throw new ConfigError(`${path}.crl`, "a revocation list is of no use without trusted_ca");
+    if (this.allowExpired)
+      throw new ConfigError(
+        `${path}.allow_expired_certificate`,
+        "without trusted_ca no dates are looked at; add trusted_ca, or leave this out",
+      );
     if (this.#names.length > 0)
       throw new ConfigError(
         path,
