@@ -647,7 +647,13 @@ class Worker {
     if (blamed) {
       // The code from before has hung nobody.
       Atomics.store(this.#beats, BEAT.MOST_MS, 0);
-      this.#live = before!;
+      const modules = new Map(this.#live.modules);
+      for (const name of changed) {
+        const module = before!.modules.get(name);
+        if (module === undefined) modules.delete(name);
+        else modules.set(name, module);
+      }
+      this.#live = { modules, config: before!.config };
       this.#trail.clear();
     }
     // Its successor may die as well, before it has taken the listening sockets.
@@ -772,10 +778,11 @@ function changeLost(): Error {
   return new Error("the isolate of the shipped filters was lost while this was set up");
 }
 
+/** The packages of the builtin isolate that have changed: what runs in a sandbox cannot bring it down. */
 function changedPackages(before: Live, after: Live): string[] {
   const names: string[] = [];
-  for (const [name, module] of after.modules)
-    if (before.modules.get(name)?.hash !== module.hash) names.push(name);
+  for (const [name, { group, hash }] of after.modules)
+    if (group === "builtin" && before.modules.get(name)?.hash !== hash) names.push(name);
   return names;
 }
 
