@@ -62,6 +62,10 @@ class Driver {
     return id;
   }
 
+  pass(ms: number): void {
+    new Float64Array(this.ring)[WORD.NOW / 2]! += ms;
+  }
+
   /** Runs crossings until the engine asks for no more; answers the commands as readable words. */
   run(): string[] {
     const commands: string[] = [];
@@ -188,6 +192,33 @@ test("a new version of a package serves new connections, and the open one finish
   driver.text(EVENT.DATA, old, "a");
   driver.text(EVENT.DATA, fresh, "b");
   expect(driver.run()).toEqual([`write ${old} 1:a`, `write ${fresh} 2:b`]);
+});
+
+test("what has come in time is heard before the timers that are due, however late the crossing is", () => {
+  const patient = defineNetworkFilter({
+    name: "patient",
+    terminal: true,
+    config: Type.Object({}),
+    setup: (_config, cx) => ({
+      create(connection: DownstreamConnection) {
+        const late = cx.timer(() => connection.close("abort"));
+        late.arm(100);
+        return {
+          onData(chunk: Chunk) {
+            late.cancel();
+            connection.write(chunk.memory, chunk.at, chunk.end);
+          },
+        };
+      },
+    }),
+  }) as Definition;
+  const driver = new Driver();
+  driver.go(world([listener([["patient", {}]])]), { "network/patient": patient });
+  const [prompt, silent] = [driver.accept(), driver.accept()];
+  driver.run();
+  driver.pass(60_000);
+  driver.text(EVENT.DATA, prompt, "here");
+  expect(driver.run().sort()).toEqual([`close ${silent} ABORT`, `write ${prompt} here`]);
 });
 
 test("an IPv4 client of an IPv6 socket has its IPv4 address", () => {

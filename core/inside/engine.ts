@@ -199,13 +199,15 @@ export class Engine implements GenerationsOwner {
     const control = io.control;
     const parked = this.#sandboxes.table;
     io.begin();
-    this.#wheel.advance(io.now);
+    this.#wheel.begin(io.now);
     const events = control[WORD.EVENTS]! >> 2;
     let k = 0;
     for (let i = events; k < count && io.hasRoom; k++, i += 4) {
       this.#onEvent(control[i]!, control[i + 1]!, control[i + 2]!, control[i + 3]!);
       parked.relieveGates();
     }
+    // Behind the events, as in Envoy: what came while the thread was late is not too late.
+    this.#wheel.advance(io.now);
     if (this.#connections.wantsTurn) this.#connections.turn(this.guard);
     if (parked.wantsTurn && io.hasRoom) parked.turn();
     parked.enterGates();

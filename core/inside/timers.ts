@@ -55,14 +55,17 @@ export class TimerWheel {
     this.#armed--;
   }
 
+  /** It is `now`: timers that are armed until `advance` count from then. */
+  begin(now: number): void {
+    this.now = now;
+    if (this.#armed === 0) this.#tick = Math.max(this.#tick, Math.floor(now / TICK_MS));
+  }
+
   /** Fires what is due at `now`. */
   advance(now: number): void {
-    this.now = now;
+    this.begin(now);
+    if (this.#armed === 0) return;
     const until = Math.floor(now / TICK_MS);
-    if (this.#armed === 0) {
-      this.#tick = Math.max(this.#tick, until);
-      return;
-    }
     if (until >= this.#nextTick) this.#nextTick = -1;
     // After a long pause one turn of the wheel is enough to pass every slot.
     if (until - this.#tick > SLOTS) this.#tick = until - SLOTS;

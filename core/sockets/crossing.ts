@@ -192,10 +192,12 @@ export class Crossing {
     this.#wakeTimer = setTimeout(this.#onWake, wakeIn);
   }
 
+  /** Behind the poll phase that follows, so that timers of a late thread do not come before what sockets have for it. */
   readonly #onWake = (): void => {
     this.#wakeAt = Number.POSITIVE_INFINITY;
     this.#wakeTimer = undefined;
-    this.poke();
+    this.#again = true;
+    this.schedule();
   };
 
   /** Nothing is flushed from now on. */
