@@ -186,9 +186,9 @@ export const DIFFERENCES: readonly ListedDifference[] = [
     ),
   },
   {
-    name: "we refuse a 101 that nobody asked for",
-    clause: "RFC 9110 §15.2.2: it answers an Upgrade",
-    isThis: weRefuse("response", (wire) => / 101( |$)/.test(startLine(wire))),
+    name: "to llhttp what follows a 101 is another protocol, also where nobody asked for one",
+    clause: "RFC 9110 §7.8: a server may switch only to a protocol that the client has named",
+    isThis: ({ kind, theirs }) => kind === "response" && theirs.messages.at(-1)?.start === "101",
   },
   {
     name: "we take a bare LF for the end of a line in a head",
