@@ -29,8 +29,8 @@ export function unwatchedMessage({ directories, code }: Unwatched): string {
 
 /**
  * Reports that something changed in a directory, never what: the listener reads the files again and compares bytes. So all kinds of
- * saving work alike (in place, rename over, unlink and create, a swapped link), whatever events a platform merges or drops. Where the system has no more
- * watches, names, sizes and times are compared every POLL_MS, until it has.
+ * saving work alike (in place, rename over, unlink and create, a swapped link), whatever events a platform merges or drops. Where
+ * the system has no more watches, names, sizes and times are compared every POLL_MS, until it has.
  */
 export class Watch {
   readonly #onEvent: (directory: string) => void;

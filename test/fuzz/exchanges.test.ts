@@ -31,6 +31,7 @@ import {
   TestProxy,
 } from "../../filters/network/http_connection_manager/test-proxy.ts";
 import clusterManager from "../../filters/service/cluster_manager/filter.ts";
+import { Random } from "./random.ts";
 
 // Clients, upstreams and filters that do anything at any time, around the connection manager, the router, the cluster manager and
 // both codecs. Whatever they do, nothing throws, and once all have left every gauge and every shared count is back at 0.
@@ -40,26 +41,9 @@ const FROM = Number(process.env["FUZZ_FROM"] ?? 1);
 const STEPS = 80;
 const HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 
-class Dice {
-  #state: number;
-
-  constructor(seed: number) {
-    this.#state = seed;
-  }
-  roll(): number {
-    this.#state = (this.#state + 0x6d2b79f5) | 0;
-    let t = Math.imul(this.#state ^ (this.#state >>> 15), 1 | this.#state);
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-    return ((t ^ (t >>> 14)) >>> 0) / 4294967296;
-  }
-  below(n: number): number {
-    return Math.floor(this.roll() * n);
-  }
+class Dice extends Random {
   often(share: number): boolean {
-    return this.roll() < share;
-  }
-  pick<T>(list: readonly T[]): T {
-    return list[this.below(list.length)]!;
+    return this.next() < share;
   }
   /** Some of the fields, each with this chance. */
   some<T extends object>(share: number, fields: T): Partial<T> {

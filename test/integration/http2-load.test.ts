@@ -1,23 +1,13 @@
-import {
-  appendFileSync,
-  cpSync,
-  mkdtempSync,
-  readFileSync,
-  renameSync,
-  rmSync,
-  symlinkSync,
-  writeFileSync,
-} from "node:fs";
+import { appendFileSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import http2 from "node:http2";
 import type { AddressInfo } from "node:net";
-import os from "node:os";
-import path from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { Authority } from "./certificates.ts";
 import { bootstrap, cluster, downstreamTls, http, listener, route, unlimited } from "./config.ts";
 import { StreamLoad } from "./http2-load.ts";
-import { Proxy, ROOT } from "./proxy.ts";
+import { Proxy } from "./proxy.ts";
 import { FILTER, filterSource, routerSource } from "./reloading.ts";
+import { ShippedCopy } from "./shipped-copy.ts";
 
 const WORKERS = 2;
 const CONNECTIONS = 4;
@@ -42,28 +32,19 @@ export default {
 `;
 
 const authority = new Authority("ours");
-let folder: string;
-/** A copy of the shipped packages, to be edited. */
-let shipped: string;
+/** To be edited. */
+const shipped = new ShippedCopy();
 let proxy: Proxy;
 const origins: http2.Http2Server[] = [];
 const loads: Record<"plain" | "secure", StreamLoad> = {} as never;
 
 beforeAll(async () => {
-  folder = mkdtempSync(path.join(os.tmpdir(), "tsproxy-shipped-"));
-  shipped = path.join(folder, "filters");
-  // The libraries of the packages.
-  symlinkSync(path.join(ROOT, "node_modules"), path.join(folder, "node_modules"));
-  cpSync(path.join(ROOT, "filters"), shipped, {
-    recursive: true,
-    filter: (source) => !source.endsWith("node_modules"),
-  });
   for (const [name, source] of [
     ["http/router", routerSource(0)],
     ["balancer/round_robin", balancerSource(0)],
   ] as const) {
-    renameSync(path.join(shipped, name, "filter.ts"), path.join(shipped, name, "shipped.ts"));
-    writeFileSync(path.join(shipped, name, "filter.ts"), source);
+    renameSync(shipped.file(name), shipped.file(name, "shipped.ts"));
+    writeFileSync(shipped.file(name), source);
   }
   const ports = await Promise.all([0, 1].map(openOrigin));
   const filter = http([route("/", "origin")], {}, [
@@ -81,7 +62,7 @@ beforeAll(async () => {
     ),
     files: { [FILTER]: filterSource(0) },
     concurrency: WORKERS,
-    env: { TSPROXY_SHIPPED_FILTERS: shipped },
+    env: { TSPROXY_SHIPPED_FILTERS: shipped.root },
   });
   for (const name of ["plain", "secure"] as const) {
     const address = `${name === "secure" ? "https" : "http"}://localhost:${proxy.port(name)}`;
@@ -103,7 +84,7 @@ afterAll(async () => {
   await proxy?.stop();
   for (const origin of origins) origin.close();
   authority.dispose();
-  rmSync(folder, { recursive: true, force: true });
+  shipped.remove();
 });
 
 /** Says its number, and which router has asked. */
@@ -136,12 +117,11 @@ const KEPT: Readonly<
     (head, version) => String(head["x-filter"]).startsWith(`${version} `),
   ],
   "the router": [
-    (version) => writeFileSync(path.join(shipped, "http/router/filter.ts"), routerSource(version)),
+    (version) => writeFileSync(shipped.file("http/router"), routerSource(version)),
     (head, version) => head["x-router"] === String(version),
   ],
   "the balancer": [
-    (version) =>
-      writeFileSync(path.join(shipped, "balancer/round_robin/filter.ts"), balancerSource(version)),
+    (version) => writeFileSync(shipped.file("balancer/round_robin"), balancerSource(version)),
     (head, version) => head["x-origin"] === String(version % 2),
   ],
 };
@@ -171,7 +151,7 @@ test.each([
   async (name, which) => {
     for (let n = 0; n < 2; n++) {
       const moved = which.map((load) => loads[load].untilMoved());
-      const file = path.join(shipped, name, "filter.ts");
+      const file = shipped.file(name);
       const edits = readFileSync(file, "utf8").split("export const edit").length;
       appendFileSync(file, `\nexport const edit${edits} = ${edits};\n`);
       await Promise.all(moved);

@@ -1,21 +1,19 @@
-import { appendFileSync, cpSync, mkdtempSync, readFileSync, rmSync, symlinkSync } from "node:fs";
+import { appendFileSync, readFileSync } from "node:fs";
 import http2 from "node:http2";
 import type { AddressInfo } from "node:net";
-import os from "node:os";
-import path from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { Authority } from "./certificates.ts";
 import { eventually } from "./client.ts";
 import { bootstrap, cluster, http, type Json, listener, route } from "./config.ts";
-import { Proxy, ROOT } from "./proxy.ts";
+import { Proxy } from "./proxy.ts";
+import { ShippedCopy } from "./shipped-copy.ts";
 
 const TLS = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext";
 const authority = new Authority("ours");
 const identity = authority.issue("site", "site", "DNS:localhost");
 
-let folder: string;
-/** A copy of the shipped packages, to be edited. */
-let shipped: string;
+/** To be edited. */
+const shipped = new ShippedCopy();
 let proxy: Proxy;
 let origin: http2.Http2Server;
 /** Connections that the origin has accepted. */
@@ -24,14 +22,6 @@ let accepted = 0;
 const open: http2.ServerHttp2Stream[] = [];
 
 beforeAll(async () => {
-  folder = mkdtempSync(path.join(os.tmpdir(), "tsproxy-shipped-"));
-  shipped = path.join(folder, "filters");
-  // The libraries of the packages.
-  symlinkSync(path.join(ROOT, "node_modules"), path.join(folder, "node_modules"));
-  cpSync(path.join(ROOT, "filters"), shipped, {
-    recursive: true,
-    filter: (source) => !source.endsWith("node_modules"),
-  });
   origin = http2.createServer();
   origin.on("session", () => accepted++);
   origin.on("stream", (stream, headers) => {
@@ -74,7 +64,7 @@ beforeAll(async () => {
       ],
     ),
     concurrency: 1,
-    env: { TSPROXY_SHIPPED_FILTERS: shipped },
+    env: { TSPROXY_SHIPPED_FILTERS: shipped.root },
   });
 });
 afterAll(async () => {
@@ -82,12 +72,12 @@ afterAll(async () => {
   for (const stream of open) stream.destroy();
   origin?.close();
   authority.dispose();
-  rmSync(folder, { recursive: true, force: true });
+  shipped.remove();
 });
 
 /** Saves other code of a shipped package that does the same. */
 async function edit(name: string): Promise<void> {
-  const file = path.join(shipped, name, "filter.ts");
+  const file = shipped.file(name);
   const from = proxy.lines.length;
   const edits = readFileSync(file, "utf8").split("export const edit").length;
   appendFileSync(file, `\nexport const edit${edits} = ${edits};\n`);

@@ -1,3 +1,4 @@
+import { LentChunk } from "@tsproxy/sdk/testing";
 import { expect, it } from "vitest";
 import codec from "../../codec/http1/filter.ts";
 import http2 from "../../codec/http2/filter.ts";
@@ -6,16 +7,35 @@ import { frame, framesText, GET, literal } from "../../codec/http2/test-frames.t
 import router from "../../http/router/filter.ts";
 import { TestProxy } from "./test-proxy.ts";
 
-it("a client of HTTP/2 whose upgrade is refused is asked to leave, as in Envoy, and others of its streams go on", () => {
-  const p = new TestProxy({ codec, http2, router }).start({
-    http2_protocol_options: { allow_connect: true },
-  });
+/** A client of HTTP/2, and the frames that it has got since the last call. */
+function connect(p: TestProxy) {
   const client = p.connect();
   const take = () => {
     client.filter.onAgain?.();
     return framesText(client.connection.take());
   };
   client.send(PREFACE + frame(TYPE.SETTINGS, 0, 0));
+  return { client, take };
+}
+
+it("a client of HTTP/2 that leaves after one of its responses was cut off is not waited for", () => {
+  const p = new TestProxy({ codec, http2, router }).start();
+  const { client, take } = connect(p);
+  client.send(frame(TYPE.HEADERS, FLAG.END_HEADERS | FLAG.END_STREAM, 1, GET));
+  p.up.last.respond(200, { "content-length": "5" });
+  p.up.last.send("abc", false);
+  p.up.last.break("connection_closed");
+  expect(take()).toContain("RST_STREAM 1 code=2");
+  expect(client.connection.open).toBe(true);
+  client.filter.onData?.(new LentChunk(""), true);
+  expect(client.connection.closed).toBe("flush");
+});
+
+it("a client of HTTP/2 whose upgrade is refused is asked to leave, as in Envoy, and others of its streams go on", () => {
+  const p = new TestProxy({ codec, http2, router }).start({
+    http2_protocol_options: { allow_connect: true },
+  });
+  const { client, take } = connect(p);
   client.send(frame(TYPE.HEADERS, FLAG.END_HEADERS | FLAG.END_STREAM, 1, GET));
   take();
   const fields: [string, string][] = [
