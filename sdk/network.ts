@@ -263,6 +263,8 @@ export interface AcceptedSocket {
   transportFailure?: string;
   /** Dynamic metadata for the connection: a namespace, and what to put into it. */
   setMetadata?(namespace: string, values: Readonly<Record<string, unknown>>): void;
+  /** An object for the filter state of the connection. Absent: the filter is sandboxed. */
+  setFilterState?(key: string, value: unknown): void;
 }
 
 export type ListenerAnswer = number | "more" | "close";

@@ -57,8 +57,10 @@ export class ProxyHeader {
     this.#passThrough = passThrough;
     this.#added = added_tlvs.map(({ type, value }, k) => {
       const bytes = base64Decode(value);
-      if (bytes === undefined)
-        throw new ConfigError(`${place}.added_tlvs[${k}].value`, "no base64");
+      if (value === "" || bytes === undefined) {
+        const message = value === "" ? "missing; write the base64 of the field" : "no base64";
+        throw new ConfigError(`${place}.added_tlvs[${k}].value`, message);
+      }
       return { type, value: bytes };
     });
   }

@@ -443,6 +443,9 @@ class Peek implements ConnectionHandler, AcceptedSocket {
     const all = (this.#connection.metadata ??= new Map());
     all.set(namespace, { ...all.get(namespace), ...values });
   }
+  setFilterState(key: string, value: unknown): void {
+    this.#connection.setFilterState(key, value);
+  }
 
   start(): void {
     this.#stats.preActive.inc();

@@ -9,6 +9,7 @@ function begin(config: object = {}) {
   const all = { allow_requests_without_proxy_protocol: false, ...config };
   const factory = cx.setup(proxyProtocol, all) as ListenerFilterFactory;
   const metadata = new Map<string, unknown>();
+  const filterState = new Map<string, unknown>();
   const socket: AcceptedSocket = {
     remoteAddress: { ip: "192.0.2.1", port: 1 },
     localAddress: { ip: "192.0.2.2", port: 2 },
@@ -16,13 +17,14 @@ function begin(config: object = {}) {
     serverName: "",
     applicationProtocols: [],
     setMetadata: (namespace, values) => void metadata.set(namespace, values),
+    setFilterState: (key, value) => void filterState.set(key, value),
   };
   const filter = factory(socket);
   const give = (text: string) => {
     const bytes = Buffer.from(text, "latin1");
     return filter.onBytes(new Chunk(bytes, 0, bytes.length));
   };
-  return { cx, socket, give, metadata };
+  return { cx, socket, give, metadata, filterState };
 }
 
 const SIGNATURE = "\r\n\r\n\0\r\nQUIT\n";
@@ -76,6 +78,47 @@ test("puts TLVs where the rules say", () => {
   expect(metadata.get("aws")).toEqual({ vpce: "abc" });
 });
 
+test("of two rules for a type the last counts, of two values for a key the first, in the order of the header", () => {
+  const { give, metadata } = begin({
+    rules: [
+      { tlv_type: 2, on_tlv_present: { key: "never" } },
+      { tlv_type: 2, on_tlv_present: { key: "same" } },
+      { tlv_type: 5, on_tlv_present: { key: "same" } },
+      { tlv_type: 6 },
+    ],
+  });
+  give(v2(0x21, 0x11, `${TCP4}\x06\x00\x03six\x05\x00\x04five\x02\x00\x03two\x02\x00\x01x`));
+  expect([...metadata.values()]).toEqual([{ same: "five", "": "six" }]);
+});
+
+test("TLVs can go into filter state: one object, in which the last value of a key stays", () => {
+  const { give, metadata, filterState } = begin({
+    tlv_location: "FILTER_STATE",
+    rules: [
+      { tlv_type: 2, on_tlv_present: { key: "a" } },
+      { tlv_type: 5, on_tlv_present: { key: "b", metadata_namespace: "elsewhere" } },
+    ],
+  });
+  give(v2(0x21, 0x11, `${TCP4}\x02\x00\x01x\x05\x00\x00\x02\x00\x01y`));
+  expect([...filterState]).toEqual([["envoy.network.proxy_protocol.tlv", { a: "y", b: "" }]]);
+  expect(metadata.size).toBe(0);
+});
+
+test("bytes of a TLV that are no UTF-8 become exclamation marks, one each", () => {
+  const texts: [string, string][] = [
+    ["plain", "plain"],
+    ["\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80", "é€😀"],
+    ["a\xff\xfeb\x00", "a!!b\x00"],
+    ["\xe2\x82x\xc3", "!!x!"],
+    ["\xff\xef\xbf\xbd\xef\xbf", "!\ufffd!!"],
+  ];
+  for (const [bytes, text] of texts) {
+    const { give, metadata } = begin({ rules: [{ tlv_type: 2, on_tlv_present: { key: "k" } }] });
+    give(v2(0x21, 0x11, `${TCP4}\x02\x00${String.fromCharCode(bytes.length)}${bytes}`));
+    expect([...metadata.values()]).toEqual([{ k: text }]);
+  }
+});
+
 test("keeps TLVs for an upstream's header", () => {
   const bytes = `${TCP4}\x02\x00\x04name\xea\x00\x03abc`;
   const kept = (pass_through_tlvs?: object) => {
@@ -95,9 +138,15 @@ test("closes on what breaks the rules", () => {
     v2(0x21, 0x31, "a".repeat(216)),
     "PROXY TCP4 999.1.2.3 127.0.0.1 12345 8080\r\n",
     "PROXY TCP4 10.1.2.3 127.0.0.1 99999 8080\r\n",
-    "PROXY TCP4 10.1.2.3 127.0.0.1 012 8080\r\n",
+    "PROXY TCP4 10.1.2.3 127.0.0.1 -1 8080\r\n",
     "PROXY TCP4 ::1 ::1 1 2\r\n",
-    "PROXY TCP4 10.1.2.3 127.0.0.1 12345 8080\n",
+    "PROXY TCP4 10.1.2.3 127.0.0.1 12345 8080\nGET / HTTP/1.1\r\n",
+    "PROXY TCP4 0.0.0.0 127.0.0.1 12345 8080\r\n",
+    "PROXY TCP4 10.1.2.3 255.255.255.255 12345 8080\r\n",
+    "PROXY TCP4 10.1.2.3 224.0.0.1 12345 8080\r\n",
+    "PROXY TCP6 :: ::1 12345 8080\r\n",
+    "PROXY TCP6 ::1 ff02::1 12345 8080\r\n",
+    v2(0x21, 0x11, `\x0a\x01\x02\x03\xff\xff\xff\xff\x1f\x90\x00\x50`),
     "PROXY TCP4 10.1.2.3 127.0.0.1 12345 8080 x\r\n",
     `PROXY TCP4 ${"1".repeat(200)}`,
     "PROXY \r\n",
@@ -109,6 +158,21 @@ test("closes on what breaks the rules", () => {
     v2(0x21, 0x11, `${TCP4}\x02\x00\x09name`),
   ];
   for (const header of bad) expect(begin().give(header), JSON.stringify(header)).toBe("close");
+});
+
+test("a line of version 1 ends with CRLF, white space before it or not, and may have 108 bytes", () => {
+  const { socket, give } = begin();
+  const line = "PROXY TCP4 10.1.2.3 192.0.2.1 0080 80 \t\r\n";
+  expect(give("PROXY TCP4 10.1.2.3 192.0.2.1 80 80\n")).toBe("more");
+  expect(give(line)).toBe(line.length);
+  expect(socket.remoteAddress.port).toBe(80);
+  const rest = (size: number) => "x".repeat(size - "PROXY UNKNOWN ".length - 2);
+  expect(give(`PROXY UNKNOWN ${rest(108)}\r\n`)).toBe(108);
+  expect(give(`PROXY UNKNOWN ${rest(109)}\r\n`)).toBe("close");
+});
+
+test("no client could connect where every version is disallowed: the config is refused", () => {
+  expect(() => begin({ disallowed_versions: ["V1", "V2"] })).toThrow("leave one out");
 });
 
 test("without a header: refused, unless the config allows it", () => {

@@ -1,6 +1,7 @@
 import {
   type AcceptedSocket,
   type Chunk,
+  ConfigError,
   defineListenerFilter,
   Enum,
   type ListenerFilter,
@@ -13,11 +14,12 @@ import {
   type Static,
   Type,
   UInt32,
-  utf8Decode,
 } from "@tsproxy/sdk";
 import { readProxyHeader, V2_FIXED, versionOf } from "./header.ts";
+import { textOf } from "./text.ts";
 
 const METADATA = "envoy.filters.listener.proxy_protocol";
+const FILTER_STATE = "envoy.network.proxy_protocol.tlv";
 
 const Config = Type.Object({
   rules: Type.Optional(
@@ -33,6 +35,7 @@ const Config = Type.Object({
       }),
     ),
   ),
+  tlv_location: Enum(["DYNAMIC_METADATA", "FILTER_STATE"], { default: "DYNAMIC_METADATA" }),
   allow_requests_without_proxy_protocol: Type.Boolean({ default: false }),
   pass_through_tlvs: Type.Optional(PassThroughTlvs),
   disallowed_versions: Type.Optional(Type.Array(Enum(["V1", "V2"]))),
@@ -40,15 +43,38 @@ const Config = Type.Object({
 });
 type Config = Static<typeof Config>;
 
+/** Where the TLVs of a type are put. */
+interface Place {
+  readonly namespace: string;
+  readonly key: string;
+}
+
+/** By type; of several rules for one the last counts, and a rule without a key means the key "", as in Envoy. */
+function placesOf({ rules = [] }: Config): ReadonlyMap<number, Place> {
+  return new Map(
+    rules.map(({ tlv_type, on_tlv_present: { metadata_namespace = "", key } = { key: "" } }) => [
+      tlv_type,
+      { namespace: metadata_namespace || METADATA, key },
+    ]),
+  );
+}
+
 /** Consumes the PROXY header; the addresses that it names become those of the connection. */
 class ProxyProtocol implements ListenerFilter {
   readonly #socket: AcceptedSocket;
   readonly #config: Config;
+  readonly #places: ReadonlyMap<number, Place>;
   readonly #stats: Stats;
 
-  constructor(socket: AcceptedSocket, config: Config, stats: Stats) {
+  constructor(
+    socket: AcceptedSocket,
+    config: Config,
+    places: ReadonlyMap<number, Place>,
+    stats: Stats,
+  ) {
     this.#socket = socket;
     this.#config = config;
+    this.#places = places;
     this.#stats = stats;
   }
 
@@ -107,13 +133,27 @@ class ProxyProtocol implements ListenerFilter {
   #note(tlvs: readonly ProxyTlv[]): void {
     const passed = passedTlvs(tlvs, this.#config.pass_through_tlvs);
     if (passed.length > 0) this.#socket.setMetadata?.(PROXY_TLVS, { tlvs: passed });
-    for (const { tlv_type, on_tlv_present: wanted } of this.#config.rules ?? []) {
-      const tlv = tlvs.find(({ type }) => type === tlv_type);
-      if (tlv === undefined || wanted === undefined) continue;
-      const namespace = wanted.metadata_namespace || METADATA;
-      const value = utf8Decode(tlv.value, 0, tlv.value.length);
-      this.#socket.setMetadata?.(namespace, { [wanted.key]: value });
+    const noted = tlvs.filter(({ type }) => this.#places.has(type));
+    if (noted.length === 0) return;
+    if (this.#config.tlv_location === "FILTER_STATE") this.#keepState(noted);
+    else this.#keepMetadata(noted);
+  }
+
+  /** Of several values for one key the first stays. */
+  #keepMetadata(tlvs: readonly ProxyTlv[]): void {
+    const namespaces = new Map<string, Record<string, string>>();
+    for (const { type, value } of tlvs) {
+      const { namespace, key } = this.#places.get(type)!;
+      const values = namespaces.get(namespace) ?? {};
+      namespaces.set(namespace, { [key]: textOf(value), ...values });
     }
+    for (const [namespace, values] of namespaces) this.#socket.setMetadata?.(namespace, values);
+  }
+
+  /** One object for all keys, whatever their namespaces. Of several values for one key the last stays. */
+  #keepState(tlvs: readonly ProxyTlv[]): void {
+    const entries = tlvs.map(({ type, value }) => [this.#places.get(type)!.key, textOf(value)]);
+    this.#socket.setFilterState?.(FILTER_STATE, Object.fromEntries(entries));
   }
 }
 
@@ -142,7 +182,13 @@ export default defineListenerFilter({
   types: ["envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol"],
   config: Config,
   setup(config, cx) {
+    const disallowed = new Set(config.disallowed_versions);
+    if (disallowed.size === 2) {
+      const message = "names every version, so that no client could connect; leave one out";
+      throw new ConfigError("disallowed_versions", message);
+    }
+    const places = placesOf(config);
     const stats = statsOf(cx, config.stat_prefix ?? "");
-    return (socket) => new ProxyProtocol(socket, config, stats);
+    return (socket) => new ProxyProtocol(socket, config, places, stats);
   },
 });

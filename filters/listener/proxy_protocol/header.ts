@@ -50,12 +50,13 @@ export function readProxyHeader(bytes: Chunk): ProxyHeader | NoHeader {
 function readV1(bytes: Chunk): ProxyHeader | NoHeader {
   const end = Math.min(bytes.end, bytes.at + V1_MAX);
   const text = latin1Decode(bytes.memory, bytes.at, end);
-  const newline = text.indexOf("\n");
-  if (newline < 0) return text.length < V1_MAX ? "more" : "bad V1";
-  if (text[newline - 1] !== "\r") return "bad V1";
-  const size = newline + 1;
+  const newline = text.indexOf("\r\n");
+  if (newline < 0) return bytes.length <= V1_MAX ? "more" : "bad V1";
+  const size = newline + 2;
+  // As in Envoy, white space may end the line.
   const [, family, source = "", destination = "", from = "", to = "", ...rest] = text
-    .slice(0, newline - 1)
+    .slice(0, newline)
+    .trimEnd()
     .split(" ");
   const none = { version: "V1" as const, size, tlvs: [] };
   if (family === "UNKNOWN") return { ...none, source: undefined, destination: undefined };
@@ -63,15 +64,24 @@ function readV1(bytes: Chunk): ProxyHeader | NoHeader {
   if (length === 0 || rest.length > 0) return "bad V1";
   const a = addressOf(source, from, length);
   const b = addressOf(destination, to, length);
-  if (a === undefined || b === undefined) return "bad V1";
+  if (a === undefined || b === undefined || !isUnicast(a) || !isUnicast(b)) return "bad V1";
   return { ...none, source: a, destination: b };
 }
 
 function addressOf(ip: string, port: string, length: number): Address | undefined {
-  if (!/^(?:0|[1-9]\d{0,4})$/.test(port) || Number(port) > 65_535) return undefined;
+  // Leading zeros mean nothing, as in Envoy.
+  if (!/^\d+$/.test(port) || Number(port) > 65_535) return undefined;
   if (ip.includes(":") !== (length === 16) || ip.includes("%")) return undefined;
   const bytes = parseIp(ip);
   return bytes === undefined ? undefined : { ip: formatIp(bytes), port: Number(port) };
+}
+
+/** Whether an end of a connection can have this address: not the unspecified one, no group of hosts, not all hosts. */
+function isUnicast({ ip }: Address): boolean {
+  const bytes = parseIp(ip)!;
+  if (bytes.every((byte) => byte === 0)) return false;
+  if (bytes.length === 16) return bytes[0] !== 0xff;
+  return bytes[0]! >> 4 !== 0xe && bytes.some((byte) => byte !== 0xff);
 }
 
 const COMMAND = { LOCAL: 0, PROXY: 1 } as const;
@@ -106,12 +116,10 @@ function readV2(bytes: Chunk): ProxyHeader | NoHeader {
     ip: formatIp(memory.slice(from, from + ip)),
     port: (memory[port]! << 8) | memory[port + 1]!,
   });
-  return {
-    ...own,
-    source: read(body, body + 2 * ip),
-    destination: read(body + ip, body + 2 * ip + 2),
-    tlvs,
-  };
+  const source = read(body, body + 2 * ip);
+  const destination = read(body + ip, body + 2 * ip + 2);
+  if (!isUnicast(source) || !isUnicast(destination)) return "bad V2";
+  return { ...own, source, destination, tlvs };
 }
 
 const ADDRESS_SIZES: readonly (number | undefined)[] = [0, 12, 36, 216];

@@ -42,14 +42,16 @@ test("names the client ahead of everything else, or the proxy itself where there
   expect(begins({ version: "V2" })).toEqual(["\r\n\r\n\0\r\nQUIT\n\x20\0\0\0", "ready"]);
 });
 
-test("names the place of a field that is no base64", () => {
-  const config = {
-    added_tlvs: [
-      { type: 1, value: "AAE=" },
-      { type: 2, value: "*" },
-    ],
-  };
-  expect(() => setup(config)).toThrow(
-    expect.objectContaining({ path: "config.added_tlvs[1].value" }),
-  );
+test("names the place of a field that is no base64, or empty", () => {
+  for (const value of ["*", ""]) {
+    const config = {
+      added_tlvs: [
+        { type: 1, value: "AAE=" },
+        { type: 2, value },
+      ],
+    };
+    expect(() => setup(config), value).toThrow(
+      expect.objectContaining({ path: "config.added_tlvs[1].value" }),
+    );
+  }
 });
