@@ -93,7 +93,7 @@ const POINTS: Readonly<Record<string, (info: StreamInfo) => number>> = {
   US_RX_BEG: (i) => come(i.responseDuration),
   US_RX_END: (i) => come(i.upstreamRxEnd),
   DS_TX_BEG: (i) => come(i.downstreamTxBegin),
-  DS_TX_END: (i) => come(i.duration),
+  DS_TX_END: (i) => come(i.downstreamTxEnd),
 };
 const never = () => Number.NaN;
 const PER_MS: Readonly<Record<string, number>> = { ms: 1, us: 1e3, ns: 1e6 };
@@ -522,11 +522,8 @@ const COMMANDS: Readonly<Record<string, Make>> = {
   REQUEST_DURATION: plain((s) => happened(s.info.requestDuration)),
   REQUEST_TX_DURATION: plain((s) => happened(s.info.upstreamTxEnd ?? -1)),
   RESPONSE_DURATION: plain((s) => happened(s.info.responseDuration)),
-  // An attempt ends with what it has received: nothing of it goes to the client.
-  RESPONSE_TX_DURATION: plain((s) =>
-    s.logType?.startsWith("Upstream") === true
-      ? undefined
-      : between(s.info.responseDuration, s.info.duration),
+  RESPONSE_TX_DURATION: plain(({ info }) =>
+    between(info.responseDuration, info.downstreamTxEnd ?? -1),
   ),
   UPSTREAM_CONNECTION_POOL_READY_DURATION: plain((s) => happened(s.info.upstreamPoolReady ?? -1)),
   // Measured for HTTP/3 alone.
@@ -588,7 +585,12 @@ const COMMANDS: Readonly<Record<string, Make>> = {
   ),
   ...tlsCommands("UPSTREAM", (s) => s.info.upstreamTls),
   CONNECTION_ID: plain((s) => s.info.connectionId),
-  STREAM_ID: plain((s) => s.request?.get(REQUEST_ID)),
+  // An attempt has no id of its own.
+  STREAM_ID: plain((s) =>
+    s.logType?.startsWith("Upstream") === true
+      ? undefined
+      : (s.request?.get(REQUEST_ID) ?? s.info.streamId),
+  ),
   UNIQUE_ID: plain(uuid),
   TRACE_ID: plain((s) => nonEmpty(s.traceId)),
   SPAN_ID: plain((s) => nonEmpty(s.spanId)),

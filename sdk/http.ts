@@ -202,7 +202,7 @@ export interface StreamInfo {
   requestDuration: number;
   /** The same to the first byte of the upstream's response. */
   responseDuration: number;
-  /** The same to the last byte sent to the client. */
+  /** The same to the end. */
   duration: number;
   bytesReceived: number;
   bytesSent: number;
@@ -231,11 +231,12 @@ export interface StreamInfo {
   upstreamHandshakeEnd?: number;
   /** Milliseconds that the last attempt waited for a connection, or for the news that there will be none; absent or -1: there was no attempt. */
   upstreamPoolReady?: number;
-  /** Moments of the exchange, and of the first byte to the client; absent: it has not come. */
+  /** Moments of the exchange, and of the first byte and the last to the client; absent or -1: it has not come. */
   upstreamTxBegin?: number;
   upstreamTxEnd?: number;
   upstreamRxEnd?: number;
   downstreamTxBegin?: number;
+  downstreamTxEnd?: number;
   /** More of the cluster, the host and the upstream connection. */
   cluster?: Pick<Cluster, "metadata" | "observabilityName"> | undefined;
   host?: Pick<Host, "hostname" | "metadata" | "locality"> | undefined;
@@ -259,6 +260,8 @@ export interface StreamInfo {
   /** The request is traced because its sender asked for that. */
   traceForced?: boolean;
   connectionId: number;
+  /** Names what has no request id: a connection of TCP. */
+  streamId?: string | undefined;
   downstreamRemoteAddress: Address;
   downstreamDirectAddress: Address;
   downstreamLocalAddress: Address;

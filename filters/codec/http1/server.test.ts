@@ -594,6 +594,8 @@ it("counts empty lines before a request as a part of it", () => {
   const { events, send, body } = open();
   const head = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
   send("\r\n");
+  // As in Envoy, the first byte begins it.
+  expect(events.last.encoder.wireReceived).toBe(2);
   send(`\r\n${head}`);
   const { encoder } = events.last;
   expect([encoder.wireReceived, encoder.headerReceived]).toEqual([4 + head.length, 8]);
@@ -627,6 +629,7 @@ it("counts trailers that it refuses as far as they were received", () => {
 
 it.each([
   ["a field that is malformed", "GET / HTTP/1.1\r\nHost: a\r\nb@d: x\r\n\r\n", 35, 0],
+  ["a bad length", "GET / HTTP/1.1\r\ncontent-length: x\r\n\r\n", 37, 0],
   ["no field", "GET / HTTP/1.1\r\n\r\n", 18, 3],
   ["spaces around a value", "GET / HTTP/1.1\r\nHost:    a   \r\n\r\n", 33, 8],
   [

@@ -86,8 +86,6 @@ export class Http1Server implements ServerCodec {
   #paused = false;
   /** The last byte was the CR of an empty line before a request. */
   #sawCr = false;
-  /** Bytes of empty lines before the next request, of which they count as a part. */
-  #emptyLines = 0;
 
   constructor(
     connection: Connection,
@@ -161,9 +159,7 @@ export class Http1Server implements ServerCodec {
     this.#running = true;
     while (at < end) {
       if (this.#state === STATE.HEAD) {
-        if (!this.#reader.started && this.#stream === undefined) {
-          at = this.#skipEmptyLines(memory, at, end);
-          if (at === end) break;
+        if (this.#stream === undefined) {
           if (this.#exchanges === EXCHANGES_A_TURN) {
             this.connection.again();
             break;
@@ -190,15 +186,21 @@ export class Http1Server implements ServerCodec {
       else break;
       q++;
     }
-    this.#emptyLines += q - at;
     return q;
   }
 
   /** Reads a request head; returns the offset after the bytes read. */
-  #readHead(memory: Uint8Array, at: number, end: number): number {
+  #readHead(memory: Uint8Array, from: number, end: number): number {
+    // As in Envoy, a request begins with its first byte, and empty lines before it are a part of it.
     const stream = this.#stream ?? this.#begin();
     // `onStream` may have closed the connection or reset the stream.
     if (this.#state !== STATE.HEAD || !this.connection.open) return end;
+    let at = from;
+    if (!this.#reader.started) {
+      at = this.#skipEmptyLines(memory, from, end);
+      stream.wireReceived += at - from;
+      if (at === end) return end;
+    }
     if (this.#sawCr) {
       this.#fail(PARSE.MALFORMED);
       return end;
@@ -206,8 +208,7 @@ export class Http1Server implements ServerCodec {
     const headers = stream.decoder.headers;
     let code = this.#reader.read(headers, memory, at, end);
     // A head that is refused is not read to its end.
-    stream.wireReceived += (code <= 0 ? end : this.#reader.at) - at + this.#emptyLines;
-    this.#emptyLines = 0;
+    stream.wireReceived += (code <= 0 ? end : this.#reader.at) - at;
     if (code === PARSE.INCOMPLETE) return end;
     const framing = this.#framing;
     if (code > 0) {
@@ -215,6 +216,8 @@ export class Http1Server implements ServerCodec {
       const secure = this.connection.tls !== undefined;
       code = framing.readRequest(headers, this.options, this.#stats, secure);
       if (code < 0) stream.wireReceived += end - this.#reader.at;
+      // As in Envoy, whose parser ends there, before it has a head.
+      if (code === PARSE.MALFORMED) stream.headerReceived = 0;
     }
     if (code < 0) {
       this.#fail(code);

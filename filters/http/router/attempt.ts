@@ -36,7 +36,7 @@ export interface AttemptOwner {
   onLocalReply(attempt: Attempt, reply: Reply): void;
   onFilterError(error: unknown, filter: string): void;
   trackAttempt(cluster: Cluster, tracks: TrackedStats): TrackedAttempt;
-  onReady(attempt: Attempt, encoder: RequestEncoder, host: Host, connection: Connection): void;
+  onReady(attempt: Attempt, encoder: RequestEncoder, host: Host): void;
   onNoConnection(attempt: Attempt, failure: PoolFailure): void;
   onInformational(attempt: Attempt, headers: ResponseHeaders): void;
   onHead(attempt: Attempt, headers: ResponseHeaders, endStream: boolean): void;
@@ -63,18 +63,22 @@ export class Attempt implements PoolCallbacks, ChainOwner {
   /** Set while the exchange runs. */
   encoder: RequestEncoder | undefined = undefined;
   host: Host | undefined = undefined;
+  /** Set while the exchange runs. */
+  connection: Connection | undefined = undefined;
   /** Waits for a connection. */
   waiting = false;
   /** A hedged attempt was begun beside this slow one, so this one causes no further attempt. */
   hedged = false;
   /** Its timeout has passed, but it goes on beside a hedged attempt; outlier detection has counted the timeout. */
   slow = false;
-  /** Set while the attempt lasts; undefined: it is not logged. */
+  /** Set until its line is written; undefined: it is not logged. */
   logged: LoggedAttempt | undefined = undefined;
   /** Set while the attempt lasts; undefined: the cluster has no `track_cluster_stats`. */
   tracked: TrackedAttempt | undefined = undefined;
   /** When it began, by `cx.now()`. */
   begunAt = 0;
+  /** When it had its connection. */
+  readyAt = 0;
   readonly #owner: AttemptOwner;
   readonly #cx: SetupContext;
   #handle: PoolHandle | undefined = undefined;
@@ -152,10 +156,14 @@ export class Attempt implements PoolCallbacks, ChainOwner {
     if (this.#idleMs > 0) this.#timers!.idle.arm(this.#idleMs);
   }
 
-  /** Ends an attempt whose request and response are complete: the codec frees the connection by itself. */
+  /**
+   * Ends an attempt whose request and response are complete: the codec frees the connection by itself. As in Envoy, its log line
+   * tells what the client got, so it is written when the stream ends or another attempt begins (`endLog`).
+   */
   complete(): void {
     const chain = this.#chain;
-    this.#over();
+    this.logged?.onComplete();
+    this.#end();
     // An upstream filter may still hold a part of the request, which is not sent any more.
     chain?.reset();
   }
@@ -164,15 +172,30 @@ export class Attempt implements PoolCallbacks, ChainOwner {
   giveUp(): void {
     const handle = this.#handle;
     const encoder = this.encoder;
+    const host = this.awaitedHost;
+    if (host !== undefined) this.logged?.onLeft(host);
     this.#over();
     handle?.cancel();
     encoder?.reset();
   }
 
+  /** Writes the line of an attempt that is over. */
+  endLog(): void {
+    if (this.logged === undefined) return;
+    this.logged.end();
+    this.logged = undefined;
+  }
+
   #over(): void {
+    this.#end();
+    this.endLog();
+  }
+
+  #end(): void {
     this.waiting = false;
     this.#handle = undefined;
     this.encoder = undefined;
+    this.connection = undefined;
     this.#idleMs = 0;
     this.#timers?.cancel();
     if (this.#chain !== undefined) {
@@ -183,9 +206,6 @@ export class Attempt implements PoolCallbacks, ChainOwner {
       this.tracked.end(this.#cx.now());
       this.tracked = undefined;
     }
-    if (this.logged === undefined) return;
-    this.logged.end();
-    this.logged = undefined;
   }
 
   onPoolReady(encoder: RequestEncoder, host: Host, connection: Connection): void {
@@ -194,7 +214,9 @@ export class Attempt implements PoolCallbacks, ChainOwner {
     const exchange = this.#chain === undefined ? encoder : this.#chain.over(encoder);
     this.encoder = exchange;
     this.host = host;
-    this.#owner.onReady(this, exchange, host, connection);
+    this.connection = connection;
+    this.readyAt = this.#cx.now();
+    this.#owner.onReady(this, exchange, host);
   }
 
   onPoolFailure(failure: PoolFailure): void {

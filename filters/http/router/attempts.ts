@@ -46,16 +46,15 @@ export class Attempts {
   /** Gives all attempts up but the winner, which becomes `current`. */
   keepOnly(winner: Attempt): void {
     if (this.current === winner && this.#earlier === NONE) return;
-    if (this.current !== winner) this.current.giveUp();
     for (const other of this.#earlier) if (other !== winner) other.giveUp();
+    if (this.current !== winner) this.current.giveUp();
     this.current = winner;
     this.#earlier = NONE;
   }
 
   giveUp(): void {
-    this.current.giveUp();
-    if (this.#earlier === NONE) return;
     for (const attempt of this.#earlier) attempt.giveUp();
     this.#earlier = NONE;
+    this.current.giveUp();
   }
 }

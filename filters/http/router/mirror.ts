@@ -1,7 +1,6 @@
 import {
   type Chunk,
   type Cluster,
-  type Connection,
   HeaderMap,
   type Host,
   headerName,
@@ -174,13 +173,13 @@ export class Mirror implements AttemptOwner, Answered {
     this.#router.onFilterError(error, filter);
   }
 
-  onReady(attempt: Attempt, encoder: RequestEncoder, host: Host, connection: Connection): void {
+  onReady(attempt: Attempt, encoder: RequestEncoder, host: Host): void {
     const kept = this.#kept;
     const ended = this.#requestEnded;
     const headOnly = ended && (kept === undefined || kept.empty);
     this.#kept = undefined;
     this.#isHttp1 = encoder.protocol !== "HTTP/2";
-    attempt.logged?.onReady(encoder, host, connection, encoder);
+    attempt.logged?.onReady(encoder, host, attempt.connection!, encoder);
     this.#setFull(false);
     this.#onSent(headOnly || kept === undefined ? 0 : kept.size, ended);
     encoder.encodeHeaders(this.#headers, headOnly, this.#options.upgrade);
@@ -266,6 +265,7 @@ export class Mirror implements AttemptOwner, Answered {
     if (this.#router.config.dynamic_stats)
       this.#charges.time(this.#router.cx.now() - this.#requestEndedAt, this, "");
     this.#attempt.complete();
+    this.#attempt.endLog();
     this.#end();
   }
 

@@ -3,7 +3,6 @@ import {
   type BalancerContext,
   type Chunk,
   type Cluster,
-  type Connection,
   type HeaderMap,
   type Host,
   type HttpFilter,
@@ -447,19 +446,15 @@ export class RoutedRequest implements HttpFilter, AttemptOwner {
     return new TrackedAttempt(cluster, tracks, this.#headers, { startedAt, perTryMs });
   }
 
-  onReady(attempt: Attempt, encoder: RequestEncoder, host: Host, connection: Connection): void {
+  onReady(attempt: Attempt, encoder: RequestEncoder, host: Host): void {
     const { info } = this.#stream;
-    const startedAt = info.startedAt ?? 0;
-    noteUpstream(info, host, connection, startedAt);
+    this.#noteExchange(attempt);
     const before = info.upstreamWire;
     const wire = before === undefined ? encoder : new WireSum(before, encoder);
     info.upstreamWire = wire;
-    attempt.logged?.onReady(encoder, host, connection, wire);
+    attempt.logged?.onReady(encoder, host, attempt.connection!, wire);
     info.upstreamProtocol =
       this.#termination === undefined ? (encoder.protocol ?? "HTTP/1.1") : undefined;
-    const now = this.#router.cx.now();
-    info.upstreamTxBegin = now - startedAt;
-    info.upstreamPoolReady = now - attempt.begunAt;
     this.#sent = true;
     this.#charges.sent();
     this.#timeouts.onReady(attempt, this.#requestEnded || this.#upgrade !== "");
@@ -478,9 +473,20 @@ export class RoutedRequest implements HttpFilter, AttemptOwner {
     attempt.logged?.onSent(body, ended);
     attempt.tracked?.onSent(body);
     encoder.encodeHeaders(headers, headOnly, this.#upgrade);
-    if (ended) info.upstreamTxEnd = info.upstreamTxBegin;
     if (kept !== undefined && !headOnly) kept.send(encoder, ended);
     if (!headOnly) this.#updatePause();
+  }
+
+  /** Notes the host and the connection of an attempt that has one, and when it was sent what there was of the request. */
+  #noteExchange(attempt: Attempt): void {
+    const { info } = this.#stream;
+    const { connection, host, readyAt, begunAt } = attempt;
+    const startedAt = info.startedAt ?? 0;
+    noteUpstream(info, host!, connection!, startedAt);
+    info.upstreamTxBegin = readyAt - startedAt;
+    info.upstreamPoolReady = readyAt - begunAt;
+    if (this.#requestEnded)
+      info.upstreamTxEnd = Math.max(readyAt, this.#requestEndedAt) - startedAt;
   }
 
   onNoConnection(attempt: Attempt, failure: PoolFailure): void {
@@ -510,7 +516,7 @@ export class RoutedRequest implements HttpFilter, AttemptOwner {
     this.#charges.response(status, attempt.host);
     this.#retries.end();
     this.#keepsBody &&= this.#policies?.internalRedirect !== undefined;
-    this.#attempts.keepOnly(attempt);
+    this.#win(attempt);
     this.#stream.responder.sendInformational(headers);
   }
 
@@ -525,7 +531,7 @@ export class RoutedRequest implements HttpFilter, AttemptOwner {
     }
     if (this.#retries.possible && this.#retriesHead(attempt, headers, endStream)) return;
     if (this.#policies?.internalRedirect !== undefined && this.#redirects(attempt, headers)) return;
-    this.#attempts.keepOnly(attempt);
+    this.#win(attempt);
     this.#retries.end();
     this.#keepsBody = false;
     this.#responded = true;
@@ -557,6 +563,13 @@ export class RoutedRequest implements HttpFilter, AttemptOwner {
     responder.sendHeaders(headers, endStream);
   }
 
+  /** The response of this attempt goes on; others are given up, and what was noted of a later one is put right. */
+  #win(attempt: Attempt): void {
+    const isLast = attempt === this.#attempts.current;
+    this.#attempts.keepOnly(attempt);
+    if (!isLast) this.#noteExchange(attempt);
+  }
+
   #isGrpc(): boolean {
     return isGrpcRequest(this.#headers);
   }
@@ -578,8 +591,10 @@ export class RoutedRequest implements HttpFilter, AttemptOwner {
     }
     host.onResponse(this.#judgedStatus(headers), true);
     this.#charges.cluster.retries.retried(headers.status, this.#charges.withoutCode);
-    if (endStream && this.#requestEnded) attempt.complete();
-    else attempt.giveUp();
+    if (endStream && this.#requestEnded) {
+      attempt.complete();
+      attempt.endLog();
+    } else attempt.giveUp();
     this.#full = false;
     return true;
   }

@@ -1,4 +1,5 @@
 import { compileFormat, defineHttpFilter, Type } from "@tsproxy/sdk";
+import { TestHost } from "@tsproxy/sdk/testing";
 import { describe, expect, it } from "vitest";
 import codec from "../../codec/http1/filter.ts";
 import { oneHost, routeTo, TestProxy } from "../../network/http_connection_manager/test-proxy.ts";
@@ -32,11 +33,21 @@ function logging(format: string, route: object, filters: readonly object[] = [])
     upstream_log_options: { flush_upstream_log_on_upstream_stream: true },
     upstream_http_filters: filters,
   };
-  return { p, lines, start: () => start(p, config, route) };
+  return {
+    p,
+    lines,
+    start: (access_log: readonly object[] = []) => start(p, config, route, access_log),
+  };
 }
 
-function start(p: TestProxy, config: object, route: object): TestProxy {
+function start(
+  p: TestProxy,
+  config: object,
+  route: object,
+  access_log: readonly object[],
+): TestProxy {
   return p.start({
+    access_log,
     route_config: oneHost(routeTo("up", route)),
     http_filters: [{ name: "r", package: "http/router", config }],
   });
@@ -99,6 +110,57 @@ describe("upstream_log", () => {
     p.cx.clock.advance(40);
     p.up.last.fail({});
     expect(lines).toEqual(["UF 40"]);
+  });
+
+  it("tells what the client got of a response, and when its last byte came", () => {
+    const { p, lines, start } = logging(
+      "%ACCESS_LOG_TYPE% %DOWNSTREAM_WIRE_BYTES_SENT% %COMMON_DURATION(US_RX_BEG:US_RX_END:ms)% %STREAM_ID%",
+      {},
+    );
+    start();
+    const c = p.connect().get("/");
+    p.up.last.respond(200, { "content-length": "4" });
+    p.cx.clock.advance(7);
+    p.up.last.send("done", true);
+    const sent = c.connection.take().length;
+    expect(lines).toEqual(["UpstreamPoolReady 0 - -", `UpstreamEnd ${sent} 7 -`]);
+  });
+
+  it("knows the host of an attempt that is left while it waits, and nothing of the client's bytes", () => {
+    const { p, lines, start } = logging("%UPSTREAM_HOST% %DOWNSTREAM_WIRE_BYTES_RECEIVED%", {});
+    start();
+    p.up.answer = "pending";
+    p.connect().get("/").leave();
+    expect(lines).toEqual(["198.51.100.1:8080 0"]);
+  });
+
+  it("has the lines of hedged tries in their order, and the request's own tells of the one that answered", () => {
+    const said = "%UPSTREAM_HOST% %RESPONSE_CODE% %REQUEST_TX_DURATION%";
+    const { p, lines, start } = logging(`%ACCESS_LOG_TYPE% ${said}`, {
+      hedge_policy: { hedge_on_per_try_timeout: true },
+      retry_policy: { retry_on: "5xx", num_retries: 2, per_try_timeout: 100 },
+    });
+    const request = compileFormat(said);
+    let ended = "";
+    p.cx.define("access_log/request", {
+      kind: "access_log",
+      setup: () => ({
+        log: (entry: import("@tsproxy/sdk").LogEntry) => void (ended = request.format(entry)),
+      }),
+    });
+    for (const n of [2, 3]) p.up.hosts.push(new TestHost({ ip: "10.0.0.1", port: n }));
+    start([{ name: "r", package: "access_log/request", config: {} }]);
+    p.connect().get("/");
+    for (let k = 0; k < 8; k++) p.cx.clock.advance(50);
+    const [slow, ...others] = p.up.exchanges;
+    expect(others.length).toBe(2);
+    slow!.respond(200, { "content-length": "0" }, "");
+    const ends = lines.filter((line) => line.startsWith("UpstreamEnd"));
+    expect(ends.map((line) => line.split(" ").slice(1, 3).join(" "))).toEqual([
+      ...others.map(({ host }) => `${host.key} 0`),
+      `${slow!.host.key} 200`,
+    ]);
+    expect(ended).toBe(`${slow!.host.key} 200 0`);
   });
 
   it("has lines for mirrors, which pass upstream filters and have no client and no route", () => {

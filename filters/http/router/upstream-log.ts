@@ -54,6 +54,9 @@ export class LoggedAttempt implements LogEntry {
   readonly #log: UpstreamLog;
   readonly #held: Generation<unknown>[] = [];
   readonly #startedAt: number;
+  readonly #downstreamWire: WireBytes | undefined;
+  /** The response is complete, and its line is written when the stream ends. */
+  #complete = false;
   #timer: Timer | undefined = undefined;
 
   constructor(log: UpstreamLog, stream: HttpStream, cluster: Cluster) {
@@ -74,8 +77,8 @@ export class LoggedAttempt implements LogEntry {
       downstreamRemoteAddress: info.downstreamRemoteAddress,
       downstreamDirectAddress: info.downstreamDirectAddress,
       downstreamLocalAddress: info.downstreamLocalAddress,
-      downstreamWire: info.downstreamWire,
     });
+    this.#downstreamWire = info.downstreamWire;
     this.request = stream.request;
     this.metadata = stream.metadata;
     this.filterState = stream.filterState;
@@ -93,7 +96,7 @@ export class LoggedAttempt implements LogEntry {
 
   #write(type: LogEntry["logType"]): void {
     this.logType = type;
-    this.info.duration = this.#now;
+    if (!this.#complete) this.info.duration = this.#now;
     this.#log.logs.log(this);
   }
 
@@ -108,6 +111,8 @@ export class LoggedAttempt implements LogEntry {
     info.upstreamProtocol = info.protocol = encoder.protocol ?? "HTTP/1.1";
     noteUpstream(info, host, connection, this.#startedAt);
     info.upstreamWire = wire;
+    // As in Envoy, an attempt without a connection knows nothing of the client's.
+    info.downstreamWire = this.#downstreamWire;
     info.upstreamTxBegin = info.upstreamPoolReady = this.#now;
     if (this.#log.onReady) this.#write("UpstreamPoolReady");
   }
@@ -125,6 +130,17 @@ export class LoggedAttempt implements LogEntry {
     this.response = copy;
     this.info.responseCode = headers.status;
     this.info.responseDuration = this.#now;
+  }
+
+  onComplete(): void {
+    this.#complete = true;
+    this.#timer?.cancel();
+    this.info.upstreamRxEnd = this.info.duration = this.#now;
+  }
+
+  /** The attempt ends while it waits for a connection to this host. */
+  onLeft(host: Host): void {
+    noteHost(this.info, host);
   }
 
   onFailed(flag: string, host: Host | undefined, transportFailure: string): void {

@@ -34,6 +34,20 @@ it("tells of the exchange with the upstream, moment by moment", () => {
   expect(lines).toEqual([expect.stringMatching(/^up \d+ 0 20 5 0 25$/)]);
 });
 
+it("tells of the last byte to the client only if the response was complete", () => {
+  const { p, lines } = logging(
+    "%RESPONSE_CODE% %DURATION% %RESPONSE_TX_DURATION% %COMMON_DURATION(DS_TX_BEG:DS_TX_END:ms)%",
+  );
+  for (const cut of [false, true]) {
+    p.connect().get("/");
+    p.up.last.respond(200, { "content-length": "4" });
+    p.cx.clock.advance(5);
+    if (cut) p.up.last.break("connection_closed");
+    else p.up.last.send("done", true);
+  }
+  expect(lines).toEqual(["200 5 5 5", "200 5 - -"]);
+});
+
 it("knows the virtual host of a request that none of its routes matches", () => {
   const match = { prefix: "/only" };
   const metadata = { filter_metadata: { v: { h: "vhm" } } };

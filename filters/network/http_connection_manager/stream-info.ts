@@ -32,6 +32,7 @@ export class Info implements StreamInfo {
   upstreamTxEnd = -1;
   upstreamRxEnd = -1;
   downstreamTxBegin = -1;
+  downstreamTxEnd = -1;
   cluster: StreamInfo["cluster"] = undefined;
   host: StreamInfo["host"] = undefined;
   upstreamConnectionId: number | undefined = undefined;
@@ -92,6 +93,7 @@ export class Info implements StreamInfo {
     this.upstreamTxEnd = -1;
     this.upstreamRxEnd = -1;
     this.downstreamTxBegin = -1;
+    this.downstreamTxEnd = -1;
     this.cluster = undefined;
     this.host = undefined;
     this.upstreamConnectionId = undefined;

@@ -638,7 +638,9 @@ export class HcmStream implements RequestDecoder, WalkOwner, TimersOwner, LogEnt
 
   /** Ends the stream after its response. As in Envoy, a request that is not complete by then counts as reset. */
   #finishResponse(): void {
-    if (!this.#requestReceived && !this.ended) this.#runtime.stats.rqRxReset.inc();
+    if (this.ended) return;
+    this.info.downstreamTxEnd = this.#timers.elapsed;
+    if (!this.#requestReceived) this.#runtime.stats.rqRxReset.inc();
     this.#finish();
   }
 

@@ -6,6 +6,7 @@ import {
   type Cluster,
   ConfigError,
   type ConnectionHandler,
+  compileFormat,
   defineAccessLogger,
   type Host,
   type LogEntry,
@@ -416,6 +417,15 @@ it("logs a connection once, with what passed", () => {
       responseCode: 0,
     },
   });
+});
+
+it("names a connection for logs", () => {
+  const ids = [start(), start()].map((t) => {
+    t.filter.onClose!(remoteClose);
+    return compileFormat("%STREAM_ID%").format(t.logged[0]!);
+  });
+  expect(ids[0]).toMatch(/^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/);
+  expect(ids[0]).not.toBe(ids[1]);
 });
 
 it("logs when the client is there, when the upstream is, and again and again, when asked to", () => {

@@ -85,6 +85,8 @@ class TcpProxy implements NetworkFilter {
   #upstreamCloseType: CloseType = "Normal";
   /** Why this filter closed both connections; undefined: it did not, or not for a reason that Envoy names. */
   #localCloseReason: string | undefined = undefined;
+  /** Made when a log first asks for it. */
+  #streamId: string | undefined = undefined;
 
   constructor(shared: Shared, downstream: DownstreamConnection) {
     this.#shared = shared;
@@ -416,6 +418,7 @@ class TcpProxy implements NetworkFilter {
   #info(): StreamInfo {
     const downstream = this.#downstream;
     const { responseFlag: flag } = downstream;
+    this.#streamId ??= crypto.randomUUID();
     return newStreamInfo({
       startTime: downstream.startTime,
       duration: this.#shared.cx.now() - this.#startedMs,
@@ -445,6 +448,7 @@ class TcpProxy implements NetworkFilter {
       attempts: this.#attempts,
       attemptedBefore: this.#hostsBefore,
       connectionId: downstream.id,
+      streamId: this.#streamId,
       downstreamRemoteAddress: downstream.remoteAddress,
       downstreamDirectAddress: downstream.directAddress ?? downstream.remoteAddress,
       downstreamDirectLocalAddress: downstream.directLocalAddress,
