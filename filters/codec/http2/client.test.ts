@@ -99,6 +99,29 @@ describe("an answer", () => {
     expect(events.take()).toEqual(["idle"]);
   });
 
+  it("that goes on behind its end, or behind a reset, costs the other exchanges nothing", () => {
+    const { connection, send, events, take, ask } = ready();
+    ask();
+    ask();
+    ask();
+    events.take();
+    // The literal goes into the dynamic table, which the third answer refers to.
+    const late = head(1, END, `${OK}\x40\x01x\x01y`);
+    send(head(1), late, frame(TYPE.DATA, 0, 1, "late"), head(1));
+    send(frame(TYPE.RST_STREAM, 0, 3, uint32(CODE.CANCEL)), head(3), frame(TYPE.DATA, 1, 3, "x"));
+    send(head(5, END, `${OK}\xbe`));
+    expect(events.take()).toEqual([
+      "head 200 end []",
+      "idle",
+      "idle",
+      "reset remote",
+      "head 200 end [x: y]",
+      "idle",
+    ]);
+    expect(framesText(take())).toEqual(["HEADERS 1 end", "HEADERS 3 end", "HEADERS 5 end"]);
+    expect(connection.open).toBe(true);
+  });
+
   it("that is malformed is a bad gateway, and the connection goes", () => {
     const blocks = [
       literal("x", "1"),

@@ -165,14 +165,17 @@ export class HeaderBlocks {
     this.#session.fail(CODE.COMPRESSION_ERROR);
   }
 
-  /** For a block of a closed stream: true if the peer may have sent it before it knew of the end; else the connection fails. */
+  /**
+   * For a block of a closed stream: true if the peer may have sent it before it knew of the end; else the connection fails. What an
+   * upstream sends behind the end of its response is ignored, as in Envoy: it would cost the other exchanges their connection.
+   */
   #isLate(id: number): boolean {
     const session = this.#session;
     if (session.isIdle(id)) {
       session.failProtocol();
       return false;
     }
-    if (session.closedStreams.byUs(id)) return true;
+    if (!session.side.isServer || session.closedStreams.byUs(id)) return true;
     const code = session.closedStreams.has(id) ? CODE.STREAM_CLOSED : CODE.PROTOCOL_ERROR;
     session.fail(code);
     return false;

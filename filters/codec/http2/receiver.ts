@@ -124,12 +124,13 @@ export class Receiver {
     return true;
   }
 
-  /** The stream that takes the data; undefined if none does, in which case the peer has been sent a reset unless we closed it. */
+  /** The stream that takes the data; undefined if none does, in which case a client has been sent a reset unless we closed it. */
   #dataFor(id: number, size: number): Stream | undefined {
     const session = this.#session;
     const stream = session.streams.get(id);
     if (stream === undefined) {
-      if (!session.closedStreams.byUs(id)) session.sendReset(id, CODE.STREAM_CLOSED);
+      if (session.side.isServer && !session.closedStreams.byUs(id))
+        session.sendReset(id, CODE.STREAM_CLOSED);
       return undefined;
     }
     if (stream.headerReceived === 0) {
