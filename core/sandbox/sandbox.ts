@@ -3,26 +3,22 @@
 import type { SandboxUse } from "../inside/sandbox/context.ts";
 import {
   ANSWER,
-  BOX,
   baseOf,
-  GATE,
   type HookMask,
   partOf,
   RECORD,
   RECORD_FLAG,
   STATUS,
 } from "../inside/sandbox/layout.ts";
-import { ownCpuMs, threadCpuMs } from "../process/cpu-limit.ts";
-import { BEAT, type Refusal } from "../protocol.ts";
+import type { Refusal } from "../protocol.ts";
 import { type Account, Accounts, NOBODY } from "./accounts.ts";
-import { Alarms } from "./alarms.ts";
 import { Answers } from "./answers.ts";
-import { SandboxLost } from "./aside.ts";
 import type { Made } from "./build.ts";
 import { Calls, replyRecord } from "./calls.ts";
-import { CpuBudget } from "./cpu-budget.ts";
 import { CpuShare } from "./cpu-share.ts";
+import { Door } from "./door.ts";
 import { FaultReports } from "./fault-reports.ts";
+import { Faults } from "./faults.ts";
 import { hooksOf } from "./hooks.ts";
 import { Inbox, RECORD_SIZE_MIN, type Waiting } from "./inbox.ts";
 import type { SandboxIsolate } from "./isolate.ts";
@@ -33,8 +29,6 @@ import { Tokens } from "./tokens.ts";
 import { Quota, SandboxUsage } from "./usage.ts";
 import { Uses } from "./uses.ts";
 import { Ward } from "./ward.ts";
-
-const WARM_UP_RECORDS = 1024; // a fresh isolate interprets and compiles what it will run fast later
 
 /** What a ward shares with the sandbox that it belongs to. */
 interface Shared {
@@ -47,10 +41,10 @@ interface Shared {
 /**
  * One generation of a dropped-in package: an isolate with a small block of shared memory. Filters send it records (a head, a
  * chunk), and it writes answers (a verdict, edits) into the block. While all is well the builtin isolate enters it directly,
- * through a gate (inside/gate.ts). This class enters it in all other cases, once a round with all records that have gathered,
- * within a time box: when the gate is closed, for chunks too long for the gate, and for answers that come later because a hook
- * returned a promise. The isolate itself calls nobody. Its answers are not trusted: tokens and offsets are checked here, the
- * contents in the builtin isolate.
+ * through a gate (inside/gate.ts). Core enters it by the door (door.ts) in all other cases, once a round with all records that have
+ * gathered, within a time box: when the gate is closed, for chunks too long for the gate, and for answers that come later because a
+ * hook returned a promise. The isolate itself calls nobody. Its answers are not trusted: tokens and offsets are checked here and in
+ * answers.ts, the contents in the builtin isolate.
  */
 export class Sandbox {
   readonly package: string;
@@ -64,34 +58,18 @@ export class Sandbox {
   readonly #answers: Answers;
   readonly #accounts: Accounts;
   readonly #uses: Uses;
-  readonly #isWard: boolean;
   readonly #ward: Ward | undefined;
   readonly #reports: FaultReports;
   readonly #inbox = new Inbox();
   #calls: Calls | undefined = undefined;
   readonly #now: () => number;
-  readonly #alarms: Alarms;
-  #cpu: CpuBudget;
   readonly #share: CpuShare;
+  readonly #faults: Faults;
+  readonly #door: Door;
   readonly #usage: SandboxUsage;
   readonly #quota: Quota;
-  readonly #beats: Int32Array;
-  readonly #mark: number;
-  #isolate: SandboxIsolate | undefined = undefined;
   #stats: SandboxStats | undefined = undefined;
   #disposed = false;
-  /** Counts isolates, so that a late callback of an earlier one is recognized. */
-  #build = 0;
-  /** Number of calls into the isolate that run on other threads now. */
-  #away = 0;
-  /** Tokens of the streams whose records are in the block and wait for an answer from this entry. */
-  #asked: number[] = [];
-  #due = false;
-  #more = false;
-  /** The latest entry was for due timers alone; the next one is for records, if there are any. */
-  #isForTimers = false;
-  #resting = false;
-  #recordsOfBuild = 0;
   #entriesSeen = 0;
   readonly counts = {
     entries: 0,
@@ -110,7 +88,6 @@ export class Sandbox {
     this.hooks = hooksOf(options.module.code);
     this.#options = options;
     this.#limits = { ...DEFAULT_LIMITS, ...options.limits };
-    this.#isWard = shared !== undefined;
     this.#accounts = shared?.accounts ?? new Accounts(this.#limits.pauseMs);
     this.#reports =
       shared?.reports ??
@@ -132,19 +109,13 @@ export class Sandbox {
       options.memory.length >> 2,
     );
     this.#now = options.now ?? (() => performance.now());
-    this.#alarms = new Alarms(
-      this.#now,
-      () => this.#wake(),
-      () => this.#stats?.merge(),
-    );
     this.#uses = this.#makeUses();
-    this.#cpu = new CpuBudget(this.#limits.cpuMs);
     this.#share = shared?.share ?? new CpuShare(options.cpuShare ?? 1, this.#now());
+    this.#faults = this.#makeFaults();
+    this.#door = this.#makeDoor(shared !== undefined);
     this.#ward = this.#makeWard(options);
     this.#usage = new SandboxUsage(options.stats, options.package);
     this.#quota = new Quota(this.#limits.quotaMb);
-    this.#beats = options.mark?.words ?? new Int32Array(3);
-    this.#mark = options.mark?.box ?? 0;
   }
 
   /** Number of streams that the isolate holds state for, as far as core knows (those of the gate are not counted). */
@@ -159,7 +130,7 @@ export class Sandbox {
   takes(token: number, account: Account): boolean {
     const ward = this.#ward?.sandboxOf(account);
     if (ward !== undefined) return ward.takes(token, account);
-    return this.#isolate !== undefined && this.#lets(token, account, this.#now());
+    return this.#door.isolate !== undefined && this.#lets(token, account, this.#now());
   }
   /** The worst state of all accounts' breakers. */
   get breaker(): "closed" | "open" | "half-open" {
@@ -170,18 +141,18 @@ export class Sandbox {
   }
   /** Bytes of heap that the isolate uses; 0 while there is none. */
   get memoryUsed(): number {
-    return this.#isolate?.memoryUsed ?? 0;
+    return this.#door.isolate?.memoryUsed ?? 0;
   }
   /** Undefined while it is being built. */
   get isolate(): SandboxIsolate | undefined {
-    return this.#isolate;
+    return this.#door.isolate;
   }
   /** A debugger is attached and a call runs on another thread: it may be stopped at a breakpoint. */
   get isHeld(): boolean {
-    return this.#away > 0 && this.#isolate?.isDebugged === true;
+    return this.#door.isAway && this.#door.isolate?.isDebugged === true;
   }
   get ready(): boolean {
-    return this.#isolate !== undefined;
+    return this.#door.isolate !== undefined;
   }
 
   /** A use has met a per-route config; `path`: where it stands in the config of its chain. */
@@ -225,19 +196,8 @@ export class Sandbox {
     if (use !== undefined) this.#ward?.confine(account, use, this.#accounts);
   }
 
-  /** Of the streams `kept` for the next isolate, those of confined places wait for the ward's. */
-  #moveOut(kept: ReadonlySet<number>): void {
-    for (const base of kept) {
-      const account = this.#tokens.accountOf(base);
-      const ward = this.#ward?.sandboxOf(account);
-      if (ward === undefined) continue;
-      const lanes = [base, base | 1].filter((token) => this.#tokens.isWaiting(token));
-      this.#tokens.remove(base);
-      ward.#moveIn(base, account, lanes, this.#inbox.takeOut(base));
-    }
-  }
-
-  #moveIn(
+  /** These streams, which wait, are confined from now on, and wait here. */
+  moveIn(
     base: number,
     { use, part }: Account,
     lanes: readonly number[],
@@ -257,13 +217,13 @@ export class Sandbox {
     const sandbox = this;
     return new Uses(this.#options, this.#limits.timeoutMs, this.#accounts, {
       get isolate() {
-        return sandbox.#isolate;
+        return sandbox.#door.isolate;
       },
       now: this.#now,
       install: (made, again) => this.#install(made, again),
-      aside: (what, call, failed) => this.#aside(what, call, failed),
-      rests: (use, error) => this.#rests(use, error),
-      fault: (what, error) => this.#fault(what, error),
+      aside: (what, call, failed) => this.#door.aside(what, call, failed),
+      rests: (use, error) => this.#faults.rests(use, error),
+      fault: (what, error) => this.#faults.fault(what, error),
       askAgain: () => {
         this.#teardown(0);
         this.#options.onWork();
@@ -288,9 +248,7 @@ export class Sandbox {
   }
 
   #install({ isolate, stats }: Made, again: boolean): void {
-    this.#build++;
     if (again) this.counts.rebuilt++;
-    this.#isolate = isolate;
     this.#usage.begin(isolate);
     this.#calls = new Calls({
       onFetch: (text, bytes) => this.#options.onFetch?.(text, bytes),
@@ -298,116 +256,27 @@ export class Sandbox {
     });
     this.#stats = stats;
     this.#inbox.attach(isolate);
-    this.#cpu = new CpuBudget(this.#limits.cpuMs);
-    this.#recordsOfBuild = 0;
     this.#quota.begin(isolate);
-    this.#collect();
-    isolate.gate[GATE.LIMIT_MS] = this.#limits.cpuMs;
+    this.#door.install(isolate);
     this.#options.onGate?.(isolate);
-    this.#openGate(this.#now());
+    this.#door.openGate(this.#now());
     // Setup may have said more than the block can hold, and records may have come in the meantime.
-    if (this.wantsEntry()) this.#options.onWork();
-  }
-
-  // ---- the gate
-
-  /** Opens or closes the gate: open if core has nothing under way in the isolate and the package has not misbehaved lately. */
-  #openGate(now: number): void {
-    const isolate = this.#isolate;
-    const { onGate } = this.#options;
-    if (isolate === undefined || onGate === undefined || isolate.gate[GATE.OPEN] === -1) return;
-    const isFree =
-      this.#away === 0 &&
-      this.#asked.length === 0 &&
-      this.#inbox.backlog === 0 &&
-      !this.#answers.waits &&
-      !this.#more;
-    const isTrusted =
-      !isolate.isDebugged &&
-      !this.#share.limited &&
-      !this.#cpu.isPrecise(now) &&
-      !this.#accounts.anySuspect(now);
-    isolate.gate[GATE.OPEN] = isFree && isTrusted ? 1 : 0;
-    if (isFree && isTrusted) isolate.words[BOX.ALONE] = 0;
-  }
-
-  #closeGate(): void {
-    const gate = this.#isolate?.gate;
-    if (gate !== undefined && gate[GATE.OPEN] === 1) gate[GATE.OPEN] = 0;
-  }
-
-  /** After a crossing: takes over what entries through the gate have left (late answers, faults, stats). */
-  #afterGate(isolate: SandboxIsolate): void {
-    const { gate } = isolate;
-    const now = this.#now();
-    this.counts.entries += gate[GATE.ENTRIES]!;
-    this.counts.records += gate[GATE.RECORDS]!;
-    this.counts.bytesIn += gate[GATE.BYTES]!;
-    this.#recordsOfBuild += gate[GATE.RECORDS]!;
-    this.#answers.bytes += gate[GATE.BYTES_OUT]!;
-    gate[GATE.ENTRIES] = gate[GATE.RECORDS] = gate[GATE.BYTES] = gate[GATE.BYTES_OUT] = 0;
-    const pending = gate[GATE.PENDING_COUNT]!;
-    for (let k = 0; k < pending; k++) {
-      const token = gate[GATE.PENDING + k]!;
-      if (token === 0) continue;
-      // Whose it is core learns with the stream's next record.
-      if (!this.#tokens.isLive(token)) this.#tokens.add(token, 0, 0);
-      this.#tokens.wait(token);
-      this.#tokens.leftPending(token, now + this.#limits.pauseMs);
-    }
-    gate[GATE.PENDING_COUNT] = 0;
-    this.#alarms.forgetLazy();
-    if (gate[GATE.FAULT] === 1) {
-      gate[GATE.FAULT] = 0;
-      // The gate has told the streams of that entry itself.
-      this.#fault("entry", isolate.stopped);
-      return;
-    }
-    if (gate[GATE.SLOW] === 1) {
-      gate[GATE.SLOW] = 0;
-      this.#cpu.suspect(now);
-      this.#closeGate();
-    }
-    this.#collect();
-    this.#alarms.mergeSoon();
-    // Records that the gate has not entered with are entered by core.
-    if (pending > 0 && gate[GATE.COUNT] !== 0) this.#due = true;
-  }
-
-  /** See UsesPorts. */
-  async #aside<T>(
-    what: string,
-    call: () => Promise<T>,
-    failed: (error: unknown) => T,
-  ): Promise<T | undefined> {
-    const build = this.#build;
-    this.#leave();
-    if (this.#isolate !== undefined) this.#isolate.times[BOX.NOW / 2] = this.#now();
-    try {
-      const answer = await call();
-      if (build !== this.#build) return undefined;
-      this.#comeBack();
-      return answer;
-    } catch (error) {
-      if (build !== this.#build) return undefined;
-      this.#fault(what, error);
-      return failed(error);
-    }
+    this.#askToEnter();
   }
 
   /** JSON of the package's definition: kind, name, schemas (`describe` of inside/sandbox/main.ts). */
   async describe(): Promise<string> {
-    if (this.#isolate === undefined) throw new Error("prepare first");
-    return this.#isolate.call("describe");
+    if (this.#door.isolate === undefined) throw new Error("prepare first");
+    return this.#door.isolate.call("describe");
   }
 
   /** What `onHandover` returns for each use, by the use's id. */
   async handover(): Promise<ReadonlyMap<number, unknown>> {
-    const isolate = this.#isolate;
+    const isolate = this.#door.isolate;
     // The source does not name `onHandover`.
     if (isolate === undefined || !/\bonHandover\b/.test(this.#options.module.code))
       return new Map();
-    const left = await this.#aside<[number, unknown][]>(
+    const left = await this.#door.aside<[number, unknown][]>(
       "hand-over",
       async () => JSON.parse(await isolate.call("handover")),
       () => [],
@@ -428,14 +297,14 @@ export class Sandbox {
   /** Delivers an answer to a `fetch` or another request of the isolate, with the next crossing. `text`: JSON in ASCII. */
   reply(head: string, bytes: Buffer): void {
     const inbox = this.#inbox;
-    if (this.#isolate === undefined) return;
+    if (this.#door.isolate === undefined) return;
     const block = replyRecord(head, bytes);
     if (!inbox.add(0, block, 0, block.length, 0, bytes.length)) {
       const lost = this.#calls?.lost(head);
       if (lost === undefined) return;
       inbox.mustAdd(replyRecord(lost, Buffer.alloc(0)));
     }
-    this.#wake();
+    this.#door.wake();
   }
 
   /** Ends a use: it has left the config and its last stream has ended. */
@@ -443,26 +312,6 @@ export class Sandbox {
     this.#reports.forget(use);
     this.#accounts.forget(use);
     await Promise.all([this.#uses.release(use), this.#ward?.release(use)]);
-  }
-
-  #leave(): void {
-    this.#away++;
-    this.#closeGate();
-    this.#inbox.locked = true;
-  }
-
-  /** A call on another thread has ended. True: it was the last one. */
-  #return(): boolean {
-    if (--this.#away > 0) return false;
-    this.#inbox.locked = false;
-    return true;
-  }
-
-  #comeBack(): void {
-    if (!this.#return()) return;
-    this.#collect();
-    this.#openGate(this.#now());
-    if (this.wantsEntry()) this.#options.onWork();
   }
 
   // ---- records in
@@ -492,7 +341,7 @@ export class Sandbox {
     }
     if (
       (flags & RECORD_FLAG.ADOPT) !== 0 &&
-      this.#isolate !== undefined &&
+      this.#door.isolate !== undefined &&
       !this.#tokens.isLive(token)
     )
       this.#tokens.add(token, use, part);
@@ -518,16 +367,15 @@ export class Sandbox {
     if (isAnswered) {
       this.#tokens.wait(token);
       // The deadline while there is no isolate; in an entry it begins again.
-      if (this.#isolate === undefined)
+      if (this.#door.isolate === undefined)
         this.#tokens.leftPending(token, this.#now() + this.#limits.pauseMs);
-      this.#asked.push(token);
-      this.#closeGate();
-    } else this.#alarms.beLazy();
+      this.#door.ask(token);
+    } else this.#door.beLazy();
   }
 
   /** There is an isolate, or one is being built: records wait for it. */
   get #serves(): boolean {
-    return this.#isolate !== undefined || (!this.#uses.isEmpty && !this.#disposed);
+    return this.#door.isolate !== undefined || (!this.#uses.isEmpty && !this.#disposed);
   }
 
   /** With its breaker half-open one stream is let in; the failure policy answers the others until that one's outcome is known. */
@@ -548,34 +396,48 @@ export class Sandbox {
       ward.forget(token);
       return;
     }
-    this.#withdraw(token);
+    this.#door.withdraw(token);
     // A stream that only ever used the gate is not in our table, but the isolate knows it.
     const isLive = this.#tokens.isLive(token);
-    if (!isLive && this.#isolate === undefined) return;
+    if (!isLive && this.#door.isolate === undefined) return;
     const account = isLive ? this.#tokens.accountOf(token) : NOBODY;
     if (isLive) this.#tokens.remove(token);
     this.#inbox.end(token, account);
-    this.#alarms.beLazy();
-  }
-
-  /** The gate has left this stream pending in the crossing that has also ended it. */
-  #withdraw(token: number): void {
-    const gate = this.#isolate?.gate;
-    const pending = gate?.[GATE.PENDING_COUNT] ?? 0;
-    for (let k = 0; k < pending; k++)
-      if (baseOf(gate![GATE.PENDING + k]!) === token) gate![GATE.PENDING + k] = 0;
-  }
-
-  #wake(): void {
-    this.#due = true;
-    if (this.wantsEntry()) this.#options.onWork();
+    this.#door.beLazy();
   }
 
   // ---- entering
 
+  #makeDoor(isWard: boolean): Door {
+    const options = this.#options;
+    return new Door({
+      accounts: this.#accounts,
+      answers: this.#answers,
+      inbox: this.#inbox,
+      share: this.#share,
+      tokens: this.#tokens,
+      counts: this.counts,
+      limits: this.#limits,
+      now: this.#now,
+      isWard,
+      hasGate: options.onGate !== undefined,
+      mark: options.mark ?? { words: new Int32Array(3), box: 0 },
+      mayWork: () => this.#askToEnter(),
+      work: () => options.onWork(),
+      merge: () => this.#stats?.merge(),
+      fault: (what, error, begun, account) => this.#faults.fault(what, error, begun, account),
+      slow: () => this.#faults.slow(),
+      uncaught: (error) => this.#faults.uncaught(error),
+    });
+  }
+
+  #askToEnter(): void {
+    if (this.wantsEntry()) this.#options.onWork();
+  }
+
   /** Asked after each crossing into the builtin isolate. */
   wantsEntry(): boolean {
-    const wants = this.#wants();
+    const wants = this.#door.wants();
     return this.#ward?.sandbox?.wantsEntry() === true || wants;
   }
 
@@ -584,150 +446,9 @@ export class Sandbox {
     const ward = this.#ward?.sandbox;
     if (ward?.wantsEntry() === true) {
       ward.enter();
-      if (!this.#wants()) return;
+      if (!this.#door.wants()) return;
     }
-    this.#enterOwn();
-  }
-
-  #wants(): boolean {
-    const isolate = this.#isolate;
-    if (isolate === undefined) return false;
-    if (isolate.gate[GATE.ENTRIES] !== 0 || isolate.gate[GATE.PENDING_COUNT] !== 0)
-      this.#afterGate(isolate);
-    // Ends of streams alone are no reason to enter.
-    if (!this.#alarms.isLazy && isolate.gate[GATE.COUNT] !== 0) this.#alarms.beLazy();
-    if (this.#isolate === undefined || this.#away > 0 || this.#resting) return false;
-    return (
-      this.#asked.length > 0 ||
-      this.#due ||
-      this.#more ||
-      this.#alarms.isCrowded ||
-      this.#inbox.backlog > 0 ||
-      this.#answers.waits
-    );
-  }
-
-  /** Enters the isolate once. */
-  #enterOwn(): void {
-    const isolate = this.#isolate;
-    const inbox = this.#inbox;
-    if (isolate === undefined || this.#away > 0) return;
-    if (this.#answers.waits && !this.#answers.deliverKept()) return;
-    const now = this.#now();
-    if (this.#share.limited && this.#waitsForShare(now)) return;
-    inbox.fill();
-    isolate.times[BOX.NOW / 2] = now;
-    this.#due = this.#more = false;
-    this.#alarms.forgetLazy();
-    const isCareful = this.#isWard || (!isolate.isDebugged && this.#accounts.anySuspect(now));
-    // Timers have an entry of their own then, so that nobody's promises go on beside those of another account.
-    this.#isForTimers = isCareful && !this.#isForTimers && isolate.times[BOX.WAKE_AT / 2]! <= now;
-    isolate.words[BOX.ALONE] = isCareful ? 1 : 0;
-    const waiting = this.#isForTimers ? 0 : inbox.count;
-    const account = isCareful && waiting > 0 ? inbox.accountAt(0) : NOBODY;
-    const isSuspect = this.#isWard || (isCareful && this.#accounts.isSuspect(account, now));
-    const records =
-      isCareful && waiting > 0
-        ? inbox.alike(
-            account,
-            isSuspect ? undefined : (next) => this.#accounts.isSuspect(next, now),
-          )
-        : waiting;
-    this.counts.entries++;
-    this.counts.records += records;
-    // What an earlier entry has left in the block counts with the last record of it.
-    if (records === inbox.count) this.counts.bytesIn += inbox.used;
-    if (isolate.isDebugged || isSuspect) {
-      void this.#enterAside(isolate, records, account);
-      return;
-    }
-    let uncaught: unknown;
-    const cpuBefore = this.#share.limited ? threadCpuMs() : 0;
-    this.#cpu.begin(now);
-    this.#beats[BEAT.INSIDE] = this.#mark;
-    try {
-      uncaught = isolate.run(records);
-    } catch (error) {
-      this.#stopped(isolate, records, error);
-      return;
-    } finally {
-      this.#beats[BEAT.INSIDE] = 0;
-      // Each entry is bounded by its time box, so a thread with a thousand entries in one turn must not look hung.
-      this.#beats[BEAT.TURNS]!++;
-    }
-    if (this.#share.limited) this.#share.spent(threadCpuMs() - cpuBefore);
-    if (isCareful) this.#accounts.succeeded(account, inbox.endsIn(records), now);
-    this.#entered(records, now);
-    if (uncaught !== undefined) this.#tellUncaught(uncaught);
-    this.#recordsOfBuild += Math.max(1, records);
-    if (this.#cpu.end(records, this.#now()) && this.#recordsOfBuild > WARM_UP_RECORDS) {
-      this.#onSlow();
-    }
-  }
-
-  /** The package has used up its CPU share: its records wait. */
-  #waitsForShare(now: number): boolean {
-    const ms = this.#share.waitMs(now);
-    if (ms === 0) return false;
-    this.#resting = true;
-    setTimeout(() => {
-      this.#resting = false;
-      this.#wake();
-    }, ms).unref();
-    return true;
-  }
-
-  /** Enters on another thread: code that has hung lately delays only its own sandbox this way. */
-  async #enterAside(isolate: SandboxIsolate, count: number, account: Account): Promise<void> {
-    const build = this.#build;
-    this.#leave();
-    const began = this.#now();
-    const cpuBefore = ownCpuMs();
-    let uncaught: unknown;
-    this.#beats[BEAT.ASIDE] = this.#mark;
-    try {
-      uncaught = await isolate.runAside(count);
-    } catch (error) {
-      if (build === this.#build && !this.#disposed) this.#stopped(isolate, count, error, account);
-      return;
-    } finally {
-      if (this.#beats[BEAT.ASIDE] === this.#mark) this.#beats[BEAT.ASIDE] = 0;
-    }
-    if (build !== this.#build || this.#disposed) return;
-    const now = this.#now();
-    // isolated-vm does not tell its threads' own CPU time: that of the whole process is the most that it can have been.
-    this.#share.spent(Math.min(now - began, ownCpuMs() - cpuBefore));
-    this.#accounts.succeeded(account, this.#inbox.endsIn(count), now);
-    this.#return();
-    this.#entered(count, now);
-    if (uncaught !== undefined) this.#tellUncaught(uncaught);
-    this.#options.onWork();
-  }
-
-  #entered(records: number, now: number): void {
-    this.#inbox.taken(records);
-    this.#collect();
-    this.#alarms.mergeSoon();
-    const asked = this.#asked;
-    for (let k = 0; k < asked.length; k++) {
-      const token = asked[k]!;
-      if (this.#tokens.isWaiting(token))
-        this.#tokens.leftPending(token, now + this.#limits.pauseMs);
-    }
-    // Records that came while it ran on the other thread are in the backlog, those that were left out still in the block.
-    asked.length = 0;
-    if (this.#inbox.count > 0) this.#due = true;
-    this.#openGate(now);
-  }
-
-  // ---- answers out
-
-  #collect(): void {
-    const isolate = this.#isolate;
-    if (isolate === undefined) return;
-    this.#more = isolate.words[BOX.MORE] === 1;
-    this.#answers.collect(isolate.words, isolate.bytes);
-    this.#alarms.wakeAt(isolate.times[BOX.WAKE_AT / 2]!);
+    this.#door.enter();
   }
 
   #note(kind: number, text: string): void {
@@ -751,15 +472,15 @@ export class Sandbox {
     }
     this.#stats?.merge();
     this.#accounts.forgive(now, (trial) => this.#tokens.isLive(trial));
-    this.#openGate(now);
-    const isolate = this.#isolate;
+    this.#door.openGate(now);
+    const isolate = this.#door.isolate;
     void this.#uses.takeBack();
-    if (isolate === undefined || this.#away > 0 || this.counts.entries === this.#entriesSeen)
+    if (isolate === undefined || this.#door.isAway || this.counts.entries === this.#entriesSeen)
       return;
     this.#entriesSeen = this.counts.entries;
     this.#tellUsage();
     const isOver = this.#quota.check(isolate);
-    if (isOver !== undefined) this.#fault("memory", isOver);
+    if (isOver !== undefined) this.#faults.fault("memory", isOver);
   }
 
   #tellUsage(): void {
@@ -769,72 +490,32 @@ export class Sandbox {
 
   /** Called when an entry by the gate has ended with a promise rejection that no code has handled. */
   onUncaught(message: string, stack: string): void {
-    const isolate = this.#isolate;
-    if (isolate === undefined) return;
-    // The isolate was stopped while its promise callbacks ran. The fault is handled after the crossing.
-    if (isolate.disposed) isolate.gate[GATE.FAULT] = 1;
-    else this.#tellUncaught(Object.assign(new Error(message), { stack }));
+    this.#faults.uncaughtByGate(message, stack);
   }
 
-  #tellUncaught(error: unknown): void {
-    this.counts.thrown++;
-    this.#reports.uncaught(error, this.#now());
-  }
-
-  /** Notes a fault that failed no stream. For 10 s the sandbox runs on another thread, where it delays only its own streams. */
-  #onSlow(): void {
-    const error = new Error(
-      `entries of more than ${this.#limits.cpuMs} ms of CPU, again and again`,
-    );
-    const { all } = this.#accounts.fault(NOBODY, this.#now());
-    if (all > 0) {
-      this.#lose("cpu", error, { own: all, all });
-      return;
-    }
-    this.counts.faults++;
-    this.#reports.charged("cpu", error, NOBODY, 0, "; it runs on a thread of its own for 10 s");
-  }
-
-  /** The isolate was stopped in an entry with the first `count` records. `account`: the only one that these are charged to. */
-  #stopped({ words }: SandboxIsolate, count: number, error: unknown, account = NOBODY): void {
-    const begun = words[BOX.RAN] === 1 ? count : words[BOX.BEGUN]!;
-    this.#fault("entry", error, begun, account);
-  }
-
-  /** `begun`: number of records in the block that the isolate has begun with. */
-  #fault(what: string, error: unknown, begun = 0, account = NOBODY): void {
-    // A setup that is refused is made no further use of.
-    if (error instanceof SandboxLost && what !== "setup") this.#options.onLost?.();
-    const words = this.#isolate?.words;
-    const use = words?.[BOX.USE] ?? 0;
-    const charged = use > 0 ? { use, part: words![BOX.PART]! } : account;
-    const backOff = this.#accounts.fault(charged, this.#now());
-    if (what === "entry" && charged.use > 0) this.#confine(charged);
-    this.#lose(what, error, backOff, begun, charged);
-  }
-
-  #rests(use: number, error: unknown): void {
-    if (error instanceof SandboxLost) this.#options.onLost?.();
-    this.counts.faults++;
-    const restMs = this.#accounts.rest(use, this.#now());
-    this.#reports.charged("rebuild", error, { use, part: 0 }, restMs);
-  }
-
-  /** The isolate is lost, and a new one is built. */
-  #lose(
-    what: string,
-    error: unknown,
-    backOff: { readonly own: number; readonly all: number },
-    begun = 0,
-    account = NOBODY,
-  ): void {
-    // Answers written before that are still good.
-    this.#collect();
-    this.#teardown(begun);
-    this.counts.faults++;
-    this.#reports.charged(what, error, account, Math.max(backOff.own, backOff.all));
-    this.#uses.rebuildIn(backOff.all);
-    this.#options.onWork();
+  #makeFaults(): Faults {
+    const sandbox = this;
+    return new Faults({
+      accounts: this.#accounts,
+      reports: this.#reports,
+      counts: this.counts,
+      cpuMs: this.#limits.cpuMs,
+      now: this.#now,
+      get isolate() {
+        return sandbox.#door.isolate;
+      },
+      onLost: () => this.#options.onLost?.(),
+      confine: (account) => this.#confine(account),
+      lose: (begun) => {
+        // Answers written before that are still good.
+        this.#door.collect();
+        this.#teardown(begun);
+      },
+      rebuildIn: (ms) => {
+        this.#uses.rebuildIn(ms);
+        this.#options.onWork();
+      },
+    });
   }
 
   /**
@@ -842,7 +523,6 @@ export class Sandbox {
    * others may begin anew.
    */
   #teardown(begun: number): void {
-    this.#build++;
     const now = this.#now();
     const { unbegun, kept } = this.#inbox.detach(
       begun,
@@ -852,25 +532,18 @@ export class Sandbox {
         this.#lets(token, this.#tokens.accountOf(token), now),
     );
     this.#stats?.end();
-    if (this.#isolate !== undefined) this.#tellUsage();
-    if (this.#isolate !== undefined) this.#isolate.gate[GATE.OPEN] = -1;
+    if (this.#door.isolate !== undefined) this.#tellUsage();
     if (this.#calls?.end() === true) this.#options.onFetch?.("", NOTHING);
     this.#calls = undefined;
-    this.#isolate?.dispose();
-    if (this.#isolate !== undefined && this.#away === 0)
-      this.#options.supply.giveMemory(this.#isolate.memory);
-    this.#away = 0;
-    this.#isolate = this.#stats = undefined;
-    this.#alarms.reset();
-    this.#asked.length = 0;
+    this.#door.remove(this.#options.supply);
+    this.#stats = undefined;
     this.#answers.clear();
-    this.#due = this.#more = false;
     for (const token of this.#tokens.clear(kept)) {
       if (unbegun.has(baseOf(token)) && !this.#disposed)
         this.#options.onVerdict(token, 0, -STATUS.AGAIN);
       else this.#answerByPolicy(token);
     }
-    this.#moveOut(kept);
+    this.#ward?.takeKept(kept, this.#tokens, this.#inbox);
     for (const base of kept)
       for (const token of [base, base | 1])
         if (this.#tokens.isWaiting(token))
@@ -882,7 +555,7 @@ export class Sandbox {
     const { counts } = this;
     for (let entries = -1; entries !== counts.entries && this.#hasRecords; ) {
       entries = counts.entries;
-      this.#enterOwn();
+      this.#door.enter();
     }
     await this.#ward?.sandbox?.finish();
     await Promise.all(this.#uses.ids.map((id) => this.release(id)));
@@ -891,7 +564,7 @@ export class Sandbox {
 
   get #hasRecords(): boolean {
     const inbox = this.#inbox;
-    return this.#isolate !== undefined && (inbox.count > 0 || inbox.backlog > 0);
+    return this.#door.isolate !== undefined && (inbox.count > 0 || inbox.backlog > 0);
   }
 
   /** Ends the sandbox. The failure policy answers the streams that still wait. */
@@ -901,7 +574,7 @@ export class Sandbox {
     this.#ward?.sandbox?.dispose();
     this.#teardown(0);
     this.#uses.dispose();
-    this.#alarms.end();
+    this.#door.end();
   }
 }
 

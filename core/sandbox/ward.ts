@@ -1,6 +1,8 @@
 import type { SandboxUse } from "../inside/sandbox/context.ts";
 import { type Account, Accounts, keyOf } from "./accounts.ts";
+import type { Inbox } from "./inbox.ts";
 import type { Sandbox } from "./sandbox.ts";
+import type { Tokens } from "./tokens.ts";
 
 /** The isolate of all others is built anew first. */
 const BUILT_AFTER_MS = 25;
@@ -60,6 +62,18 @@ export class Ward {
     // A question (ParkedAsk) whose token is from before: its place has come back.
     if (own === undefined && isHeld) sandbox!.forget(token);
     return own;
+  }
+
+  /** Of the streams `kept` for the next isolate of all others, those of confined places wait for the one here. */
+  takeKept(kept: ReadonlySet<number>, tokens: Tokens, inbox: Inbox): void {
+    for (const base of kept) {
+      const account = tokens.accountOf(base);
+      const sandbox = this.sandboxOf(account);
+      if (sandbox === undefined) continue;
+      const lanes = [base, base | 1].filter((token) => tokens.isWaiting(token));
+      tokens.remove(base);
+      sandbox.moveIn(base, account, lanes, inbox.takeOut(base));
+    }
   }
 
   /** To be called once a second. */
