@@ -34,6 +34,32 @@ test("the proxy's process takes Node's own modules in the compiled form that com
   expect(await node(...FLAGS, "--no-warnings", "--expose-internals", "-e", usage)).toBe("\n");
 });
 
+test.runIf(process.platform === "linux")(
+  "no thread has a copy of V8's built-in functions, started before isolates or after",
+  async () => {
+    const isolates = new URL("./isolate.ts", import.meta.url).href;
+    // Copies are mapped from the same file.
+    const count = `
+      const { readFileSync } = require("node:fs");
+      const isCode = (line) => line.includes(" r-xp ") && line.endsWith(process.execPath);
+      const codes = () => readFileSync("/proc/self/maps", "utf8").split("\\n").filter(isCode).length;
+      const { Worker } = require("node:worker_threads");
+      const started = () => new Promise((resolve) => new Worker("0", { eval: true }).on("online", resolve));
+      const counts = [codes()];
+      started().then(async () => {
+        counts.push(codes());
+        const { Watchdog } = await import(${JSON.stringify(isolates)});
+        new Watchdog();
+        await started();
+        counts.push(codes());
+        console.log(counts.join());
+        process.exit();
+      });`;
+    const [alone, thread, later] = (await node(...FLAGS, "-e", count)).trim().split(",");
+    expect([thread, later]).toEqual([alone, alone]);
+  },
+);
+
 test("isolates can be made beside Node's own, which come from another snapshot", () => {
   // Isolates of a process share V8's read-only memory, so all snapshots must have the same: none may have added to it.
   expect(process.config.variables).toMatchObject({ v8_enable_extensible_ro_snapshot: 0 });

@@ -23,11 +23,11 @@ let areSet = false;
 
 /**
  * Called before an isolate is made. The flags hold for the whole process, and so does what isolated-vm's first load in it undoes: the
- * size of young heaps on the command line.
+ * sizes of heaps on the command line.
  */
 export function setIsolateFlags(): void {
   if (areSet) return;
   areSet = true;
-  const size = process.execArgv.filter((arg) => arg.startsWith("--max-semi-space-size="));
-  for (const flag of [...ISOLATE_FLAGS, ...size]) setFlagsFromString(flag);
+  const sizes = process.execArgv.filter((arg) => /^--max-(semi|old)-space-size=/.test(arg));
+  for (const flag of [...ISOLATE_FLAGS, ...sizes]) setFlagsFromString(flag);
 }
