@@ -57,7 +57,8 @@ const IDENTITY = { cert: client.pem, key: client.keyPem, servername: "a.test" };
 
 it("certificates, keys and authorities serve after a crash as they did before, whatever has become of their files", async () => {
   const { config, save, breakAll } = serving("crashes");
-  const proxy = await start({ config, concurrency: 2 });
+  // Of several workers one may have taken a change while another has yet to look.
+  const proxy = await start({ config, concurrency: 1 });
   await shows(proxy, "crashes");
   save(next);
   await shows(proxy, "next");
