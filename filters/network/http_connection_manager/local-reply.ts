@@ -82,6 +82,8 @@ export class LocalReplies {
       writeGrpcReply(head, reply, message, context.isHead);
       return EMPTY;
     }
+    // As in Envoy, no rule of the config has a say in the length.
+    if (head.has(CONTENT_LENGTH)) head.remove(CONTENT_LENGTH);
     if (own.length === 0) {
       head.remove(CONTENT_TYPE);
       return EMPTY;

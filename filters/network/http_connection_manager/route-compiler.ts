@@ -15,6 +15,7 @@ import {
   lateEntry,
   nameOf,
   type RateLimit,
+  type RequestHeaders,
   type Route,
   type RouteAction,
   type RoutePolicies,
@@ -375,7 +376,7 @@ export class RouteCompiler {
         const hashed = requestHash(hash, { stream: subject }, noCookie);
         if (hashed !== undefined) return Number(hashed % BigInt(sum));
       }
-      return (name && remainder(subject.request.get(name), sum)) ?? subject.random % sum;
+      return (name && remainder(subject.request, name, sum)) ?? subject.random % sum;
     };
     if (prefix === "") {
       const weights = config.clusters.map(({ weight }) => weight);
@@ -388,8 +389,8 @@ export class RouteCompiler {
     return (subject) => {
       const weights = cells.map((cell) => cell.value);
       const sum = weights.reduce((all, weight) => all + weight, 0);
-      // As in Envoy, the first cluster gets the request if an operator has set every weight to 0.
-      return answers[sum === 0 ? 0 : pick(weights, random(subject, sum))]!(subject);
+      // As in Envoy, a route whose weights an operator has all set to 0 matches nothing.
+      return sum === 0 ? undefined : answers[pick(weights, random(subject, sum))]!(subject);
     };
   }
 
@@ -559,9 +560,11 @@ function pick(weights: readonly number[], left: number): number {
 
 const UINT64_MAX = 0xffff_ffff_ffff_ffffn;
 
-/** The number in a header modulo `sum`; undefined: the header is absent, or is no unsigned number of 64 bits. */
-function remainder(text: string | undefined, sum: number): number | undefined {
-  if (text === undefined || !/^[0-9]{1,20}$/.test(text)) return undefined;
+/** The number in a header modulo `sum`; undefined: the header is absent, stands in several lines, or is no unsigned number of 64 bits. */
+function remainder(headers: RequestHeaders, name: HeaderName, sum: number): number | undefined {
+  const text = headers.get(name);
+  if (text === undefined || !/^[0-9]{1,20}$/.test(text) || headers.getAll(name).length > 1)
+    return undefined;
   const value = BigInt(text);
   return value > UINT64_MAX ? undefined : Number(value % BigInt(sum));
 }

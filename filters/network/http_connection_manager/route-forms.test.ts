@@ -258,6 +258,9 @@ describe("weighted clusters", () => {
     // The greatest number of 64 bits is odd, which a double does not know of it.
     p.connect().get("/", "x-random: 18446744073709551615");
     expect([p.up.exchanges.length, other.exchanges.length]).toEqual([2, 4]);
+    // Two lines are no number, as in Envoy.
+    for (let k = 0; k < 60; k++) p.connect().get("/", "x-random: 0\r\nx-random: 0");
+    expect(other.exchanges.length).toBeGreaterThan(4);
   });
 
   it("are chosen by the route's hash policy", () => {
@@ -280,16 +283,17 @@ describe("weighted clusters", () => {
     const p = new TestProxy({ codec, router });
     const other = p.cluster("other");
     p.cx.runtime.replace([["split.up", 0]]);
-    p.start({ route_config: oneHost(weighted({ runtime_key_prefix: "split" })) });
+    const routes = [weighted({ runtime_key_prefix: "split" }), say({ prefix: "/" }, "next")];
+    p.start({ route_config: oneHost(...routes) });
     for (let k = 0; k < 5; k++) p.connect().get("/");
     expect([p.up.exchanges.length, other.exchanges.length]).toEqual([0, 5]);
     p.cx.runtime.replace([
       ["split.up", 0],
       ["split.other", 0],
     ]);
-    // All are 0: the first one serves.
-    p.connect().get("/");
-    expect([p.up.exchanges.length, other.exchanges.length]).toEqual([1, 5]);
+    // All are 0: the route matches nothing, as in Envoy, and the next one has its turn.
+    expect(p.connect().get("/").take()).toContain("next");
+    expect([p.up.exchanges.length, other.exchanges.length]).toEqual([0, 5]);
   });
 });
 

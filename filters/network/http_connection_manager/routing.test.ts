@@ -489,6 +489,17 @@ describe("answers of Envoy's own", () => {
     );
   });
 
+  it("have the length of their body, whatever the config says", () => {
+    const header = { key: "content-length", value: "99" };
+    const p = proxy().start({
+      route_config: oneHost({
+        ...says("four"),
+        response_headers_to_add: [{ header, append_action: "APPEND_IF_EXISTS_OR_ADD" }],
+      }),
+    });
+    expect(p.connect().get("/").take()).toMatch(/content-length: 4\n[\s\S]*\n\nfour$/);
+  });
+
   it("say where for a direct response that is a redirect or a creation", () => {
     const p = proxy().start({
       route_config: oneHost({ match: { prefix: "/" }, direct_response: { status: 201 } }),

@@ -74,7 +74,9 @@ export class VirtualHost {
     if (routes === undefined) return undefined;
     for (let k = 0; k < routes.length; k++) {
       const choice = routes[k]!;
-      if (choice.match.matches(subject)) return choice.route(subject);
+      if (!choice.match.matches(subject)) continue;
+      const route = choice.route(subject);
+      if (route !== undefined) return route;
     }
     return undefined;
   }
@@ -91,10 +93,9 @@ export class VirtualHost {
     if (routes === undefined) skipped.push({ label: "matcher", why: "no entry of it matches" });
     for (const choice of routes ?? []) {
       const why = choice.match.mismatch(subject);
-      if (why === undefined) {
-        return { route: choice.route(subject), label: `${this.name} ${choice.label}`, skipped };
-      }
-      skipped.push({ label: choice.label, why });
+      const route = why === undefined ? choice.route(subject) : undefined;
+      if (route !== undefined) return { route, label: `${this.name} ${choice.label}`, skipped };
+      skipped.push({ label: choice.label, why: why ?? "all its clusters have weight 0 by now" });
     }
     return { route: undefined, label: "", skipped };
   }
