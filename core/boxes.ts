@@ -81,6 +81,8 @@ interface Box {
   readonly ward: number;
   readonly sandbox: Sandbox;
   readonly wantsFallback: boolean;
+  /** An access logger: its records are complete by themselves, and all of them come under one token, for as long as it is used. */
+  readonly isLogger: boolean;
   readonly uses: Set<number>;
   /** Every string in the configs of its uses. The package may append only to files that are named there. */
   readonly named: Set<string>;
@@ -131,20 +133,24 @@ export class Boxes {
     };
   }
 
-  /** Streams stay with the generation they began in. New streams go to the previous one while the new one takes none. */
+  /**
+   * Streams stay with the generation they began in. New streams, and log entries, go to the previous one while the new one takes
+   * none.
+   */
   #parkWithFallback(
-    { sandbox }: Box,
+    { sandbox, isLogger }: Box,
     { box: old, uses }: Fallback,
     token: number,
     at: number,
     size: number,
   ): void {
-    const isOld = old.sandbox.holds(token);
+    const isOld = !isLogger && old.sandbox.holds(token);
     const { memory } = this.#options.crossing;
     const useAt = at + RECORD.USE * 4;
     const own = memory.readInt32LE(useAt);
     const account = { use: own, part: partOf(memory.readInt32LE(at + RECORD.KIND * 4)) };
-    if (!isOld && (sandbox.holds(token) || sandbox.takes(token, account))) {
+    const isNew = !isLogger && sandbox.holds(token);
+    if (!isOld && (isNew || sandbox.takes(token, account))) {
       sandbox.park(token, at, size);
       return;
     }
@@ -218,6 +224,7 @@ export class Boxes {
       ward,
       sandbox,
       wantsFallback: manifest.failurePolicy === "previous",
+      isLogger: module.package.startsWith("access_log/"),
       uses: new Set(),
       named: new Set(),
       saidNo: false,
