@@ -2,9 +2,10 @@ import type { DnsResolverOptions } from "@tsproxy/sdk";
 import type { Boxes, ToldPart, ToldUse } from "./boxes.ts";
 import { Crypto } from "./crypto.ts";
 import type { CryptoCall } from "./inside/crypto.ts";
+import { chunkMemory } from "./inside/line-chunks.ts";
 import { HISTOGRAM_CELLS, NAMED_ONLY, type StatDefinition } from "./inside/stats.ts";
 import type { LocalServices } from "./local-services.ts";
-import { GatheredLines } from "./logs/gathered-lines.ts";
+import { GatheredLines, linesOfNow } from "./logs/gathered-lines.ts";
 import type { FromWorker, SharedText } from "./protocol.ts";
 import { readText } from "./shared-text.ts";
 import { type Family, resolveName } from "./sockets/dns.ts";
@@ -30,6 +31,8 @@ export class BuiltinCalls {
   readonly #parts: BuiltinCallsParts;
   readonly #crypto = new Crypto();
   readonly #lines: GatheredLines;
+  /** Where the isolate leaves lines of files for core. */
+  readonly chunks = chunkMemory();
   #statsUsed = 0;
 
   constructor(parts: BuiltinCallsParts) {
@@ -45,8 +48,10 @@ export class BuiltinCalls {
   /** `text`: JSON of the argument, except for calls that carry bytes or lines. Answers what the call answers, if it does so at once. */
   call(name: string, text: string): string | void {
     switch (name) {
-      case "append":
+      case "lines":
         return this.#onLines(text);
+      case "append":
+        return this.#onAppended(text);
       case "flush":
         return this.#lines.flush(text);
       case "publish":
@@ -100,13 +105,23 @@ export class BuiltinCalls {
     this.#parts.post({ type: "publish", topic: text.slice(0, at), text: text.slice(at + 1) });
   }
 
-  /** Lines for a file: its path, when they were written, the lines. Main writes them once they are flushed, in order with those of other threads. */
+  /**
+   * Lines for a file: its path, when they were written, where they lie in `chunks`, their size. Main writes them once they are
+   * flushed, in order with those of other threads.
+   */
   #onLines(told: string): void {
-    const [path = "", times = ""] = told.split("\0", 2);
-    const text = told.slice(path.length + times.length + 2);
-    const marks = times === "" ? [] : times.split(",").map(Number);
+    const [path = "", times = "", at, size] = told.split("\0");
+    const marks = times.split(",").map(Number);
     for (let k = 0; k < marks.length; k += 2) marks[k] = steadyAt(marks[k]!);
-    this.#lines.add(path, text, marks);
+    this.#lines.add(path, new Uint8Array(this.chunks, Number(at), Number(size)), marks);
+  }
+
+  /** The same as text: the path, when it was written, the text. Without text the file is created at once. */
+  #onAppended(told: string): void {
+    const [path = "", time = ""] = told.split("\0", 2);
+    const text = told.slice(path.length + time.length + 2);
+    if (text === "") this.#parts.post(linesOfNow(path, text));
+    else this.#lines.add(path, Buffer.from(text), [steadyAt(Number(time)), 0]);
   }
 
   /** Sends all lines that have gathered. */

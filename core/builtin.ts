@@ -36,6 +36,8 @@ export interface BuiltinOptions {
   readonly counts: SharedArrayBuffer;
   /** What this isolate has added to `counts`: taken off again when the isolate is lost (shared-counts.ts). */
   readonly ledger: SharedArrayBuffer;
+  /** inside/line-chunks.ts */
+  readonly chunks: SharedArrayBuffer;
   readonly fileFlush?: WorkerStart["fileFlush"];
   /** Number of stats cells that earlier isolates of this thread have used. */
   readonly statsFrom?: number;
@@ -47,7 +49,7 @@ export interface BuiltinOptions {
   readonly moduleOf: (packageName: string) => ModuleSource | undefined;
   /** Called for a package that belongs into a sandbox: makes its box and calls `defineParked`. Absent: all are loaded here. */
   readonly park?: (module: ModuleSource) => void;
-  /** Calls from the isolate, as a name and a text, JSON except for "append". A call that asks for something returns the answer. */
+  /** Calls from the isolate, as a name and a text, JSON except for those of lines and bytes. A call that asks for something returns the answer. */
   readonly onCall: (name: string, text: string) => string | void;
 }
 
@@ -107,6 +109,7 @@ export class Builtin {
       share(options.turns),
       share(options.counts),
       share(options.ledger),
+      share(options.chunks),
       callback((name, text) =>
         name === "module" ? this.#demand(JSON.parse(text)) : options.onCall(name, text),
       ),

@@ -192,6 +192,7 @@ class Worker {
       turns: this.#start.turns,
       counts: this.#start.counts,
       ledger: this.#start.ledger,
+      chunks: this.#calls.chunks,
       fileFlush: this.#start.fileFlush,
       statsFrom: this.#calls.statsUsed,
       compiled: this.#compiled,

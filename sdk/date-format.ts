@@ -1,3 +1,6 @@
+import { latin1Encode } from "./bytes.ts";
+import type { LineWriter } from "./line-writer.ts";
+
 /**
  * Compiles a strftime format with absl's additions, as access logs use it: `%E3S`, `%E*S`, `%3f`, `%f` (nanoseconds), `%s`. As in
  * Envoy, an unknown conversion is printed as it stands.
@@ -40,17 +43,32 @@ export function compileDateFormat(
 
 /** `2026-11-20T09:30:52.143Z`, the default of %START_TIME%. All but the milliseconds is built once a second. */
 export function isoTime(epochMs: number): string {
+  const fraction = millisecond(epochMs);
+  return `${lastText}${fraction < 10 ? "00" : fraction < 100 ? "0" : ""}${fraction}Z`;
+}
+
+/** Writes the same. */
+export function writeIsoTime(epochMs: number, line: LineWriter): void {
+  const fraction = millisecond(epochMs);
+  line.bytes(lastBytes);
+  line.digits(fraction, 3);
+  line.byte(0x5a);
+}
+
+/** The millisecond of its second, whose text is `lastText` then. */
+function millisecond(epochMs: number): number {
   const ms = Math.floor(epochMs);
   const second = Math.floor(ms / 1000);
   if (second !== lastSecond) {
     lastSecond = second;
     lastText = new Date(second * 1000).toISOString().slice(0, -4);
+    lastBytes = latin1Encode(lastText);
   }
-  const fraction = ms - second * 1000;
-  return `${lastText}${fraction < 10 ? "00" : fraction < 100 ? "0" : ""}${fraction}Z`;
+  return ms - second * 1000;
 }
 let lastSecond = Number.NaN;
 let lastText = "";
+let lastBytes = latin1Encode("");
 
 interface Moment {
   readonly date: Date;

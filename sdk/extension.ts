@@ -4,6 +4,7 @@ import type { BalancerPolicy, Clusters, ClusterType } from "./cluster.ts";
 import type { ClusterSpecifier } from "./cluster-specifier.ts";
 import type { CodecFactory } from "./codec.ts";
 import type { FetchInit, FetchResponse } from "./fetch.ts";
+import type { Format, FormatSource } from "./format.ts";
 import type { HealthChecker } from "./health.ts";
 import { type HttpFilterFactory, type HttpStream, RouteSetups } from "./http.ts";
 import type {
@@ -183,6 +184,8 @@ export interface Log {
 /** An append-only file, buffered by core. A line is never split and never blocks the data path. */
 export interface FileSink {
   append(line: string): void;
+  /** Appends what the format makes of `source`: the same as to append its text, with fewer strings on the way. */
+  print(format: Format, source: FormatSource): void;
   flush(): void;
 }
 

@@ -3,7 +3,7 @@
 import { logTypeOf } from "./access-log-filter.ts";
 import { compileCel } from "./cel/compile.ts";
 import { celJson, celText } from "./cel/print.ts";
-import { compileDateFormat, isoTime } from "./date-format.ts";
+import { compileDateFormat, isoTime, writeIsoTime } from "./date-format.ts";
 import { filterStateText } from "./filter-state.ts";
 import type { Command, FormatSource, FormatValue } from "./format.ts";
 import { cut, type Make, nonEmpty, plain } from "./format-make.ts";
@@ -11,9 +11,10 @@ import { tlsCommands } from "./format-tls.ts";
 import { wireCommands } from "./format-wire.ts";
 import { GRPC_STATUS_NAMES, grpcStatusOf, isGrpcRequest } from "./grpc-status.ts";
 import { requestSize, responseSize, trailersSize } from "./head-size.ts";
-import { type HeaderMap, type HeaderName, headerName } from "./headers.ts";
+import { type HeaderMap, type HeaderName, headerName, SPAN } from "./headers.ts";
 import type { AttemptedHost, StreamInfo } from "./http.ts";
 import { maskedIp } from "./ip.ts";
+import type { LineWriter } from "./line-writer.ts";
 import { valueAt } from "./metadata-match.ts";
 import { type Address, formatAddress, readInternalAddress } from "./network.ts";
 import { FLAG_NAMES } from "./response-flags.ts";
@@ -30,7 +31,7 @@ export function commandOf(name: string): Make | undefined {
 function header(of: (source: FormatSource) => HeaderMap | undefined): Make {
   return (parameter, length, text) => {
     const [first, second] = headerNames(parameter);
-    return (source) => {
+    const command: Command = (source) => {
       const headers = of(source);
       if (headers === undefined) return undefined;
       const value =
@@ -38,6 +39,15 @@ function header(of: (source: FormatSource) => HeaderMap | undefined): Make {
         (second === undefined ? undefined : read(headers, source, second));
       return value === undefined ? undefined : cut(text.read(value), length);
     };
+    if (length === undefined)
+      command.write = (source, line) => {
+        const headers = of(source);
+        if (headers === undefined) return false;
+        const done = write(headers, source, first, line);
+        if (done !== undefined || second === undefined) return done === true;
+        return write(headers, source, second, line) === true;
+      };
+    return command;
   };
 }
 
@@ -71,6 +81,35 @@ function read(headers: HeaderMap, source: FormatSource, key: HeaderKey): string 
   return headers === source.response && key === ":status"
     ? String(source.response.status)
     : undefined;
+}
+
+/** Writes what `read` answers. Undefined: there is no such header; false: its value must be read. */
+function write(
+  headers: HeaderMap,
+  source: FormatSource,
+  key: HeaderKey,
+  line: LineWriter,
+): boolean | undefined {
+  const { request } = source;
+  const name = key === ":authority" && headers === request ? HOST : key;
+  if (typeof name !== "string") return writeHeader(headers, name, line);
+  if (headers !== request) return false;
+  if (name === ":method" && !request.methodEdited && request.methodEnd > request.methodAt)
+    return line.block(request, request.base + request.methodAt, request.base + request.methodEnd);
+  if (name === ":path" && !request.pathEdited && request.pathEnd > request.pathAt)
+    return line.block(request, request.base + request.pathAt, request.base + request.pathEnd);
+  return false;
+}
+
+function writeHeader(headers: HeaderMap, name: HeaderName, line: LineWriter): boolean | undefined {
+  const at = headers.find(name);
+  if (at >= 0) {
+    const { base, spans } = headers;
+    const i = at * SPAN;
+    return line.block(headers, base + spans[i + 2]!, base + spans[i + 3]!);
+  }
+  const value = headers.get(name);
+  return value === undefined ? undefined : line.plain(value);
 }
 
 // ---- times
@@ -125,13 +164,38 @@ function startTime(time: (source: FormatSource) => number, local: boolean): Make
       const print = compileDateFormat(format === "" ? "%Y-%m-%dT%H:%M:%E3S%z" : format, "local");
       return (source) => print(time(source));
     }
-    if (format === "") return (source) => isoTime(time(source));
+    if (format === "") {
+      const command: Command = (source) => isoTime(time(source));
+      command.write = (source, line) => {
+        writeIsoTime(time(source), line);
+        return true;
+      };
+      return command;
+    }
     const print = compileDateFormat(format);
     return (source) => print(time(source));
   };
 }
 
 // ---- addresses
+
+/** `formatAddress` as a command. */
+function printedAddress(of: (source: FormatSource) => Address | undefined): Command {
+  const command: Command = (source) => {
+    const address = of(source);
+    return address && nonEmpty(formatAddress(address));
+  };
+  command.write = (source, line) => {
+    const address = of(source);
+    if (address === undefined || address.path !== undefined || address.ip.includes(":"))
+      return false;
+    if (!line.plain(address.ip)) return false;
+    line.byte(0x3a);
+    line.number(address.port);
+    return true;
+  };
+  return command;
+}
 
 const ipOf = (address: Address): string => address.path ?? address.ip;
 /** A unix socket has an empty one. */
@@ -150,7 +214,7 @@ function address(
       return value === undefined ? undefined : pick(value);
     };
   return {
-    [name]: plain(take((of) => nonEmpty(formatAddress(of)))),
+    [name]: plain(printedAddress(of)),
     [`${name}_WITHOUT_PORT`]: (bits = "", length) => {
       if (length !== undefined) throw new TypeError("takes no length");
       // The client's end of a unix socket has no name.
@@ -290,6 +354,7 @@ function queryAt(path: string): number {
   return at < 0 ? path.length : at;
 }
 
+const HOST = headerName("host");
 const ORIGINAL_PATH = headerName("x-envoy-original-path");
 const REQUEST_ID = headerName("x-request-id");
 
@@ -578,7 +643,7 @@ const COMMANDS: Readonly<Record<string, Make>> = {
     "DOWNSTREAM_DIRECT_LOCAL_ADDRESS",
     ({ info }) => info.downstreamDirectLocalAddress ?? info.downstreamLocalAddress,
   ),
-  UPSTREAM_HOST: plain(({ info: { upstreamHost } }) => upstreamHost && formatAddress(upstreamHost)),
+  UPSTREAM_HOST: plain(printedAddress(({ info }) => info.upstreamHost)),
   ...tlsCommands("DOWNSTREAM", (s) => s.downstream?.tls),
   DOWNSTREAM_TLS_VERSION: plain(({ downstream }) =>
     nonEmpty(downstream?.tls?.version ?? downstream?.tlsVersion ?? ""),

@@ -4,12 +4,14 @@ import {
   compileFormat,
   compileJsonFormat,
   DEFAULT_LOG_FORMAT,
+  type Format,
   FormatError,
   type FormatSource,
 } from "./format.ts";
 import { RequestHeaders, ResponseHeaders } from "./headers.ts";
 import { newStreamInfo, type StreamInfo } from "./http.ts";
 import { surroundings } from "./surroundings.ts";
+import { lineOf as writtenLine } from "./testing/line.ts";
 import type { Certificate, TlsInfo } from "./transport.ts";
 
 const info = (changes: Partial<StreamInfo> = {}): StreamInfo =>
@@ -42,12 +44,20 @@ function source(changes: Partial<FormatSource> = {}): FormatSource {
   return { info: info(), request: request("/"), response: undefined, ...changes };
 }
 
-const print = (format: string, from: FormatSource = source()) => compileFormat(format).format(from);
+/** What a format prints, after a look that its bytes are those of its text. */
+function lineOf(format: Format, from: FormatSource): string {
+  const text = format.format(from);
+  expect(writtenLine(format, from)).toBe(text.toWellFormed());
+  return text;
+}
+
+const print = (format: string, from: FormatSource = source()) =>
+  lineOf(compileFormat(format), from);
 
 describe("text formats", () => {
   it("has REQ_WITHOUT_QUERY where it is listed", () => {
     const format = compileFormat("%REQ_WITHOUT_QUERY(:PATH)%", { withoutQuery: true });
-    expect(format.format(source({ request: request("/v?q=1") }))).toBe("/v");
+    expect(lineOf(format, source({ request: request("/v?q=1") }))).toBe("/v");
   });
 
   it.each([
@@ -217,7 +227,7 @@ describe("text formats", () => {
 
   it("has no log type in a header", () => {
     const format = compileFormat("%ACCESS_LOG_TYPE%", { purpose: "header" });
-    expect(format.format(source())).toBe("NotSet");
+    expect(lineOf(format, source())).toBe("NotSet");
   });
 
   it("masks addresses", () => {
@@ -232,7 +242,7 @@ describe("text formats", () => {
     const format = compileFormat("a %NOPE% 5% b", {
       onUnknown: (_, command) => told.push(command),
     });
-    expect(format.format(source())).toBe("a - 5% b");
+    expect(lineOf(format, source())).toBe("a - 5% b");
     expect(told).toEqual(["NOPE", "% b"]);
   });
 
@@ -241,7 +251,7 @@ describe("text formats", () => {
     const format = compileFormat("%DOWNSTREAM_CX_RTT% %DYNAMIC_MODULE%", {
       onUnsupported: (command) => told.push(command),
     });
-    expect(format.format(source())).toBe("- -");
+    expect(lineOf(format, source())).toBe("- -");
     expect(told).toEqual(["DOWNSTREAM_CX_RTT", "DYNAMIC_MODULE"]);
   });
 });
@@ -374,7 +384,8 @@ describe("commands, as Envoy 1.40 printed them", () => {
   });
 
   it("makes another unique id for every line", () => {
-    const lines = [print("%UNIQUE_ID%"), print("%UNIQUE_ID%")];
+    const format = compileFormat("%UNIQUE_ID%");
+    const lines = [writtenLine(format, source()), writtenLine(format, source())];
     expect(lines[0]).toMatch(
       /^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/,
     );
@@ -432,19 +443,19 @@ describe("values of headers", () => {
   it("keeps one char a byte and prints nothing for a missing value", () => {
     const from = source({ request: request("/", { "x-name": "caf\u00c3\u00a9" }) });
     const format = compileFormat("é%REQ(x-name)%%REQ(x-none)%", { purpose: "header" });
-    expect(format.format(from)).toBe("\u00c3\u00a9caf\u00c3\u00a9");
+    expect(lineOf(format, from)).toBe("\u00c3\u00a9caf\u00c3\u00a9");
   });
 
   it("writes names beyond one byte a char in UTF-8, as a header can carry them", () => {
     const from = source({ info: info({ routeName: "путь" }) });
     const format = compileFormat("%ROUTE_NAME%", { purpose: "header" });
-    expect(format.format(from)).toBe(Buffer.from("путь").toString("latin1"));
+    expect(lineOf(format, from)).toBe(Buffer.from("путь").toString("latin1"));
   });
 
   it("lets no metadata break out of its line", () => {
     const from = source({ metadata: new Map([["ns", { k: "a\r\nx: y" }]]) });
     const format = compileFormat("%DYNAMIC_METADATA(ns:k)%", { purpose: "header" });
-    expect(format.format(from)).toBe("a  x: y");
+    expect(lineOf(format, from)).toBe("a  x: y");
   });
 });
 
@@ -456,7 +467,7 @@ describe("JSON formats", () => {
       none: "%REQ(X)%",
       deep: { b: ["%DURATION%", 1, true], a: "x" },
     });
-    expect(format.format(source())).toBe(
+    expect(lineOf(format, source())).toBe(
       '{"deep":{"a":"x","b":[12,1,true]},"none":null,"status":503,"text":"503 -"}\n',
     );
   });
@@ -466,37 +477,39 @@ describe("JSON formats", () => {
     const line = (value: string) => {
       const request = new RequestHeaders();
       request.set("x-bytes", value);
-      return format.format(source({ request }));
+      return lineOf(format, source({ request }));
     };
     expect(line("\xc3\xa9 \xf0\x9f\x98\x80")).toBe('{"a":"é 😀"}\n');
     expect(line('"\t')).toBe('{"a":"\\"\\t"}\n');
     expect(line('"\t\xe9')).toBe('{"a":"\\u0022\\u0009\\u00e9"}\n');
     const both = compileJsonFormat({ a: "%REQ(x-a)% %REQ(x-b)%" }, {});
     const values = request("/", { "x-a": "\t", "x-b": "\t\xe9" });
-    expect(both.format(source({ request: values }))).toBe('{"a":"\\t \\u0009\\u00e9"}\n');
+    expect(lineOf(both, source({ request: values }))).toBe('{"a":"\\t \\u0009\\u00e9"}\n');
   });
 
   it("drops missing values when asked to", () => {
     const format = compileJsonFormat({ a: "%REQ(X)%", b: "%DURATION%" }, { omitEmpty: true });
-    expect(format.format(source())).toBe('{"b":12}\n');
+    expect(lineOf(format, source())).toBe('{"b":12}\n');
   });
 
   it("drops lists' entries and maps that have nothing left", () => {
     const tree = { a: ["%REQ(X)%", "%DURATION%", 3, "x%REQ(X)%"], e: { q: "%REQ(X)%" }, z: null };
-    expect(compileJsonFormat(tree, { omitEmpty: true }).format(source())).toBe(
+    expect(lineOf(compileJsonFormat(tree, { omitEmpty: true }), source())).toBe(
       '{"a":[12,3,"x"]}\n',
     );
-    expect(compileJsonFormat({ e: "%REQ(X)%" }, { omitEmpty: true }).format(source())).toBe("{}\n");
+    expect(lineOf(compileJsonFormat({ e: "%REQ(X)%" }, { omitEmpty: true }), source())).toBe(
+      "{}\n",
+    );
   });
 
   it("tells of retransmission what Envoy does over TCP", () => {
     const tree = { a: "%BYTES_RETRANSMITTED%", b: "x%PACKETS_RETRANSMITTED%" };
-    expect(compileJsonFormat(tree).format(source())).toBe('{"a":0,"b":"x0"}\n');
+    expect(lineOf(compileJsonFormat(tree), source())).toBe('{"a":0,"b":"x0"}\n');
   });
 
   it("escapes what a client sends", () => {
     const from = source({ request: request("/", { "x-q": '"\\' }) });
-    expect(compileJsonFormat({ __proto__: null, q: "%REQ(x-q)%" }).format(from)).toBe(
+    expect(lineOf(compileJsonFormat({ __proto__: null, q: "%REQ(x-q)%" }), from)).toBe(
       '{"q":"\\"\\\\"}\n',
     );
   });

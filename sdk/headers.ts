@@ -349,11 +349,14 @@ export class HeaderMap {
     this.base = 0;
   }
 
+  /** The views of `memory`, if there are such. */
+  get wide(): Wide | undefined {
+    return this.memory === this.#own.memory ? this.#own : wideOf(this.memory);
+  }
+
   /** Copies the block's bytes to `to.memory` from `at` on. Up to 7 bytes behind them may be overwritten too. */
   copyBlock(to: Wide, at: number): void {
-    const { base, blockEnd: n } = this;
-    const own = this.#own;
-    const from = this.memory === own.memory ? own : wideOf(this.memory);
+    const { base, blockEnd: n, wide: from } = this;
     if (from === undefined) to.memory.set(this.memory.subarray(base, base + n), at);
     else if (((base | at) & 7) === 0)
       copyLongs(to.longs, at >> 3, from.longs, base >> 3, (n + 7) >> 3);

@@ -40,6 +40,7 @@ export * from "./keep-alive.ts";
 export * from "./known-names.ts";
 export * from "./late-list.ts";
 export * from "./lb-policy.ts";
+export * from "./line-writer.ts";
 export * from "./load-assignment.ts";
 export * from "./log-format.ts";
 export * from "./matcher.ts";

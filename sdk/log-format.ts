@@ -102,7 +102,7 @@ export class FormatLogger implements AccessLogger {
   }
 
   log(entry: LogEntry): void {
-    this.#file.append(this.#format.format(entry));
+    this.#file.print(this.#format, entry);
   }
 }
 

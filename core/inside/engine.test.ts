@@ -16,6 +16,7 @@ import {
 import { expect, test } from "vitest";
 import type { ListenerConfig, RuntimeConfig } from "../protocol.ts";
 import { Engine } from "./engine.ts";
+import { chunkMemory } from "./line-chunks.ts";
 import { CLOSED_FLAG, COMMAND, createRing, EVENT, HOW, WORD } from "./ring.ts";
 import { COUNTS_BYTES, LEDGER_BYTES } from "./shared-counts.ts";
 
@@ -43,6 +44,7 @@ class Driver {
       new SharedArrayBuffer(64),
       new SharedArrayBuffer(COUNTS_BYTES),
       new SharedArrayBuffer(LEDGER_BYTES),
+      chunkMemory(),
       (name, text) => void this.told.push({ name, value: JSON.parse(text) }),
       { role: "worker", worker: 0, node: { id: "", cluster: "" } },
     );

@@ -81,6 +81,7 @@ export class Engine implements GenerationsOwner {
     turns: SharedArrayBuffer,
     counts: SharedArrayBuffer,
     ledger: SharedArrayBuffer,
+    chunks: SharedArrayBuffer,
     call: HostCall,
     options: EngineOptions,
   ) {
@@ -117,6 +118,7 @@ export class Engine implements GenerationsOwner {
       this.host,
       this.#wheel,
       new ScopedStats(this.#stats, ""),
+      chunks,
       options.fileFlush,
     );
     this.topics = new Topics(this.host);

@@ -1,14 +1,18 @@
 // Hot path: one line a request (test/bench/access-log.ts).
-import type { Counter, FileSink, Gauge, Stats } from "@tsproxy/sdk";
+import {
+  type Counter,
+  type FileSink,
+  type Format,
+  type FormatSource,
+  type Gauge,
+  LineWriter,
+  type Stats,
+  utf8Decode,
+} from "@tsproxy/sdk";
 import { FILE_FLUSH, type FileFlush } from "../protocol.ts";
 import type { Host } from "./host.ts";
+import { chunkOf } from "./line-chunks.ts";
 import type { TimerWheel, WheelTimer } from "./timers.ts";
-
-/**
- * So many chars of lines gather in a string here. Longer ones would live until V8 moves them to its old generation, which is then
- * collected as a whole several times a second.
- */
-const CHUNK_CHARS = 8 * 1024;
 
 /**
  * Files that packages append to. Lines gather in core, which writes a file's when there are enough of them or the flush interval is
@@ -21,9 +25,18 @@ export class FileTable {
   readonly #wheel: TimerWheel;
   readonly #timer: WheelTimer;
   readonly #flush: FileFlush;
+  readonly #chunks: SharedArrayBuffer;
 
-  constructor(host: Host, wheel: TimerWheel, stats: Stats, flush = FILE_FLUSH) {
+  /** `chunks`: chunkMemory. */
+  constructor(
+    host: Host,
+    wheel: TimerWheel,
+    stats: Stats,
+    chunks: SharedArrayBuffer,
+    flush = FILE_FLUSH,
+  ) {
     this.#host = host;
+    this.#chunks = chunks;
     this.#stats = stats;
     this.#flush = flush;
     this.#wheel = wheel;
@@ -36,6 +49,7 @@ export class FileTable {
     if (file === undefined) {
       this.#host.tellText("append", `${path}\0\0`);
       file = new BufferedFile(path, this.#host, this.#wheel, this.#stats, {
+        chunk: chunkOf(this.#chunks, this.#open.size),
         size: this.#flush.bytes,
         onFirst: () => this.#arm(),
       });
@@ -67,10 +81,12 @@ class BufferedFile implements FileSink {
   readonly #buffered: Counter;
   readonly #byTimer: Counter;
   readonly #total: Gauge;
-  #text = "";
-  /** How many chars core has got since the last flush. */
+  readonly #line: LineWriter;
+  /** Where in the chunk the lines end. */
+  #used = 0;
+  /** How many bytes core has got since the last flush. */
   #gathered = 0;
-  /** When text was appended: pairs of monotonic ms and the index of the first char appended then, one pair per crossing. */
+  /** When lines were appended: pairs of monotonic ms and the index of the first byte appended then, one pair per crossing. */
   #marks: number[] = [];
   #marked = -1;
 
@@ -79,8 +95,13 @@ class BufferedFile implements FileSink {
     host: Host,
     wheel: TimerWheel,
     stats: Stats,
-    { size, onFirst }: { readonly size: number; readonly onFirst: () => void },
+    {
+      chunk,
+      size,
+      onFirst,
+    }: { readonly chunk: Uint8Array; readonly size: number; readonly onFirst: () => void },
   ) {
+    this.#line = new LineWriter(chunk);
     this.#path = path;
     this.#flushSize = size;
     this.#host = host;
@@ -91,19 +112,52 @@ class BufferedFile implements FileSink {
     this.#total = stats.gauge("filesystem.write_total_buffered");
   }
 
-  append(line: string): void {
+  append(text: string): void {
+    const line = this.#line;
+    line.begin(this.#used);
+    line.text(text);
+    if (line.full && this.#used > 0) {
+      this.#gather();
+      line.begin(0);
+      line.text(text);
+    }
+    this.#end(line.full ? text : undefined);
+  }
+
+  print(format: Format, source: FormatSource): void {
+    if (format.write === undefined) {
+      this.append(format.format(source));
+      return;
+    }
+    const line = this.#line;
+    line.begin(this.#used);
+    format.write(source, line);
+    if (line.full && this.#used > 0) {
+      this.#gather();
+      line.begin(0);
+      format.write(source, line);
+    }
+    this.#end(line.full ? format.format(source) : undefined);
+  }
+
+  /** A line lies behind `#used`. `long`: it does not fit into the chunk, which is empty. */
+  #end(long: string | undefined): void {
+    const size = long?.length ?? this.#line.at - this.#used;
     this.#buffered.inc();
-    this.#total.add(line.length);
+    this.#total.add(size);
     if (this.#isEmpty) this.#onFirst();
     const { now } = this.#wheel;
-    if (now !== this.#marked) {
-      this.#marks.push(now, this.#text.length);
-      this.#marked = now;
+    if (long !== undefined) {
+      this.#tellText(now, long);
+      this.#gathered += size;
+    } else {
+      if (now !== this.#marked) {
+        this.#marks.push(now, this.#used);
+        this.#marked = now;
+      }
+      this.#used += size;
     }
-    this.#text += line;
-    const { length } = this.#text;
-    if (this.#gathered + length >= this.#flushSize) this.flush();
-    else if (length >= CHUNK_CHARS) this.#gather();
+    if (this.#gathered + this.#used >= this.#flushSize) this.flush();
   }
 
   onTimer(): void {
@@ -113,21 +167,38 @@ class BufferedFile implements FileSink {
   }
 
   get #isEmpty(): boolean {
-    return this.#text === "" && this.#gathered === 0;
+    return this.#used === 0 && this.#gathered === 0;
   }
 
   #gather(): void {
-    // A path contains no NUL, so the first one ends it.
-    this.#host.tellText("append", `${this.#path}\0${this.#marks.join()}\0${this.#text}`);
-    this.#gathered += this.#text.length;
-    this.#text = "";
+    if (this.#used === 0) return;
+    const { memory } = this.#line;
+    if (memory.buffer instanceof SharedArrayBuffer)
+      // A path contains no NUL, so the first one ends it.
+      this.#host.tellText(
+        "lines",
+        `${this.#path}\0${this.#marks.join()}\0${memory.byteOffset}\0${this.#used}`,
+      );
+    else this.#tellPieces(memory);
+    this.#gathered += this.#used;
+    this.#used = 0;
     this.#marks = [];
     this.#marked = -1;
   }
 
+  #tellPieces(memory: Uint8Array): void {
+    const marks = this.#marks;
+    for (let k = 0; k < marks.length; k += 2)
+      this.#tellText(marks[k]!, utf8Decode(memory, marks[k + 1]!, marks[k + 3] ?? this.#used));
+  }
+
+  #tellText(time: number, text: string): void {
+    this.#host.tellText("append", `${this.#path}\0${time}\0${text}`);
+  }
+
   flush(): void {
     if (this.#isEmpty) return;
-    if (this.#text !== "") this.#gather();
+    this.#gather();
     this.#total.add(-this.#gathered);
     this.#gathered = 0;
     this.#host.tellText("flush", this.#path);

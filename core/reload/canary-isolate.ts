@@ -1,5 +1,6 @@
 import { Builtin } from "../builtin.ts";
 import { CompiledCode } from "../compiled-code.ts";
+import { chunkMemory } from "../inside/line-chunks.ts";
 import { createRing } from "../inside/ring.ts";
 import { COUNTS_BYTES, LEDGER_BYTES } from "../inside/shared-counts.ts";
 import { LocalServices } from "../local-services.ts";
@@ -211,6 +212,7 @@ export class CanaryIsolate {
       turns: new SharedArrayBuffer(4),
       counts: new SharedArrayBuffer(COUNTS_BYTES),
       ledger: new SharedArrayBuffer(LEDGER_BYTES),
+      chunks: chunkMemory(),
       compiled: new CompiledCode(COMPILED, false),
       moduleOf: (name) => this.#moduleOf(name),
       // Calls that ask for a file or a TLS context are answered. All others are dropped: the threads will make them again.

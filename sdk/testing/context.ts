@@ -26,6 +26,7 @@ import { TestClock } from "./clock.ts";
 import { TestCluster } from "./cluster.ts";
 import { TestConnection } from "./connection.ts";
 import { cryptoSettled } from "./crypto.ts";
+import { lineOf } from "./line.ts";
 
 async function microtasks(): Promise<void> {
   for (let k = 0; k < 50; k++) await Promise.resolve();
@@ -311,10 +312,9 @@ export class TestContext implements SetupContext {
       });
   }
   file(path: string): FileSink {
-    return {
-      append: (line) => void this.files.set(path, (this.files.get(path) ?? "") + line),
-      flush: () => {},
-    };
+    const append = (line: string) => void this.files.set(path, (this.files.get(path) ?? "") + line);
+    const print: FileSink["print"] = (format, source) => append(lineOf(format, source));
+    return { append, print, flush: () => {} };
   }
   /** Files that `readFile` finds, by path; changed by `changeFile`. */
   readonly readable: Map<string, string>;

@@ -17,6 +17,7 @@ import {
 import { CODEC_OPTIONS, TestContext } from "@tsproxy/sdk/testing";
 import { FileTable } from "../../core/inside/files.ts";
 import { Host } from "../../core/inside/host.ts";
+import { chunkMemory } from "../../core/inside/line-chunks.ts";
 import { ScopedStats, StatsTable } from "../../core/inside/stats.ts";
 import { TimerWheel } from "../../core/inside/timers.ts";
 import http1 from "../../filters/codec/http1/filter.ts";
@@ -135,22 +136,24 @@ function parse(): void {
 }
 
 let written = 0;
-const host = new Host((_name, text) => {
-  written += Buffer.byteLength(text);
+const host = new Host((name, told) => {
+  if (name === "lines") written += Number(told.split("\0")[3]);
 });
 const cells = new StatsTable(new Float64Array(4096), () => {});
 const wheel = new TimerWheel(
   () => {},
   () => {},
 );
-const file = new FileTable(host, wheel, new ScopedStats(cells, "")).open("/dev/null");
+const file = new FileTable(host, wheel, new ScopedStats(cells, ""), chunkMemory()).open(
+  "/dev/null",
+);
 const entry: LogEntry = { info, request: headers, response, trailers: undefined };
 let clock = Date.UTC(2026, 10, 20);
 
 function log(format: Format): void {
   info.startTime = clock;
   clock += 0.1;
-  file.append(format.format(entry));
+  file.print(format, entry);
 }
 
 function measure(run: () => void): number {

@@ -18,7 +18,11 @@ export class SandboxFiles {
   }
 
   open(path: string): FileSink {
-    return { append: (line) => this.#append(path, String(line)), flush: () => this.#flush() };
+    return {
+      append: (line) => this.#append(path, String(line)),
+      print: (format, source) => this.#append(path, String(format.format(source))),
+      flush: () => this.#flush(),
+    };
   }
 
   #append(path: string, line: string): void {
