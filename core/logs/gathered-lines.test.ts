@@ -53,12 +53,31 @@ it("sends each file's lines in one piece when they are flushed, with the times a
   ]);
 });
 
+it("sends the first lines at once, and further ones when main asks or many wait", () => {
+  const { lines, sent } = start();
+  const log = (text: string) => {
+    lines.add("a", text, [1, 0]);
+    lines.flush("a");
+  };
+  const texts = () => sent.flatMap(({ pieces }) => pieces.map(([, text]) => text));
+  for (const text of ["1\n", "2\n", "3\n"]) log(text);
+  expect(texts()).toEqual(["1\n"]);
+  lines.flushAll();
+  expect(texts()).toEqual(["1\n", "2\n", "3\n"]);
+  log("4\n");
+  expect(texts()).toHaveLength(4);
+  for (let k = 0; k < 15; k++) log("x\n");
+  expect(texts()).toHaveLength(4);
+  log("x\n");
+  expect(texts()).toHaveLength(20);
+});
+
 it("sends what does not fit together one after the other", () => {
   const { lines, sent } = start(1000);
   const long = `${"x".repeat(20_000)}\n`;
   const longer = `${"é".repeat(100_000)}\n`;
   for (const text of ["short\n", long, longer]) lines.add("a", text, [1, 0]);
-  lines.flush("a");
+  lines.flushAll();
   expect(sent.flatMap(({ pieces }) => pieces.map(([, text]) => text))).toEqual([
     "short\n",
     long,
@@ -68,16 +87,16 @@ it("sends what does not fit together one after the other", () => {
 
 it("uses memory again once it was given back, and no sooner", () => {
   const { lines, lent } = start();
-  for (let k = 0; k < 30; k++) {
+  for (let k = 0; k < 60; k++) {
     lines.add("a", `${k}\n`, [k, 0]);
-    lines.flush("a");
-    if (k >= 20) giveBack(lent[k]!);
+    lines.flushAll();
+    if (k >= 40) giveBack(lent[k]!);
   }
-  expect(lent.slice(0, 20).map((bytes) => Buffer.from(bytes).toString())).toEqual(
-    Array.from({ length: 20 }, (_, k) => `${k}\n`),
+  expect(lent.slice(0, 40).map((bytes) => Buffer.from(bytes).toString())).toEqual(
+    Array.from({ length: 40 }, (_, k) => `${k}\n`),
   );
   for (const bytes of lent) giveBack(bytes);
   lines.add("a", "again\n", [0, 0]);
-  lines.flush("a");
+  lines.flushAll();
   expect(lent.at(-1)!.buffer).toBe(lent[0]!.buffer);
 });

@@ -1,7 +1,7 @@
 import { FILE_FLUSH, type FileFlush, type LentBytes } from "../protocol.ts";
 
-/** Buffers of a thread. */
-const BUFFERS = 8;
+/** Buffers of a thread: those of 50 ms (LineOrder) at 40 MB a second. */
+const BUFFERS = 32;
 /** Room in a buffer beyond what files gather before they are written. */
 const MORE_BYTES = 32 * 1024;
 /** Before each buffer lies a word that is 1 from the moment at which the thread takes it until main has written what is in it. */
@@ -20,10 +20,12 @@ export function lineMemory(flush: FileFlush | undefined): SharedArrayBuffer {
 /** The buffers in that memory, as the thread sees them. */
 export class LineBuffers {
   readonly #memory: SharedArrayBuffer;
+  readonly #words: Int32Array;
   readonly #size: number;
 
   constructor(memory: SharedArrayBuffer) {
     this.#memory = memory;
+    this.#words = new Int32Array(memory);
     this.#size = memory.byteLength / BUFFERS - HEAD_BYTES;
   }
 
@@ -34,7 +36,7 @@ export class LineBuffers {
       size <= this.#size && at < this.#memory.byteLength;
       at += HEAD_BYTES + this.#size
     )
-      if (Atomics.compareExchange(new Int32Array(this.#memory, at, 1), 0, 0, 1) === 0)
+      if (Atomics.compareExchange(this.#words, at >> 2, 0, 1) === 0)
         return Buffer.from(this.#memory, at + HEAD_BYTES, this.#size);
     return Buffer.allocUnsafeSlow(Math.max(size, this.#size));
   }

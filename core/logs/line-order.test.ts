@@ -25,6 +25,19 @@ it("puts lines of several threads in the order in which they were written, once 
   await expect.poll(() => asked).toHaveLength(2);
 });
 
+it("asks again if lines have come while it asked, since their thread keeps further ones until then", async () => {
+  const { order, written, asked } = start();
+  order.add("log", Buffer.from("a\n"), [1, 0]);
+  order.add("log", Buffer.from("x".repeat(2 ** 21)), [1, 0]);
+  expect(written).toHaveLength(1);
+  await expect.poll(() => asked).toHaveLength(1);
+  order.add("log", Buffer.from("b\n"), [2, 0]);
+  asked[0]!();
+  await expect.poll(() => asked).toHaveLength(2);
+  asked[1]!();
+  await expect.poll(() => written).toHaveLength(2);
+});
+
 it("keeps the order of one thread's lines of the same moment", async () => {
   const { order, written, asked } = start();
   order.add("log", Buffer.from("a\nb\n"), [1, 0]);

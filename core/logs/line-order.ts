@@ -28,7 +28,9 @@ export class LineOrder {
   readonly #gather: () => Promise<void>;
   readonly #held = new Map<string, Piece[]>();
   #size = 0;
-  #gathering: Promise<void> | undefined = undefined;
+  #isGathering = false;
+  /** Lines have come since threads were asked: they may have more. */
+  #more = false;
   #gatheredAt = Number.NEGATIVE_INFINITY;
 
   constructor(append: Append, gather: () => Promise<void>) {
@@ -53,16 +55,20 @@ export class LineOrder {
     }
     this.#size += bytes.length;
     if (this.#size > HELD_MAX) this.#write();
-    else
-      this.#gathering ??= this.#flushSoon().finally(() => {
-        this.#gathering = undefined;
-      });
+    this.#more = true;
+    if (!this.#isGathering) void this.#gatherAll();
   }
 
-  async #flushSoon(): Promise<void> {
-    const waitMs = this.#gatheredAt + GATHER_MS - performance.now();
-    if (waitMs > 0) await sleep(waitMs);
-    await this.flush();
+  /** A thread that has told of lines keeps further ones until it is asked (GatheredLines). */
+  async #gatherAll(): Promise<void> {
+    this.#isGathering = true;
+    while (this.#more) {
+      const waitMs = this.#gatheredAt + GATHER_MS - performance.now();
+      if (waitMs > 0) await sleep(waitMs);
+      this.#more = false;
+      await this.flush();
+    }
+    this.#isGathering = false;
   }
 
   /** Settles when all lines that any thread has logged before the call have been handed to the files. */
