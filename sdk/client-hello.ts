@@ -48,6 +48,15 @@ export function readClientHello(bytes: Chunk): ClientHello | "more" | "none" {
   return hello ?? "none";
 }
 
+/**
+ * How many of the bytes are taken to read a ClientHello, or to see that there is none: the records with the first handshake
+ * message, else what heads a record.
+ */
+export function helloSize(bytes: Chunk): number {
+  const first = firstMessage(bytes);
+  return Math.min(typeof first === "string" ? RECORD_HEAD : first.taken, bytes.length);
+}
+
 /** Why bytes are no ClientHello: BoringSSL's name and number of the error, and the alert that it sends (RFC 8446 §6.2). */
 export interface HelloError {
   readonly reason: string;
@@ -98,8 +107,27 @@ export function helloError(bytes: Chunk): HelloError | undefined {
   return { reason: "CLIENTHELLO_PARSE_FAILED", code: 131, alert: 50 };
 }
 
-/** The first handshake message, taken out of its records. Creates nothing until it is complete: it may come in many pieces. */
-function handshakeMessage({ memory, at, end }: Chunk): Uint8Array | "more" | "none" {
+/** The first handshake message, taken out of its records. */
+function handshakeMessage(bytes: Chunk): Uint8Array | "more" | "none" {
+  const first = firstMessage(bytes);
+  if (typeof first === "string") return first;
+  const { memory, at, end } = bytes;
+  const { size, have, taken } = first;
+  const from = at + RECORD_HEAD;
+  if (have === taken - RECORD_HEAD) return memory.subarray(from, from + size);
+  return joinRecords(memory, at, end, have).subarray(0, size);
+}
+
+interface FirstMessage {
+  readonly size: number;
+  /** Size of what the records hold that it is spread over. */
+  readonly have: number;
+  /** Size of these records, with their heads. */
+  readonly taken: number;
+}
+
+/** Finds the first handshake message. Creates nothing until it is complete: it may come in many pieces. */
+function firstMessage({ memory, at, end }: Chunk): FirstMessage | "more" | "none" {
   let have = 0;
   /** The first four bytes of the message, its type and size. */
   let head = 0;
@@ -120,9 +148,7 @@ function handshakeMessage({ memory, at, end }: Chunk): Uint8Array | "more" | "no
     if (have < need && from + length > end) return "more";
     p = from + length;
   }
-  if (have === p - at - RECORD_HEAD)
-    return memory.subarray(at + RECORD_HEAD, at + RECORD_HEAD + need);
-  return joinRecords(memory, at, end, have).subarray(0, need);
+  return { size: need, have, taken: p - at };
 }
 
 const recordLength = (memory: Uint8Array, at: number) => (memory[at + 3]! << 8) | memory[at + 4]!;

@@ -56,6 +56,22 @@ test("tells the name and protocols of a TLS client, and takes nothing", async ()
     expect(cx.stats.value(`tls_inspector.${name}`)).toBe(1);
 });
 
+test("counts the bytes that tell: the ClientHello's records, or five that are none", async () => {
+  const bytes = await hello({ servername: "a.test" });
+  const taken = (given: Uint8Array) => {
+    const { cx, give } = begin();
+    give(given);
+    return cx.stats.recorded.get("tls_inspector.bytes_processed");
+  };
+  expect(taken(Buffer.concat([bytes, Buffer.alloc(50)]))).toEqual([bytes.length]);
+  const spread = [bytes.subarray(5, 7), bytes.subarray(7)].map((part) =>
+    Buffer.concat([Buffer.of(22, 3, 1, part.length >> 8, part.length & 255), part]),
+  );
+  expect(taken(Buffer.concat([...spread, Buffer.alloc(50)]))).toEqual([bytes.length + 5]);
+  expect(taken(Buffer.from("GET / HTTP/1.1\r\n"))).toEqual([5]);
+  expect(taken(bytes.subarray(0, 100))).toEqual([]);
+});
+
 test("lets others pass as they are", () => {
   const { cx, socket, give } = begin();
   expect(give(Buffer.from("GET / HTTP/1.1\r\n"))).toBe(0);

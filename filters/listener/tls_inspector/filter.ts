@@ -4,6 +4,7 @@ import {
   defineListenerFilter,
   type HelloError,
   helloError,
+  helloSize,
   type ListenerFilter,
   readClientHello,
   type SetupContext,
@@ -52,13 +53,13 @@ class TlsInspector implements ListenerFilter {
     if (hello === "none") {
       const error = helloError(shown);
       if (error === undefined && bytes.length < max) return "more";
-      stats.bytes.record(bytes.length);
+      stats.bytes.record(helloSize(shown));
       stats.noTls.inc();
       this.#fail("ClientHelloNotDetected");
       if (error !== undefined) this.#socket.transportFailure = failureReason(error);
       return 0;
     }
-    stats.bytes.record(bytes.length);
+    stats.bytes.record(helloSize(shown));
     const socket = this.#socket;
     stats.tls.inc();
     socket.transportProtocol = "tls";
