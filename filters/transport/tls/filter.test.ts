@@ -338,6 +338,17 @@ describe("a listener's", () => {
     expect(made.at(-1)!.ciphers).toMatch(/:A:B:C$/);
   });
 
+  it("a session of TLS 1.3 lasts two days, an older one as long as session_timeout says", () => {
+    const { cx, made } = begin(PREFIX);
+    const config = { common_tls_context: { tls_certificates: pairs("a") }, session_timeout: 5000 };
+    const { side } = cx.setup(tlsTransport, config) as unknown as { side: ServerSide };
+    const { contexts } = side.choose(HELLO, 0).candidate;
+    const lasts = (versions: number[]) =>
+      made[contexts.of({ ...HELLO, versions }, 0).id]!.sessionTimeoutS;
+    expect(lasts([0x0304])).toBe(172_800);
+    expect(lasts([])).toBe(5);
+  });
+
   it("equal ciphers are in the client's order, with a context for each order that came", () => {
     const { cx, made } = begin(PREFIX);
     const config = { common_tls_context: { tls_certificates: pairs("a") } };

@@ -2,6 +2,8 @@ import type { ClientHello, TlsContext, TlsContextOptions } from "@tsproxy/sdk";
 import type { CipherOrder } from "./cipher-order.ts";
 
 const TLS13 = 0x0304;
+/** How long BoringSSL resumes sessions of TLS 1.3, two days: `session_timeout` is for those of older versions. */
+const TLS13_SESSION_S = 172_800;
 /** Limit of contexts that a listener has for clients' orders, beside the first of each certificate. One takes 50 KiB and 1 ms. */
 const MAX_ORDERED = 32;
 /** At the limit, a context that was used within this time stays, and a client that needs another one gets the first. */
@@ -37,8 +39,8 @@ interface ServerContext {
 
 /**
  * The OpenSSL contexts of one certificate. BoringSSL, and so Envoy, follows the client's order of cipher suites within groups of
- * equal preference (the suites of TLS 1.3 are one group), else the server's, and renews tickets in TLS 1.3 only. An OpenSSL
- * context has one order and one rule for tickets, so there is a context for each order and version that a client has needed.
+ * equal preference (the suites of TLS 1.3 are one group), else the server's, and renews tickets in TLS 1.3 only, where they last
+ * longer. An OpenSSL context has one order and one rule for tickets, so there is a context for each order and version that a client has needed.
  */
 export class ServerContexts {
   /** Created at once, so that options that OpenSSL does not accept are errors of the config. */
@@ -95,7 +97,9 @@ export class ServerContexts {
   }
 
   #create(version: "TLSv1.3" | "older", ciphers: string): TlsContext {
-    return this.#make({ ...this.#options, ciphers, renewsTickets: version === "TLSv1.3" });
+    const isRecent = version === "TLSv1.3";
+    const lasting = isRecent ? { sessionTimeoutS: TLS13_SESSION_S } : {};
+    return this.#make({ ...this.#options, ...lasting, ciphers, renewsTickets: isRecent });
   }
 
   release(): void {
