@@ -1,6 +1,7 @@
 import type { Chunk, Output } from "./bytes.ts";
 import type { SetupContext, Slot } from "./extension.ts";
 import type { StreamInfo } from "./http.ts";
+import type { Gauge } from "./stats.ts";
 import type { TlsInfo, TransportFactory, TransportOptions } from "./transport.ts";
 
 /**
@@ -67,6 +68,11 @@ export interface Connection {
   /** Bytes read and written, for access logs. */
   readonly bytesReceived: number;
   readonly bytesSent: number;
+  /**
+   * From now on `gauge` counts the bytes that were written here and that the kernel has not taken yet, instead of the gauge that did.
+   * Absent in a sandbox.
+   */
+  countUnsent?(gauge: Gauge): void;
   /** Lends room for `size` bytes, which `commit` sends. Nothing else may be written between the two. */
   reserve(size: number): Output;
   commit(output: Output): void;

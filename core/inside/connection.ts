@@ -6,6 +6,7 @@ import type {
   CloseType,
   ConnectionHandler,
   DownstreamConnection,
+  Gauge,
   NetworkFilter,
   Output,
   TlsInfo,
@@ -110,6 +111,11 @@ export class SocketConnection implements DownstreamConnection, WriteOwner {
   #io: Wire;
   #pending: Uint8Array[] | undefined = undefined;
   #pendingAt = 0;
+  #pendingSize = 0;
+  /** Bytes in core that the kernel has not taken. */
+  #socketUnsent = 0;
+  /** Counts both. */
+  #unsentGauge: Gauge | undefined = undefined;
   /** The socket's own write queue is over its high watermark. */
   #socketBlocked = false;
   /** The handler has been told `onBlocked`, and not yet `onDrained`. */
@@ -192,6 +198,26 @@ export class SocketConnection implements DownstreamConnection, WriteOwner {
       this.#tellBlocked();
     }
     this.#pending.push(bytes);
+    this.#countPending(bytes.length);
+  }
+
+  #countPending(change: number): void {
+    this.#pendingSize += change;
+    if (change !== 0) this.#unsentGauge?.add(change);
+  }
+
+  #dropPending(): void {
+    this.#pending = undefined;
+    this.#countPending(-this.#pendingSize);
+  }
+
+  countUnsent(gauge: Gauge): void {
+    const unsent = this.#pendingSize + this.#socketUnsent;
+    if (unsent > 0) {
+      this.#unsentGauge?.add(-unsent);
+      gauge.add(unsent);
+    }
+    this.#unsentGauge = gauge;
   }
 
   /** Writes kept bytes as far as there is room. False: the output segment is full; the connection must be pulled again. */
@@ -207,6 +233,7 @@ export class SocketConnection implements DownstreamConnection, WriteOwner {
       if (!io.hasRoom || !io.canCopy(size)) return false;
       io.copyOut(this.id, bytes, this.#pendingAt, this.#pendingAt + size);
       this.#pendingAt += size;
+      this.#countPending(-size);
       if (this.#pendingAt === bytes.length) {
         pending.shift();
         this.#pendingAt = 0;
@@ -264,7 +291,7 @@ export class SocketConnection implements DownstreamConnection, WriteOwner {
     }
     this.#closing = "abort";
     if (how === "reset") this.closeType = "LocalReset";
-    this.#pending = undefined;
+    this.#dropPending();
     if (this.id < 0) this.#table.forgetWithoutId(this);
     else this.#io.command(COMMAND.CLOSE, this.id, how === "reset" ? HOW.RESET : HOW.ABORT, 0);
     this.#shut();
@@ -279,7 +306,7 @@ export class SocketConnection implements DownstreamConnection, WriteOwner {
   refuse(alert: number): void {
     if (!this.open || this.#closing !== "no") return;
     this.#closing = "abort";
-    this.#pending = undefined;
+    this.#dropPending();
     this.#io.command(COMMAND.CLOSE, this.id, HOW.REFUSE, alert);
     this.#shut();
   }
@@ -526,6 +553,12 @@ export class SocketConnection implements DownstreamConnection, WriteOwner {
     if (this.open) this.handler.onConnected?.();
   }
 
+  /** Also of a connection that this side has closed, until core has sent the rest. */
+  onUnsent(bytes: number): void {
+    this.#unsentGauge?.add(bytes - this.#socketUnsent);
+    this.#socketUnsent = bytes;
+  }
+
   onSocketBlocked(): void {
     this.#socketBlocked = true;
     this.#tellBlocked();
@@ -545,7 +578,7 @@ export class SocketConnection implements DownstreamConnection, WriteOwner {
     this.open = false;
     this.#timer?.cancel();
     this.#flushTimer?.cancel();
-    this.#pending = undefined;
+    this.#dropPending();
     const isPeers = this.#closing === "delayed" || this.#peerLeft;
     const isOurs = local || this.#closing !== "no";
     const event: CloseEvent = {

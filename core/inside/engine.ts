@@ -288,6 +288,9 @@ export class Engine implements GenerationsOwner {
         case EVENT.DRAINED:
           connection.onSocketDrained();
           break;
+        case EVENT.UNSENT:
+          connection.onUnsent(a);
+          break;
         case EVENT.CONNECTED: {
           const [ip = "", port = "0"] = this.#text(a, b).split("|");
           connection.onConnected({ ip, port: Number(port) });

@@ -77,6 +77,8 @@ export class Listener {
   readonly #stats: ListenerStats;
   readonly #count: SharedCount;
   readonly #globalCount: SharedCount;
+  /** Connections that the overload manager's limit has refused. */
+  readonly #overloads: Counter | undefined;
 
   constructor(
     config: ListenerConfig,
@@ -97,6 +99,12 @@ export class Listener {
       around.thread,
       config.maxDatagramBytes !== undefined,
     );
+    if (config.globalConnectionLimit !== undefined) {
+      const monitor = stats.scope(MONITOR);
+      this.#overloads = monitor.counter("failed_updates");
+      // As in Envoy, no pressure is told of what counts at once.
+      monitor.gauge("pressure");
+    }
     const matched = chains.slice(0, config.filterChains.length);
     this.#matcher = new FilterChainMatcher(
       matched.map((chain) => ({ match: chain.config.match, value: chain })),
@@ -150,6 +158,7 @@ export class Listener {
           runtime.integer("overload.global_downstream_max_connections", NO_LIMIT));
     if (this.#globalCount.tryAcquire(all) === 0) {
       this.#stats.globalOverflow.inc();
+      this.#overloads?.inc();
       connection.close("abort");
       return false;
     }
@@ -243,6 +252,9 @@ export class Listener {
     return handshake;
   }
 }
+
+/** Envoy's stats of the one resource monitor that there is. */
+const MONITOR = "overload.envoy.resource_monitors.global_downstream_max_connections.";
 
 /** Envoy's counters that always stay 0 here. */
 const NEVER = ["downstream_cx_overload_reject"];

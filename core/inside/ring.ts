@@ -29,6 +29,8 @@ export const EVENT = {
   DATAGRAM: 10,
   /** offset, length: text `listener|ip|port`: the id is the listener's socket */
   UDP_BOUND: 11,
+  /** offset: bytes written that the kernel has not taken; told whenever that changes */
+  UNSENT: 12,
 } as const;
 
 export const CLOSED_FLAG = { LOCAL: 1, CONNECTING: 2 } as const;

@@ -15,7 +15,7 @@ export class SecureWrites {
   readonly #handle: StreamHandle;
   /** The socket below TLS. */
   readonly #raw: StreamHandle;
-  readonly #onDrain: () => void;
+  readonly #onDrain: (behind: number) => void;
   readonly #onError: (name: string) => void;
   /** Of the last write. It may be used again once that write is over. */
   #request: WriteRequest | undefined = undefined;
@@ -29,17 +29,23 @@ export class SecureWrites {
   /** Bytes that wait. */
   unsentSize = 0;
 
-  /** `onDrain` is called when a write has ended and what waited has been passed on; `onError` with the name of an error. */
+  /** `onDrain` is called when a write has ended and what waited has been passed on, with what is `behind`; `onError` with the name of an error. */
   constructor(
     handle: StreamHandle,
     raw: StreamHandle,
-    onDrain: () => void,
+    onDrain: (behind: number) => void,
     onError: (name: string) => void,
   ) {
     this.#handle = handle;
     this.#raw = raw;
     this.#onDrain = onDrain;
     this.#onError = onError;
+  }
+
+  /** Bytes that the kernel had no room for, and those that wait behind them; not those that only wait for Node's turn. */
+  get behind(): number {
+    const encrypted = this.#isAwaited ? this.#raw.writeQueueSize : 0;
+    return encrypted === 0 ? 0 : encrypted + this.unsentSize;
   }
 
   /** The last write is not over. */
@@ -116,7 +122,7 @@ export class SecureWrites {
       this.#encrypt(unsent);
       this.#letGo();
     }
-    this.#onDrain();
+    this.#onDrain(this.behind);
     if (this.#after === undefined) return;
     if (this.isBusy) this.#await();
     else this.#after();

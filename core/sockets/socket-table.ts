@@ -20,6 +20,8 @@ export class Entry {
   plain: StreamHandle | undefined = undefined;
   /** Number of writes that the kernel has not taken completely. */
   writing = 0;
+  /** Bytes that the kernel has not taken, as the isolate was told last. */
+  unsent = 0;
   /** The isolate may use its id for a connection of its own (WORD.IDS), and has not yet. */
   offered = false;
   closed = false;

@@ -206,6 +206,14 @@ export class Sockets {
     });
   }
 
+  /** Scheduled only when nothing waits any more: what comes before is told with the next event. */
+  #tellUnsent(entry: Entry, bytes: number): void {
+    if (entry.unsent === bytes) return;
+    entry.unsent = bytes;
+    this.#crossing.push(EVENT.UNSENT, entry.id, bytes, 0);
+    if (bytes === 0) this.#crossing.schedule();
+  }
+
   #onDrain(entry: Entry): void {
     entry.blocked = false;
     this.#crossing.push(EVENT.DRAINED, entry.id, 0, 0);
@@ -224,6 +232,7 @@ export class Sockets {
       this.#slotReaders[entry.slot] = undefined;
       entry.slot = -1;
     }
+    this.#tellUnsent(entry, 0);
     const flags =
       (entry.local ? CLOSED_FLAG.LOCAL : 0) | (entry.connecting ? CLOSED_FLAG.CONNECTING : 0);
     this.#crossing.push(EVENT.CLOSED, entry.id, flags, error);
@@ -344,7 +353,9 @@ export class Sockets {
       return;
     }
     this.#pin(entry, request, from, end, mayPin);
-    if (!entry.blocked && handle.writeQueueSize >= entry.socket!.writableHighWaterMark) {
+    const unsent = handle.writeQueueSize;
+    this.#tellUnsent(entry, unsent);
+    if (!entry.blocked && unsent >= entry.socket!.writableHighWaterMark) {
       entry.blocked = true;
       this.#crossing.push(EVENT.BLOCKED, entry.id, 0, 0);
     }
@@ -368,7 +379,10 @@ export class Sockets {
     if (status < 0) {
       entry.error = errorIndex(getSystemErrorName(status));
       socket.destroy();
-    } else if (entry.writing === 0 && entry.blocked) this.#onDrain(entry);
+      return;
+    }
+    this.#tellUnsent(entry, socket._handle?.writeQueueSize ?? 0);
+    if (entry.writing === 0 && entry.blocked) this.#onDrain(entry);
   }
 
   // ---- TLS
@@ -408,7 +422,10 @@ export class Sockets {
     entry.secure = new SecureWrites(
       handle,
       entry.raw?._handle ?? handle,
-      () => entry.blocked && this.#onDrain(entry),
+      (unsent) => {
+        this.#tellUnsent(entry, unsent);
+        if (entry.blocked) this.#onDrain(entry);
+      },
       (error) => {
         entry.error = errorIndex(error);
         socket.destroy();
@@ -480,6 +497,7 @@ export class Sockets {
     }
     if (pieces.length === 0) return i;
     writes.write(pieces, () => this.#crossing.hold(from, i, mayPin));
+    this.#tellUnsent(entry, writes.behind);
     if (!entry.blocked && writes.unsentSize >= entry.socket!.writableHighWaterMark) {
       entry.blocked = true;
       this.#crossing.push(EVENT.BLOCKED, entry.id, 0, 0);

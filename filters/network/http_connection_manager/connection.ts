@@ -102,6 +102,7 @@ export class HcmConnection implements NetworkFilter, ServerEvents {
     const { stats } = runtime;
     stats.cxTotal.inc();
     stats.cxActive.inc();
+    connection.countUnsent?.(stats.cxTxBuffered);
     if (this.peer.tls) {
       stats.cxSslTotal.inc();
       stats.cxSslActive.inc();
@@ -345,6 +346,7 @@ export class HcmConnection implements NetworkFilter, ServerEvents {
     to.stats.cxActive.inc();
     from.cxRxBuffered.add(-this.#lastRead);
     to.stats.cxRxBuffered.add(this.#lastRead);
+    this.connection.countUnsent?.(to.stats.cxTxBuffered);
     if (this.#codec !== undefined) {
       this.#activeOf(from).dec();
       this.#activeOf(to.stats).inc();

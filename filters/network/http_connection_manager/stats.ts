@@ -10,11 +10,7 @@ const ALWAYS_ZERO = [
     (name) => `tracing.${name}`,
   ),
 ];
-const ALWAYS_ZERO_GAUGES = [
-  "downstream_cx_http1_soft_drain",
-  "downstream_cx_http3_active",
-  "downstream_cx_tx_bytes_buffered",
-];
+const ALWAYS_ZERO_GAUGES = ["downstream_cx_http1_soft_drain", "downstream_cx_http3_active"];
 
 /** `http.<stat_prefix>.`: Envoy's http_conn_man stats. */
 export class HcmStats {
@@ -42,6 +38,7 @@ export class HcmStats {
   /** As Envoy counts: what each open connection has read last. */
   readonly cxRxBuffered: Gauge;
   readonly cxTxBytes: Counter;
+  readonly cxTxBuffered: Gauge;
   readonly cxUpgradesTotal: Counter;
   readonly cxUpgradesActive: Gauge;
   readonly cxLength: Histogram;
@@ -98,6 +95,7 @@ export class HcmStats {
     this.cxRxBytes = counter("downstream_cx_rx_bytes_total");
     this.cxRxBuffered = gauge("downstream_cx_rx_bytes_buffered");
     this.cxTxBytes = counter("downstream_cx_tx_bytes_total");
+    this.cxTxBuffered = gauge("downstream_cx_tx_bytes_buffered");
     this.cxUpgradesTotal = counter("downstream_cx_upgrades_total");
     this.cxUpgradesActive = gauge("downstream_cx_upgrades_active");
     this.cxLength = stats.histogram("downstream_cx_length_ms", "ms");

@@ -93,6 +93,7 @@ class TcpProxy implements NetworkFilter {
     this.#downstream = downstream;
     this.#startedMs = shared.cx.now();
     downstream.describedBy = this;
+    downstream.countUnsent?.(shared.stats.txBuffered);
     // As in Envoy, counts connections that a filter before this one may refuse.
     shared.stats.cxTotal.inc();
   }
@@ -584,20 +585,20 @@ type Stats = ReturnType<typeof statsOf>;
 
 function statsOf(cx: SetupContext, prefix: string) {
   const scope = cx.stats.scope(`tcp.${prefix}.`);
-  // These (and the gauge of what waits to be written) stay at 0: drain and overload do not close connections here, and clusters are not discovered on demand.
+  // These stay at 0: drain and overload do not close connections here, and clusters are not discovered on demand.
   for (const name of [
     "downstream_cx_drain_close",
     "downstream_cx_overload_close",
     "route_delayed_total",
   ])
     scope.counter(name);
-  scope.gauge("downstream_cx_tx_bytes_buffered");
   return {
     cxTotal: scope.counter("downstream_cx_total"),
     noRoute: scope.counter("downstream_cx_no_route"),
     rxBytes: scope.counter("downstream_cx_rx_bytes_total"),
     rxBuffered: scope.gauge("downstream_cx_rx_bytes_buffered"),
     txBytes: scope.counter("downstream_cx_tx_bytes_total"),
+    txBuffered: scope.gauge("downstream_cx_tx_bytes_buffered"),
     // Stays at 0: no filter waits for data before the upstream connection is made.
     earlyData: scope.counter("early_data_received_count_total"),
     pausedReading: scope.counter("downstream_flow_control_paused_reading_total"),

@@ -5,6 +5,7 @@ import type {
   Connection,
   ConnectionHandler,
   ConnectOptions,
+  Gauge,
   Output,
   SetupContext,
   Timer,
@@ -109,6 +110,7 @@ export class Race implements Connection {
   #keptBytes = 0;
   #ending = false;
   #pauses = 0;
+  #unsentGauge: Gauge | undefined = undefined;
   /** The handler was told `onBlocked` and not yet `onDrained`. */
   #told = false;
 
@@ -172,6 +174,7 @@ export class Race implements Connection {
     for (const loser of this.#attempts) loser.connection.close("abort");
     this.#attempts.clear();
     this.#attempts.add(attempt);
+    if (this.#unsentGauge !== undefined) winner.countUnsent?.(this.#unsentGauge);
     for (let k = 0; k < this.#pauses; k++) winner.pause();
     for (const bytes of this.#kept) winner.write(bytes, 0, bytes.length);
     this.#kept.length = 0;
@@ -246,6 +249,10 @@ export class Race implements Connection {
     return this.#winner?.bytesSent ?? this.#keptBytes;
   }
 
+  countUnsent(gauge: Gauge): void {
+    if (this.#winner !== undefined) this.#winner.countUnsent?.(gauge);
+    else this.#unsentGauge = gauge;
+  }
   reserve(size: number): Output {
     return this.#winner?.reserve(size) ?? { memory: new Uint8Array(size), at: 0 };
   }

@@ -98,6 +98,7 @@ export class PooledConnection implements ConnectionHandler, ClientEvents {
       alpn: ALPN[this.pool.protocol.name],
       ...this.pool.peer?.options,
     });
+    this.#connection.countUnsent?.(owner.cells.cxTxBuffered);
     this.#recount();
   }
 

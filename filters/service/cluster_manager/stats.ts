@@ -50,6 +50,7 @@ export class ClusterCells implements ClusterStats {
   /** As Envoy counts: what each open connection has read last. */
   readonly cxRxBuffered: Gauge;
   readonly cxTxBytes: Counter;
+  readonly cxTxBuffered: Gauge;
   readonly bindErrors: Counter;
   readonly flowControlBackedUp: Counter;
   readonly flowControlDrained: Counter;
@@ -94,6 +95,7 @@ export class ClusterCells implements ClusterStats {
     this.cxRxBytes = stats.counter("upstream_cx_rx_bytes_total");
     this.cxRxBuffered = stats.gauge("upstream_cx_rx_bytes_buffered");
     this.cxTxBytes = stats.counter("upstream_cx_tx_bytes_total");
+    this.cxTxBuffered = stats.gauge("upstream_cx_tx_bytes_buffered");
     this.bindErrors = stats.counter("bind_errors");
     this.flowControlBackedUp = stats.counter("upstream_flow_control_backed_up_total");
     this.flowControlDrained = stats.counter("upstream_flow_control_drained_total");
@@ -173,7 +175,6 @@ const UNMOVED_COUNTERS = [
 const UNMOVED_GAUGES = [
   "lb_subsets_active",
   "max_host_weight",
-  "upstream_cx_tx_bytes_buffered",
   "upstream_queue_overloaded",
   "version",
 ] as const;

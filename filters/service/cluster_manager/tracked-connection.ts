@@ -54,6 +54,7 @@ export class TrackedConnection implements ConnectionHandler, Listed {
     this.host.cells.rqPendingActive.inc();
     const connection = this.#owner.connector.connect(this.host, this, chosen);
     this.#connection = connection;
+    connection.countUnsent?.(cells.cxTxBuffered);
     return connection;
   }
 
