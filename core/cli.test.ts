@@ -223,6 +223,21 @@ test("says what went wrong before anything was read", async () => {
   expect((await run("config", "upgrade", missing)).err).toContain(
     `cannot read ${missing}: no such`,
   );
+  const inFile = path.join(good, "x.yaml");
+  for (const command of [
+    ["validate", inFile],
+    ["route", "explain", inFile, "--request", "GET http://a.test/"],
+    ["filter", "check", "-c", inFile],
+    ["filter", "info", "http/router", "-c", inFile],
+  ]) {
+    const { code, out, err } = await run(...command);
+    expect([code, out + err]).toEqual([
+      1,
+      expect.stringContaining(
+        `${inFile}: cannot be read: what its path takes for a directory is a file`,
+      ),
+    ]);
+  }
 });
 
 test("gives each file its verdict, and 1 if one is refused", async () => {

@@ -8,6 +8,7 @@ import { fileURLToPath } from "node:url";
 import { faultStat, sandboxStat } from "../admin/server-stats.ts";
 import { didYouMean } from "../config/diagnostic.ts";
 import { loadConfig } from "../config/load.ts";
+import { fileError } from "../file-error.ts";
 import type { Runtime } from "../options.ts";
 import { ownModule } from "../own-files.ts";
 import { Catalog } from "../packages/catalog.ts";
@@ -182,8 +183,9 @@ async function useIn(
   info: PackageInfo,
   units: readonly PackageUnit[],
 ): Promise<{ readonly name: string }> {
-  const text = await readFile(file, "utf8").catch(() => undefined);
-  if (text === undefined) throw new Refused(`${file}: cannot be read: no such file`);
+  const text = await readFile(file, "utf8").catch((error: unknown) => {
+    throw new Refused(`${file}: cannot be read: ${fileError(error)}`);
+  });
   const infos = units.flatMap((unit) => unit.next?.infos ?? []);
   const broken = units.flatMap((unit) => unit.broken ?? []);
   const loaded = loadConfig({ file, text }, infos, { strict: false, broken });

@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { loadConfig } from "../config/load.ts";
 import type { BrokenPackage } from "../config/registry.ts";
+import { fileError } from "../file-error.ts";
 import { Catalog } from "../packages/catalog.ts";
 import type { PackageUnit } from "../packages/package-unit.ts";
 import {
@@ -138,9 +139,9 @@ async function scriptsOf(
   infos: readonly PackageInfo[],
   broken: readonly BrokenPackage[],
 ): Promise<{ scripts: FoundScript[]; problems: Problem[] }> {
-  const text = await readFile(file, "utf8").catch(() => undefined);
-  if (text === undefined)
-    return { scripts: [], problems: [problem(`${file}: cannot be read: no such file`)] };
+  const text = await readFile(file, "utf8").catch((error: Error) => error);
+  if (typeof text !== "string")
+    return { scripts: [], problems: [problem(`${file}: cannot be read: ${fileError(text)}`)] };
   const loaded = loadConfig({ file, text }, infos, { strict: false, broken });
   if (!loaded.ok)
     return { scripts: [], problems: loaded.errors.map((found) => ({ ...found, frame: "" })) };

@@ -199,7 +199,7 @@ test("bench says what to do where there is nothing to measure", async () => {
   }
   mend();
   const unused = await run("filter", "bench", "my_http", "-c", "missing.yaml");
-  expect(unused.err).toBe("missing.yaml: cannot be read: no such file\n");
+  expect(unused.err).toBe("missing.yaml: cannot be read: no such file or directory\n");
 });
 
 test("the filter of each page of the SDK's docs is sound", async () => {

@@ -3,6 +3,7 @@ import { readFile } from "node:fs/promises";
 import path from "node:path";
 import { didYouMean } from "../config/diagnostic.ts";
 import { type Loaded, loadConfig } from "../config/load.ts";
+import { fileError } from "../file-error.ts";
 import { HOOK_NAMES } from "../inside/sandbox/layout.ts";
 import { Catalog } from "../packages/catalog.ts";
 import { readBundle } from "../packages/package-bundle.ts";
@@ -59,8 +60,9 @@ export async function filterInfo(options: FilterInfoOptions): Promise<number> {
   const infos = units.flatMap((unit) => unit.next?.infos ?? []);
   const uses = [];
   for (const file of options.configs) {
-    const text = await readFile(file, "utf8").catch(() => undefined);
-    if (text === undefined) return refuse(`${file}: cannot be read: no such file`, json);
+    const text = await readFile(file, "utf8").catch((error: Error) => error);
+    if (typeof text !== "string")
+      return refuse(`${file}: cannot be read: ${fileError(text)}`, json);
     const broken = units.flatMap((unit) => unit.broken ?? []);
     const loaded = loadConfig({ file, text }, infos, { strict: false, broken });
     if (loaded.ok) uses.push(...usesIn(loaded, found.info.package));

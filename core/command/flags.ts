@@ -7,10 +7,11 @@ import {
   statSync,
   writeFileSync,
 } from "node:fs";
-import { tmpdir, userInfo } from "node:os";
+import { tmpdir } from "node:os";
 import path from "node:path";
 import { type Command, InvalidArgumentError, Option } from "commander";
 import type { Overlay } from "../config/overlay.ts";
+import { fileError } from "../file-error.ts";
 import { LEVEL_NAMES, type LevelName } from "../logs/log-options.ts";
 import type { RunOptions } from "../options.ts";
 import { cpus } from "../process/cpus.ts";
@@ -238,13 +239,7 @@ export function said<T>(what: string, run: () => T): T {
   try {
     return run();
   } catch (error) {
-    const { code, message } = error as NodeJS.ErrnoException;
-    const reasons: Readonly<Record<string, string>> = {
-      ENOENT: "no such file or directory",
-      EISDIR: "it is a directory",
-      EACCES: `permission denied for user ${userInfo().username}`,
-    };
-    throw new Error(`${what}: ${reasons[code ?? ""] ?? message}`);
+    throw new Error(`${what}: ${fileError(error)}`);
   }
 }
 
@@ -266,7 +261,7 @@ function controlSocket({ socketPath }: RunFlags, file: string, baseId: number): 
   const config = file !== "" && existsSync(file) ? realpathSync.native(path.dirname(file)) : "";
   const key = `${config}/${path.basename(file)}`;
   const name = baseId > 0 ? `${baseId}` : digest(key);
-  return path.join(base, `tsproxy-${userInfo().uid}`, `${name}.sock`);
+  return path.join(base, `tsproxy-${process.getuid?.()}`, `${name}.sock`);
 }
 
 /** FNV-1a in 64 bits: node:crypto would cost the supervisor 5 MiB for this alone. */

@@ -1,6 +1,7 @@
 import { readFile, writeFile } from "node:fs/promises";
 import { parse } from "yaml";
 import { type Loaded, loadConfig } from "../config/load.ts";
+import { fileError } from "../file-error.ts";
 import { FilterChainMatcher } from "../inside/filter-chain-match.ts";
 import { Catalog } from "../packages/catalog.ts";
 import { formatProblem, problem } from "../problem.ts";
@@ -170,7 +171,7 @@ export interface ExplainOptions {
 /** Prints which listener, filter chain, virtual host, route and cluster would serve a request, and why others did not match. */
 export async function routeExplain(options: ExplainOptions): Promise<number> {
   const asked = parseRequest(options.request, options.headers);
-  const text = await readFile(options.file, "utf8");
+  const text = await readText(options.file);
   return withTools(options.filters, async ({ load, tool }) => {
     const loaded = load(options.file, text);
     if (!loaded.ok) return refuse(options.file, loaded);
@@ -340,11 +341,15 @@ function refuse(file: string, loaded: Loaded & { readonly ok: false }): number {
   return 1;
 }
 
+function readText(file: string): Promise<string> {
+  return readFile(file, "utf8").catch((error: unknown) => {
+    throw new Error(`${file}: cannot be read: ${fileError(error)}`);
+  });
+}
+
 /** Reads YAML or JSON, which may have trailing commas, as some of Envoy's own files do. */
 async function readDocument(file: string): Promise<unknown> {
-  const text = await readFile(file, "utf8").catch((error: NodeJS.ErrnoException) => {
-    throw new Error(`${file}: cannot be read (${error.code})`);
-  });
+  const text = await readText(file);
   try {
     return parse(text);
   } catch (error) {

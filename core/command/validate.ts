@@ -1,5 +1,6 @@
 import { readFile } from "node:fs/promises";
 import type { Overlay } from "../config/overlay.ts";
+import { fileError } from "../file-error.ts";
 import { unknownComponents } from "../logs/log-levels.ts";
 import type { LogOptions } from "../logs/log-options.ts";
 import { Catalog } from "../packages/catalog.ts";
@@ -73,8 +74,7 @@ async function verdictsOf(
     const text =
       given ?? (await readFile(file, "utf8").catch((error: NodeJS.ErrnoException) => error));
     if (typeof text !== "string") {
-      const reason = REASONS[text.code ?? ""] ?? text.message;
-      const errors = [problem(`${file}: cannot be read: ${reason}`)];
+      const errors = [problem(`${file}: cannot be read: ${fileError(text)}`)];
       verdicts.push({ file, ok: false, errors, warnings: [] });
       continue;
     }
@@ -107,12 +107,6 @@ async function verdictsOf(
   canary.dispose();
   return verdicts;
 }
-
-const REASONS: Readonly<Record<string, string>> = {
-  ENOENT: "no such file",
-  EISDIR: "it is a directory",
-  EACCES: "permission denied",
-};
 
 function print(verdicts: readonly Verdict[], json: boolean): void {
   if (json) {

@@ -1,4 +1,5 @@
 import type { SourceBytes } from "@tsproxy/sdk";
+import { fileError } from "../file-error.ts";
 import type { Report } from "./diagnostic.ts";
 import type { MapNode } from "./document.ts";
 import type { NamedFiles } from "./named-files.ts";
@@ -56,7 +57,7 @@ function bytesOf(form: string, text: string, files: NamedFiles): Uint8Array | st
     const bytes = files.read(text);
     return bytes.length > MOST_BYTES ? `file "${text}" has more than ${MOST_BYTES} bytes` : bytes;
   } catch (error) {
-    return `file "${text}" cannot be read (${(error as NodeJS.ErrnoException).code})`;
+    return `file "${text}" cannot be read: ${fileError(error)}`;
   }
 }
 

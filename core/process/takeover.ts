@@ -1,6 +1,5 @@
 import { chmod, lstatSync, mkdirSync, readFileSync, rmSync } from "node:fs";
 import net from "node:net";
-import { userInfo } from "node:os";
 import path from "node:path";
 
 /**
@@ -105,7 +104,7 @@ function prepare(file: string): boolean {
   try {
     mkdirSync(directory, { recursive: true, mode: 0o700 });
     const found = lstatSync(directory);
-    return found.isDirectory() && found.uid === userInfo().uid;
+    return found.isDirectory() && found.uid === process.getuid?.();
   } catch {
     return false;
   }

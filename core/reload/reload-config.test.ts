@@ -105,7 +105,9 @@ test("keeps the config while a file that it names is gone, and takes it up when 
   const { world, file } = await naming("one");
   fs.unlinkSync(file);
   await world.says("the config of before goes on");
-  expect(world.refusals[0]).toMatch(/front\.yaml:8:\d+: .*word\.txt" cannot be read \(ENOENT\)/);
+  expect(world.refusals[0]).toMatch(
+    /front\.yaml:8:\d+: .*word\.txt" cannot be read: no such file or directory/,
+  );
   fs.writeFileSync(file, "two");
   await world.serving.until("the second word", () => wordOf(world) === "two");
 });

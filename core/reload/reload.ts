@@ -2,6 +2,7 @@ import { readFileSync } from "node:fs";
 import path from "node:path";
 import { NamedFiles } from "../config/named-files.ts";
 import type { Overlay } from "../config/overlay.ts";
+import { fileError } from "../file-error.ts";
 import type { Log } from "../logs/log.ts";
 import type { Describer } from "../packages/describe.ts";
 import { setAsideDoubles } from "../packages/doubles.ts";
@@ -405,10 +406,10 @@ export class Reload {
   #settledConfig(last: boolean): (Edit & { type: "config" }) | undefined {
     const text = this.#readConfig();
     this.#isSettling = false;
-    if (text === undefined || text.trim() === "") {
+    if (text instanceof Error || text.trim() === "") {
       this.#configProblems = [
         problem(
-          `${shortPath(this.#options.configFile)}: ${text === undefined ? "cannot be read" : "the file is empty"}`,
+          `${shortPath(this.#options.configFile)}: ${text instanceof Error ? text.message : "the file is empty"}`,
         ),
       ];
       this.#seen.hash = "";
@@ -628,22 +629,20 @@ export class Reload {
     );
   }
 
-  /** The file's text. Undefined: it cannot be read. */
-  #readConfig(): string | undefined {
-    try {
-      return this.#readConfigOrRefuse();
-    } catch {
-      return undefined;
-    }
-  }
-
-  #readConfigOrRefuse(): string {
+  /** The file's text, or why it cannot be read. */
+  #readConfig(): string | Error {
     const { configFile, configText } = this.#options;
     try {
       return configText ?? readFileSync(configFile, "utf8");
     } catch (error) {
-      throw new StartError([problem(`cannot read ${configFile}: ${(error as Error).message}`)]);
+      return new Error(`cannot be read: ${fileError(error)}`);
     }
+  }
+
+  #readConfigOrRefuse(): string {
+    const text = this.#readConfig();
+    if (typeof text === "string") return text;
+    throw new StartError([problem(`${shortPath(this.#options.configFile)}: ${text.message}`)]);
   }
 
   /** A directory above the packages has changed: packages may have come or gone. */

@@ -372,9 +372,7 @@ test.each(Object.entries(ofAll))(
     expect(stats("listener.main.downstream_cx_overflow")).toBe(1);
     const monitor = "overload.envoy.resource_monitors.global_downstream_max_connections";
     expect(await proxy.admin("/stats?filter=^overload")).toBe(
-      "overload_manager" in limits
-        ? `${monitor}.failed_updates: 1\n${monitor}.pressure: 0\n`
-        : "",
+      "overload_manager" in limits ? `${monitor}.failed_updates: 1\n${monitor}.pressure: 0\n` : "",
     );
     first[0]!.destroy();
     await eventually(
