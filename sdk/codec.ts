@@ -1,5 +1,6 @@
 import type { Chunk } from "./bytes.ts";
 import type { HeaderMap, RequestHeaders, ResponseHeaders } from "./headers.ts";
+import type { HeaderNameCase } from "./http1-options.ts";
 import type { Http2Options } from "./http2-options.ts";
 import type { CloseEvent, Connection } from "./network.ts";
 import type { Stats } from "./stats.ts";
@@ -29,8 +30,8 @@ export interface CodecOptions {
   readonly allowChunkedLength: boolean;
   readonly allowCustomMethods: boolean;
   readonly headersWithUnderscores: "ALLOW" | "REJECT_REQUEST" | "DROP_HEADER";
-  /** HTTP/1: how header names are written. Absent: in lower case. `preserve_case`: as the sender of the head wrote them. */
-  readonly headerKeyFormat?: "proper_case_words" | "preserve_case" | undefined;
+  /** HTTP/1: how header names are written. Absent: in lower case. */
+  readonly headerKeyFormat?: HeaderNameCase | undefined;
   /** HTTP/1 clients: responses keep their `reason`. Needs `preserve_case`. */
   readonly forwardsReason?: boolean | undefined;
   /** HTTP/1 servers: true if a client's request for an upgrade of that name is ignored. Absent: none is ignored. */

@@ -1,5 +1,5 @@
 // Hot path: test/bench/http1-codec.ts. A head that arrives in one piece is parsed in place, without a copy.
-import type { HeaderMap, RequestHeaders, ResponseHeaders } from "@tsproxy/sdk";
+import type { HeaderMap, HeaderNameCase, RequestHeaders, ResponseHeaders } from "@tsproxy/sdk";
 import { PARSE } from "./error.ts";
 import { parseFields } from "./fields.ts";
 import { parseRequestHead, parseResponseHead } from "./head.ts";
@@ -13,7 +13,7 @@ export interface HeadLimits {
   readonly maxHeadBytes: number;
   readonly maxHeaders: number;
   readonly allowCustomMethods: boolean;
-  readonly headerKeyFormat?: "proper_case_words" | "preserve_case" | undefined;
+  readonly headerKeyFormat?: HeaderNameCase | undefined;
   readonly forwardsReason?: boolean | undefined;
 }
 
@@ -31,15 +31,18 @@ export class HeadReader {
   #pieces: Uint8Array = EMPTY;
   #length = 0;
   #parseAt = 0;
-  /** The head's bytes with names in their original case; filled only for `preserve_case`. */
+  /** The head's bytes with names in their original case; filled only if they are kept. */
   #raw: Uint8Array = EMPTY;
   readonly #keepsNames: boolean;
+  readonly #othersProper: boolean;
   readonly #keepsReason: boolean;
 
   constructor(kind: Kind, limits: HeadLimits) {
     this.#kind = kind;
     this.#limits = limits;
-    this.#keepsNames = limits.headerKeyFormat === "preserve_case" && kind !== KIND.TRAILERS;
+    const { headerKeyFormat: format } = limits;
+    this.#othersProper = format === "preserve_or_proper_case";
+    this.#keepsNames = (this.#othersProper || format === "preserve_case") && kind !== KIND.TRAILERS;
     this.#keepsReason = limits.forwardsReason === true && kind === KIND.RESPONSE;
   }
 
@@ -55,7 +58,7 @@ export class HeadReader {
     const code = this.#read(headers, memory, at, end);
     if (code === PARSE.INCOMPLETE) return code;
     if (code > 0) {
-      keepNames(headers, this.#raw);
+      keepNames(headers, this.#raw, this.#othersProper);
       if (this.#keepsReason) keepReason(headers as ResponseHeaders);
     }
     this.#raw = EMPTY;

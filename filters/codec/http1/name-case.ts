@@ -8,14 +8,20 @@ const CR = 13;
 const LF = 10;
 const COLON = 58;
 
-/** Sets `originalNames` to names in the peer's case, by lower-case name. `raw`: the head's bytes before parsing. */
-export function keepNames(headers: HeaderMap, raw: Uint8Array): void {
+/** All names of a head, those in lower case too: others are written in proper case. */
+class NamesBesideProper extends Map<string, string> {}
+
+/**
+ * Sets `originalNames` to names in the peer's case, by lower-case name. `raw`: the head's bytes before parsing. `othersProper`: names
+ * that the head does not have are written in proper case.
+ */
+export function keepNames(headers: HeaderMap, raw: Uint8Array, othersProper: boolean): void {
   const { spans } = headers;
-  let kept: Map<string, string> | undefined;
+  let kept: Map<string, string> | undefined = othersProper ? new NamesBesideProper() : undefined;
   for (let i = 0; i < headers.count * SPAN; i += SPAN) {
     const name = latin1Decode(raw, spans[i]!, spans[i + 1]!);
     const lower = name.toLowerCase();
-    if (name === lower || kept?.has(lower) === true) continue;
+    if ((name === lower && !othersProper) || kept?.has(lower) === true) continue;
     kept ??= new Map();
     kept.set(lower, name);
   }
@@ -49,7 +55,7 @@ export function recase(
       const name = names.get(latin1Decode(memory, q, nameEnd));
       if (name !== undefined) {
         for (let k = 0; k < name.length; k++) memory[q + k] = name.charCodeAt(k);
-      }
+      } else if (names instanceof NamesBesideProper) properCase(memory, q, nameEnd);
     }
     q = nextLine(memory, nameEnd, end);
   }

@@ -251,6 +251,8 @@ export class RequestHead {
       : hasFor
         ? this.addresses.behind(headers, peer.direct)
         : peer.direct;
+    // As in Envoy, the head of a request that is refused here stays as it is.
+    if (this.refusal !== undefined) return client;
     if (peer.forwardedForLine !== undefined) {
       if (hasFor) appendForwardedFor(headers, peer.forwardedFor);
       else headers.appendLine(peer.forwardedForLine);

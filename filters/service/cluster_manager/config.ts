@@ -14,6 +14,7 @@ import {
   forwardsReason,
   fractionOf,
   HeaderKeyFormat,
+  type HeaderNameCase,
   type Http2Options,
   Http2ProtocolOptions,
   headerKeyFormat,
@@ -550,7 +551,7 @@ export interface ClusterOptions {
   readonly maxHeaders: number;
   readonly enableTrailers: boolean;
   readonly allowChunkedLength: boolean;
-  readonly headerKeyFormat: "proper_case_words" | "preserve_case" | undefined;
+  readonly headerKeyFormat: HeaderNameCase | undefined;
   readonly forwardsReason: boolean;
   readonly sendsAbsoluteUrl: boolean;
   readonly protocol: "HTTP1" | "HTTP2" | "DOWNSTREAM" | "ALPN";
