@@ -238,6 +238,11 @@ export interface NetworkFilter {
 export interface NetworkFilterFactory {
   create(connection: DownstreamConnection, chain: NetworkChain): NetworkFilter;
   /**
+   * Its filters keep nothing of their own from one hook to the next, and never answer `stop`. When the sandbox is lost, because another
+   * connection's hook never returned, their connections go on with new filters, whose `onConnect` is not called; those of others close.
+   */
+  readonly stateless?: boolean;
+  /**
    * Offers another config to connections that are already open. The function that is returned puts it into effect, and nothing
    * may change before it is called. Undefined: not possible; the connections drain.
    */

@@ -65,6 +65,12 @@ export class ScriptProgram {
     }
   }
 
+  /** Whether that word stands in the script. */
+  names(word: string): boolean {
+    const text = new RegExp(`\\b${word}\\b`);
+    return this.sources.some(({ code }) => text.test(code));
+  }
+
   /**
    * Rewrites an error for the script's author: its place in the user's file before the message, and no frames but the script's
    * own.

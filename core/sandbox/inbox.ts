@@ -13,13 +13,15 @@ import {
 } from "../inside/sandbox/layout.ts";
 import { type Account, NOBODY } from "./accounts.ts";
 import type { SandboxIsolate } from "./isolate.ts";
+import type { Renewals } from "./renewals.ts";
+import type { Tokens } from "./tokens.ts";
 
 /** Most bytes of records that may wait for a later crossing; beyond that, streams are answered with an overload. */
 const BACKLOG_BYTES_MAX = 16 * 1024 * 1024;
 /** Most records that may wait: ten thousand calls of a sandbox may be answered at once, with three records each. */
 const BACKLOG_MAX = 65_536;
 
-/** What an isolate has left alone, by tokens of lane 0: streams none of whose records it has begun with, and those among them that wait. */
+/** What an isolate has left alone, by tokens of lane 0: streams none of whose records it has begun with, and those that go on in the next one. */
 interface Detached {
   readonly unbegun: ReadonlySet<number>;
   readonly kept: ReadonlySet<number>;
@@ -56,24 +58,30 @@ export class Inbox {
 
   /**
    * The isolate has ended. `begun`: number of records in the block that it has begun with. `keeps` is asked for each new connection that
-   * it has left alone: these wait for the next isolate (a filter that has seen nothing of its connection has lost nothing), and all else
-   * is dropped. Tokens are those of lane 0.
+   * it has left alone (a filter that has seen nothing of its connection has lost nothing) and for those that can be renewed: these wait
+   * for the next isolate, and all else is dropped. Tokens are those of lane 0.
    */
-  detach(begun: number, keeps: (token: number) => boolean): Detached {
+  detach(
+    begun: number,
+    renewals: Renewals,
+    tokens: Tokens,
+    keeps: (token: number) => boolean,
+  ): Detached {
     const isolate = this.#isolate;
     const unbegun =
       isolate === undefined ? new Set<number>() : unbegunIn(isolate.words, begun, this.count);
     for (const { token, block } of this.#backlog)
       if (block !== undefined && token !== 0) unbegun.add(baseOf(token));
     const waiting = [...this.#leftAlone(begun), ...this.#backlog];
-    const kept = new Set<number>();
+    const kept = new Set(renewals.renewable(waiting, tokens).filter(keeps));
     for (const { token, block } of waiting) {
       const isNew = block !== undefined && (block.readInt32LE(0) & 0xff) === KIND.CONNECTION;
-      if (isNew && unbegun.has(token) && keeps(token)) kept.add(token);
+      if (isNew && !kept.has(token) && unbegun.has(token) && keeps(token)) kept.add(token);
     }
-    this.#backlog = waiting.filter(
+    const left = waiting.filter(
       ({ token, block }) => block !== undefined && kept.has(baseOf(token)),
     );
+    this.#backlog = [...renewals.renew(kept, left)];
     this.#backlogBytes = bytesOf(this.#backlog);
     this.#isolate = undefined;
     return { unbegun, kept };

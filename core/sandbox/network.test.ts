@@ -296,6 +296,75 @@ describe("a sandboxed network filter", () => {
     await worker.until(() => next.connection.closed !== undefined);
   });
 
+  /** Its filters keep nothing. */
+  const STATELESS = `
+    import { defineNetworkFilter, Type } from "@tsproxy/sdk";
+    export default defineNetworkFilter({ name: "test", config: Type.Object({}), setup: (config, cx) => ({
+      stateless: true,
+      create: () => ({
+        onConnect() { cx.stats.counter("connected").inc(); },
+        onData(chunk) {
+          if (chunk.text() === "hang") for (;;);
+          if (chunk.text() === "wait") return new Promise((settle) => setTimeout(settle, 1e6));
+          chunk.replace(chunk.copy());
+        },
+        onClose() { cx.stats.counter("closed").inc(); },
+      }),
+    }) });`;
+
+  it.each([
+    ["the same place", {}],
+    ["the ward", { ward: { onConfined: () => {} } }],
+  ])(
+    "has connections go on with new filters if these keep nothing, when another one hangs: %s",
+    async (_, ward) => {
+      const sandbox = await worker.sandbox(STATELESS, [{}], {
+        limits: { timeoutMs: 100 },
+        ...ward,
+      });
+      const [bad, waits, busy, idle, left] = [1, 2, 3, 4, 5].map(() => new Peer(sandbox));
+      for (const peer of [bad!, waits!, busy!, idle!, left!])
+        expect([await peer.passed(peer.filter.onConnect?.()), await peer.send("x")]).toEqual([
+          "same",
+          "x",
+        ]);
+      const long = "long".repeat(30_000);
+      expect(await idle!.send(long)).toBe(long);
+      void waits!.send("wait");
+      worker.flush();
+      void bad!.send("hang");
+      const answer = busy!.send("behind it");
+      worker.flush();
+      const late = idle!.send("after it");
+      left!.filter.onClose?.(CLOSED);
+      expect(await Promise.all([answer, late])).toEqual(["behind it", "after it"]);
+      expect(await idle!.send(long)).toBe(long);
+      expect([bad, waits, busy, idle].map((peer) => peer!.connection.closed)).toEqual([
+        "abort",
+        "abort",
+        undefined,
+        undefined,
+      ]);
+      for (const peer of [busy!, idle!]) peer.filter.onClose?.(CLOSED);
+      await worker.until(() => sandbox.live === 0);
+      await worker.until(() => {
+        sandbox.expire(0);
+        return worker.stat("closed") === 3;
+      });
+      expect(worker.stat("connected")).toBe(5);
+    },
+  );
+
+  it("closes a connection of which the isolate had the beginning of a chunk", async () => {
+    const sandbox = await worker.sandbox(STATELESS, [{}], { limits: { timeoutMs: 100 } });
+    const [bad, cut] = [new Peer(sandbox), new Peer(sandbox)];
+    expect(await cut.send("x")).toBe("x");
+    void bad.send("hang");
+    void cut.send("long".repeat(30_000));
+    await worker.until(() => cut.connection.closed !== undefined && sandbox.ready);
+    expect(worker.faults.length).toBe(1);
+  });
+
   it("keeps the order of what it is told while the ring has no room", async () => {
     const peer = new Peer(
       await worker.sandbox(

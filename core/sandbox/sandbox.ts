@@ -4,7 +4,9 @@ import type { SandboxUse } from "../inside/sandbox/context.ts";
 import {
   ANSWER,
   baseOf,
+  HOOK,
   type HookMask,
+  KIND,
   partOf,
   RECORD,
   RECORD_FLAG,
@@ -24,6 +26,7 @@ import { Inbox, RECORD_SIZE_MIN, type Waiting } from "./inbox.ts";
 import type { SandboxIsolate } from "./isolate.ts";
 import { takeNote } from "./notes.ts";
 import { DEFAULT_LIMITS, type SandboxLimits, type SandboxOptions } from "./options.ts";
+import { type Renewal, Renewals } from "./renewals.ts";
 import type { SandboxStats } from "./stats.ts";
 import { Tokens } from "./tokens.ts";
 import { Quota, SandboxUsage } from "./usage.ts";
@@ -36,6 +39,8 @@ interface Shared {
   readonly accounts: Accounts;
   readonly reports: FaultReports;
   readonly share: CpuShare;
+  /** The uses whose filters keep nothing from one hook to the next. */
+  readonly stateless: Set<number>;
 }
 
 /**
@@ -61,6 +66,8 @@ export class Sandbox {
   readonly #ward: Ward | undefined;
   readonly #reports: FaultReports;
   readonly #inbox = new Inbox();
+  readonly #renewals = new Renewals();
+  readonly #stateless: Set<number>;
   #calls: Calls | undefined = undefined;
   readonly #now: () => number;
   readonly #share: CpuShare;
@@ -89,6 +96,7 @@ export class Sandbox {
     this.#options = options;
     this.#limits = { ...DEFAULT_LIMITS, ...options.limits };
     this.#accounts = shared?.accounts ?? new Accounts(this.#limits.pauseMs);
+    this.#stateless = shared?.stateless ?? new Set();
     this.#reports =
       shared?.reports ??
       new FaultReports(
@@ -173,10 +181,10 @@ export class Sandbox {
       ...same
     } = options;
     const { onConfined, ...own } = ward;
-    const [reports, share] = [this.#reports, this.#share];
+    const [reports, share, stateless] = [this.#reports, this.#share, this.#stateless];
     return new Ward(
       (accounts) => {
-        const sandbox = new Sandbox({ ...same, ...own }, { accounts, reports, share });
+        const sandbox = new Sandbox({ ...same, ...own }, { accounts, reports, share, stateless });
         void sandbox.setRuntime(this.#uses.runtime);
         return sandbox;
       },
@@ -202,6 +210,7 @@ export class Sandbox {
     { use, part }: Account,
     lanes: readonly number[],
     waiting: readonly Waiting[],
+    renewal: Renewal | undefined,
   ): void {
     this.#tokens.add(base, use, part);
     for (const token of lanes) {
@@ -209,13 +218,21 @@ export class Sandbox {
       this.#tokens.leftPending(token, this.#now() + this.#limits.pauseMs);
     }
     this.#inbox.takeIn(waiting);
+    if (renewal !== undefined) this.#renewals.takeIn(base, renewal);
   }
 
   // ---- building
 
   #makeUses(): Uses {
     const sandbox = this;
-    return new Uses(this.#options, this.#limits.timeoutMs, this.#accounts, {
+    const options: SandboxOptions = {
+      ...this.#options,
+      onReads: (use, mask) => {
+        if ((mask & HOOK.STATELESS) !== 0) this.#stateless.add(use);
+        this.#options.onReads?.(use, mask);
+      },
+    };
+    return new Uses(options, this.#limits.timeoutMs, this.#accounts, {
       get isolate() {
         return sandbox.#door.isolate;
       },
@@ -311,6 +328,7 @@ export class Sandbox {
   async release(use: number): Promise<void> {
     this.#reports.forget(use);
     this.#accounts.forget(use);
+    this.#stateless.delete(use);
     await Promise.all([this.#uses.release(use), this.#ward?.release(use)]);
   }
 
@@ -330,7 +348,7 @@ export class Sandbox {
     const rangeSize = words[w + RECORD.RANGE_SIZE]!;
     const rangeFits =
       rangeAt === 0 ? rangeSize <= size : rangeAt > 0 && rangeAt + rangeSize <= this.#memory.length;
-    const inbox = this.#inbox;
+    const [inbox, renewals] = [this.#inbox, this.#renewals];
     const isNew = (flags & RECORD_FLAG.CREATE) !== 0;
     const use = words[w + RECORD.USE]!;
     const part = partOf(words[w]!);
@@ -358,9 +376,19 @@ export class Sandbox {
       return;
     }
     if (!isLive) this.#tokens.add(token, use, part);
-    if (!inbox.add(token, this.#memory, at, size, rangeAt, rangeSize)) {
+    const kind = words[w]! & 0xff;
+    if (kind === KIND.CONNECTION && this.#stateless.has(use))
+      renewals.add(token, this.#memory.subarray(at, at + size));
+    const made = renewals.before(token, kind);
+    const isTaken =
+      (made === undefined || inbox.add(baseOf(token), made, 0, made.length, 0, 0)) &&
+      inbox.add(token, this.#memory, at, size, rangeAt, rangeSize);
+    if (!isTaken) {
       this.counts.refused++;
-      if (isNew) this.#tokens.remove(token);
+      if (isNew) {
+        renewals.end(token);
+        this.#tokens.remove(token);
+      }
       if (isAnswered) this.#options.onVerdict(token, 0, -STATUS.OVERLOAD);
       return;
     }
@@ -394,6 +422,10 @@ export class Sandbox {
     const ward = this.#ward?.sandbox;
     if (ward?.holds(token) === true) {
       ward.forget(token);
+      return;
+    }
+    if (this.#renewals.end(token)) {
+      this.#tokens.remove(token);
       return;
     }
     this.#door.withdraw(token);
@@ -526,6 +558,8 @@ export class Sandbox {
     const now = this.#now();
     const { unbegun, kept } = this.#inbox.detach(
       begun,
+      this.#renewals,
+      this.#tokens,
       (token) =>
         !this.#disposed &&
         this.#tokens.isLive(token) &&
@@ -543,7 +577,7 @@ export class Sandbox {
         this.#options.onVerdict(token, 0, -STATUS.AGAIN);
       else this.#answerByPolicy(token);
     }
-    this.#ward?.takeKept(kept, this.#tokens, this.#inbox);
+    this.#ward?.takeKept(kept, this.#tokens, this.#inbox, this.#renewals);
     for (const base of kept)
       for (const token of [base, base | 1])
         if (this.#tokens.isWaiting(token))

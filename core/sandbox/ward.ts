@@ -1,6 +1,7 @@
 import type { SandboxUse } from "../inside/sandbox/context.ts";
 import { type Account, Accounts, keyOf } from "./accounts.ts";
 import type { Inbox } from "./inbox.ts";
+import type { Renewals } from "./renewals.ts";
 import type { Sandbox } from "./sandbox.ts";
 import type { Tokens } from "./tokens.ts";
 
@@ -65,14 +66,14 @@ export class Ward {
   }
 
   /** Of the streams `kept` for the next isolate of all others, those of confined places wait for the one here. */
-  takeKept(kept: ReadonlySet<number>, tokens: Tokens, inbox: Inbox): void {
+  takeKept(kept: ReadonlySet<number>, tokens: Tokens, inbox: Inbox, renewals: Renewals): void {
     for (const base of kept) {
       const account = tokens.accountOf(base);
       const sandbox = this.sandboxOf(account);
       if (sandbox === undefined) continue;
       const lanes = [base, base | 1].filter((token) => tokens.isWaiting(token));
       tokens.remove(base);
-      sandbox.moveIn(base, account, lanes, inbox.takeOut(base));
+      sandbox.moveIn(base, account, lanes, inbox.takeOut(base), renewals.takeOut(base));
     }
   }
 

@@ -44,7 +44,7 @@ export const HOOK = {
   DOWNSTREAM: 1 << 22,
   /** Balancers only: the source reads `activeRequests` of hosts. */
   ACTIVE_REQUESTS: 1 << 23,
-  /** Told by setup: the filters keep nothing from one hook to the next (`stateless` of HttpFilterFactory). */
+  /** Told by setup: the filters keep nothing from one hook to the next (`stateless` of HttpFilterFactory and NetworkFilterFactory). */
   STATELESS: 1 << 24,
 } as const;
 export type HookMask = number;

@@ -133,7 +133,7 @@ export function describe(): string {
 
 /** What the factory tells of its filters: the mask of STREAM_PARTS that they read, the only ones sent here, and STATELESS. */
 function traitsOf(factory: unknown): number {
-  const { reads, stateless } = factory as HttpFilterFactory;
+  const { reads, stateless } = factory as Pick<HttpFilterFactory, "reads" | "stateless">;
   let mask = stateless === true ? HOOK.STATELESS : 0;
   for (const [part, bit] of STREAM_PARTS) if (reads?.includes(part) !== false) mask |= bit;
   return mask;

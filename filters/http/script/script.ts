@@ -43,8 +43,7 @@ export class Script {
 
   /** Whether its text has this word. */
   names(word: string): boolean {
-    const text = new RegExp(`\\b${word}\\b`);
-    return this.#program.sources.some(({ code }) => text.test(code));
+    return this.#program.names(word);
   }
 
   readonly #reply: typeof reply = (status, options) => {

@@ -39,6 +39,11 @@ class Script {
     this.functions = this.#program.functions as Functions;
   }
 
+  /** Whether that word stands in it. */
+  names(word: string): boolean {
+    return this.#program.names(word);
+  }
+
   /** Runs a function of the script. Its errors name the place in the user's file. */
   run(call: () => unknown): Promise<void> | void {
     try {
@@ -92,6 +97,9 @@ export default defineNetworkFilter({
   config: Config,
   setup(config, cx) {
     const script = new Script(config, cx);
-    return { create: (connection, chain) => filterFor(script, connection, chain) };
+    return {
+      create: (connection, chain) => filterFor(script, connection, chain),
+      stateless: !script.names("state"),
+    };
   },
 });
