@@ -16,22 +16,38 @@ export function bound(): void {
 
 const USUAL = "write: export default defineHttpFilter({ … })";
 
-/** What a loaded module defines, as JSON of `Description[]`. Throws an error that says what is wrong with the module. */
+/** Why a module defines nothing. `path`: the names that lead to what is wrong, from the definition's own on. */
+class Misfit extends Error {
+  readonly path: readonly string[];
+
+  constructor(message: string, ...path: readonly string[]) {
+    super(message);
+    this.path = path;
+  }
+}
+
+/** What a loaded module defines, as JSON of `Description[]`, or of the message and path of a Misfit. */
 export function read(loaded: { readonly default?: unknown }): string {
-  const exported = loaded.default;
-  if (exported === undefined) throw new Error(`no default export; ${USUAL}`);
-  const list: unknown[] = Array.isArray(exported) ? exported : [exported];
-  return JSON.stringify(list.map(describe));
+  try {
+    const exported = loaded.default;
+    if (exported === undefined) throw new Misfit(`no default export; ${USUAL}`);
+    const list: unknown[] = Array.isArray(exported) ? exported : [exported];
+    return JSON.stringify(list.map(describe));
+  } catch (error) {
+    if (!(error instanceof Misfit)) throw error;
+    const { message, path } = error;
+    return JSON.stringify({ message, path });
+  }
 }
 
 function describe(exported: unknown): unknown {
   const d = exported as Partial<Definition & { placement: string; section: string }> | null;
-  if (typeof d !== "object" || d === null) throw new Error(NO_FILTER);
-  if (typeof d.setup !== "function" || typeof d.kind !== "string") throw new Error(NO_FILTER);
+  if (typeof d !== "object" || d === null) throw new Misfit(NO_FILTER);
+  if (typeof d.setup !== "function" || typeof d.kind !== "string") throw new Misfit(NO_FILTER);
   if (typeof d.name !== "string" || d.name === "")
-    throw new Error('the filter has no name; write: name: "…"');
+    throw new Misfit('the filter has no name; write: name: "…"', "name");
   if (typeof d.config !== "object" || d.config === null)
-    throw new Error(`"${d.name}" has no config schema; write: config: Type.Object({})`);
+    throw new Misfit(`"${d.name}" has no config schema; write: config: Type.Object({})`, "config");
   checkSchema(d.name, "config", d.config);
   checkSchema(d.name, "routeConfig", d.routeConfig);
   return {
@@ -56,7 +72,7 @@ function checkSchema(name: string, field: string, value: unknown): void {
   if (value === undefined || (Object(value) === value && TYPEBOX in (value as object))) return;
   const fields = Object.keys(Object(value)).map((key) => `${key}: …`);
   const help = `write: ${field}: Type.Object({ ${fields.join(", ")} })`;
-  throw new Error(`"${name}": ${field} is no schema; ${help}`);
+  throw new Misfit(`"${name}": ${field} is no schema; ${help}`, field);
 }
 
 /** What TypeBox has made has this. */

@@ -55,8 +55,38 @@ test.each([
   ],
 ])("a definition whose schema would let every config pass, %s, is refused", async (text, why) => {
   const filter = FILTER.replace("config: Type.Object({})", text);
-  expect(await refusal("", filter)).toBe(`${entry}: "bomb": ${why}`);
+  expect(await refusal("", filter)).toBe(`"bomb": ${why}`);
 });
+
+const USUAL = "write: export default defineHttpFilter({ … })";
+const PLAIN = `const filter = {
+  kind: "http",
+  config: 1,
+  setup() {},
+};
+export default filter;`;
+test.each([
+  ["export const a = 1;", 1, 1, `no default export; ${USUAL}`],
+  ["\nexport default {\n  setup: 1 };", 2, 8, `the default export is no filter; ${USUAL}`],
+  [PLAIN, 6, 8, 'the filter has no name; write: name: "…"'],
+  [
+    PLAIN.replace("config: 1", 'name: "a"'),
+    6,
+    8,
+    '"a" has no config schema; write: config: Type.Object({})',
+  ],
+  [PLAIN.replace("config: 1", 'name: "a", config: {}'), 3, 14, "config is no schema"],
+])(
+  "what keeps a module from being a package has a place: %s",
+  async (filter, line, column, why) => {
+    fs.writeFileSync(entry, filter);
+    const made = await bundle({ entry, filename: "bomb" });
+    const described = describer.describe(entry, made, "dropped-in");
+    await expect(described).rejects.toMatchObject({
+      problem: { file: entry, line, column, message: expect.stringContaining(why) },
+    });
+  },
+);
 
 test("a dropped-in module that grows without end while it is loaded is refused, and the next one is read", async () => {
   expect(await refusal("for (const all = []; ; ) all.push(new Array(1e6).fill(7));")).toBe(

@@ -2,8 +2,9 @@ import { didYouMean } from "../config/diagnostic.ts";
 import { type Problem, problem, shortPath } from "../problem.ts";
 import { isKept, keep, keyOf, readKept } from "./build-cache.ts";
 import { type Bundle, hashOf } from "./bundle.ts";
+import { problemOfDefinition } from "./member-place.ts";
 import { textOf } from "./module-code.ts";
-import type { ReadsModules } from "./module-reader.ts";
+import type { Misfit, ReadsModules } from "./module-reader.ts";
 import type { PackageSource } from "./packages.ts";
 import type { Preludes } from "./preludes.ts";
 import { partsOf, type SchemaParts, wholeOf } from "./schema-parts.ts";
@@ -114,8 +115,9 @@ export class Describer {
   /** Reads what a module defines. `id` tells dropped-in packages apart. Rejects with a DescribeError. */
   async describe(id: string, bundle: Bundle, origin: "shipped" | "dropped-in"): Promise<Told> {
     const { code, filename } = bundle;
+    let text: string;
     try {
-      return told(await this.#reader.read({ id, origin, code, filename }));
+      text = await this.#reader.read({ id, origin, code, filename });
     } catch (error) {
       const { message, stack = "" } = error as Error;
       const found = this.#refusal(bundle, message, stack);
@@ -123,6 +125,10 @@ export class Describer {
       if (found.file === "") throw new DescribeError(problem(`${shortPath(id)}: ${message}`));
       throw new DescribeError(found);
     }
+    const found = JSON.parse(text) as readonly Description[] | Misfit;
+    if ("message" in found)
+      throw new DescribeError(problemOfDefinition(found.message, found.path, bundle));
+    return told(text, found);
   }
 
   #refusal(bundle: Bundle, message: string, stack: string): Problem {
@@ -158,9 +164,8 @@ export class Describer {
 const wordOf = (name: string): RegExp =>
   new RegExp(`(?<![\\w$])${name.replaceAll("$", "\\$")}(?![\\w$])`);
 
-/** Splits descriptions for the disk. `text`: JSON of Description[]. */
-function told(text: string): Told {
-  const all = JSON.parse(text) as readonly Description[];
+/** Splits descriptions for the disk. `text`: their JSON. */
+function told(text: string, all: readonly Description[]): Told {
   return {
     said: hashOf(text),
     descriptions: all.map(({ schema: _schema, routeSchema: _routeSchema, ...others }) => others),

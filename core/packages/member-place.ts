@@ -16,6 +16,26 @@ export function problemOfMember(
   return found && place && placed(message, place, found.length);
 }
 
+/** As `problemOfMember`, of what a module exports as its default. Without one, or where it does not show, the problem is the file's. */
+export function problemOfDefinition(
+  message: string,
+  path: readonly string[],
+  bundle: Bundle,
+): Problem {
+  const { code, sources } = bundle;
+  const [, name] = /([\w$]+) as default\b/.exec(code.slice(code.lastIndexOf("export {"))) ?? [];
+  const whole = name === undefined ? undefined : find(code, [name]);
+  if (whole !== undefined) {
+    const found = find(code, [name!, ...path])!;
+    const place = sources.find(found.line, found.column);
+    const isMember = found.line !== whole.line || found.column !== whole.column;
+    if (place !== undefined)
+      return placed(message, place, isMember ? found.length : "default".length);
+  }
+  const [file, text] = [...sources.contents()].at(-1)!;
+  return placed(message, { file, line: 1, column: 1, text }, 1);
+}
+
 /** As `problemOfMember`, of a file that is not bundled. */
 export function problemInFile(message: string, path: readonly string[], file: string): Problem {
   const text = readFileSync(file, "utf8");

@@ -1,5 +1,5 @@
 import { Isolate, type LoadedModule } from "../isolate.ts";
-import { isTimeout, MOST_PATIENCE, watchWaiting } from "../process/cpu-limit.ts";
+import { isTimeout, MOST_PATIENCE, threadCpuMs, watchWaiting } from "../process/cpu-limit.ts";
 import { textOf } from "./module-code.ts";
 import type { Preludes } from "./preludes.ts";
 
@@ -11,12 +11,21 @@ export interface ReadModule {
   readonly filename: string;
 }
 
-/** Loads modules and answers what they define, as JSON of Description[]. Throws, or rejects, with what keeps a module from it. */
+/**
+ * Loads modules and answers what they define, as JSON of Description[], or of a Misfit. Throws, or rejects, with what keeps a module from
+ * being loaded.
+ */
 export interface ReadsModules {
   read(module: ReadModule): string | Promise<string>;
   /** Makes ready for the next dropped-in package. */
   warm(): void;
   dispose(): void;
+}
+
+/** Why a module that loads is no package. `path`: the names that lead to what is wrong, from those of its definition on. */
+export interface Misfit {
+  readonly message: string;
+  readonly path: readonly string[];
 }
 
 /** Loading a module takes milliseconds; this limit is for one that never ends. */
@@ -52,7 +61,7 @@ export class ModuleReader implements ReadsModules {
     if (!this.#own?.mayLoad || (this.#own.id ?? id) !== id)
       this.#own = this.#another(this.#own, "bounded");
     this.#own.id = id;
-    const waited = watchWaiting();
+    const waited = watchWaiting(threadCpuMs);
     try {
       return this.#own.read(module, patience);
     } catch (error) {

@@ -38,13 +38,14 @@ export const MOST_PATIENCE = 8;
 /**
  * The time limits of isolated-vm's calls are by the clock, and tell the line that a loop was stopped at. What they stop while this
  * process waits for a CPU is tried once more. Answers a function that tells how many times as long that may take, by the CPU time
- * that this process has had since now; undefined: it did not mostly wait, so that there is no need to.
+ * that `cpuMs` has told of since now, that of the call's thread if it is known; undefined: it did not mostly wait, so that there is no need
+ * to.
  */
-export function watchWaiting(): () => number | undefined {
-  const cpuBefore = ownCpuMs();
+export function watchWaiting(cpuMs: () => number = ownCpuMs): () => number | undefined {
+  const cpuBefore = cpuMs();
   const began = performance.now();
   return () => {
-    const patience = (performance.now() - began) / (ownCpuMs() - cpuBefore);
+    const patience = (performance.now() - began) / (cpuMs() - cpuBefore);
     return patience > 2 ? Math.min(Math.ceil(patience), MOST_PATIENCE) : undefined;
   };
 }
