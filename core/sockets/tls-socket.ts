@@ -46,7 +46,10 @@ export function startTls(
     side === "server"
       ? serverSocket(raw, context, request, onLine)
       : clientSocket(raw, context, request, kept, onLine);
-  if (sessions !== undefined) socket.on("session", (latest: Buffer) => sessions.onSession(latest));
+  if (sessions !== undefined)
+    socket.on("session", (latest: Buffer) =>
+      sessions.onSession(latest, socket.getProtocol() === "TLSv1.3"),
+    );
   socket.once("secure", () => {
     // The peer may have closed at the same moment.
     if (socket.destroyed) return;
@@ -107,7 +110,7 @@ function clientSocket(
 class ClientSessions {
   readonly #context: Context;
   readonly #key: string;
-  #early: Buffer | undefined = undefined;
+  #early: Pick<KeptSession, "session" | "once"> | undefined = undefined;
   #facts: KeptSession["facts"] | undefined = undefined;
 
   constructor(context: Context, { alpn, serverName }: TlsRequest) {
@@ -119,13 +122,13 @@ class ClientSessions {
     return this.#context.takeSession(this.#key);
   }
 
-  onSession(session: Buffer): void {
-    if (this.#facts === undefined) this.#early = session;
-    else this.#context.keepSession(this.#key, { session, facts: this.#facts });
+  onSession(session: Buffer, once: boolean): void {
+    if (this.#facts === undefined) this.#early = { session, once };
+    else this.#context.keepSession(this.#key, { session, once, facts: this.#facts });
   }
 
   onSecure({ peer, peerChain, peerChainMarks, verifyError }: Described): void {
     this.#facts = { peer, peerChain, peerChainMarks, verifyError };
-    if (this.#early !== undefined) this.onSession(this.#early);
+    if (this.#early !== undefined) this.onSession(this.#early.session, this.#early.once);
   }
 }

@@ -19,6 +19,8 @@ type PeerFacts = Pick<TlsInfo, "peer" | "peerChain" | "peerChainMarks" | "verify
 /** A client's session, with what its peer has shown. */
 export interface KeptSession {
   readonly session: Buffer;
+  /** A ticket of TLS 1.3, which should be used once (RFC 8446 appendix C.4); older sessions are resumed again and again. */
+  readonly once: boolean;
   readonly facts: PeerFacts;
 }
 
@@ -68,12 +70,14 @@ export class Context {
     return bytes;
   }
 
-  /** Takes a session to resume, and drops it here: a ticket of TLS 1.3 should be used once (RFC 8446 appendix C.4). */
+  /** Returns a session to resume, and drops it here if it can be used once. */
   takeSession(key: string): KeptSession | undefined {
     const list = this.#sessions.get(key);
-    const session = list?.pop();
-    if (session !== undefined) this.#kept--;
-    if (list?.length === 0) this.#sessions.delete(key);
+    const session = list?.at(-1);
+    if (session?.once !== true) return session;
+    list!.pop();
+    this.#kept--;
+    if (list!.length === 0) this.#sessions.delete(key);
     return session;
   }
 

@@ -3,7 +3,7 @@ import https from "node:https";
 import type { AddressInfo } from "node:net";
 import tls from "node:tls";
 import { afterAll, afterEach, expect, test } from "vitest";
-import { get } from "./client.ts";
+import { get, RawClient } from "./client.ts";
 import { bootstrap, cluster, http, type Json, listener, route, tcpProxy } from "./config.ts";
 import {
   a,
@@ -108,6 +108,27 @@ test("verifies upstreams by authority, name and pin, and says in the log why it 
   expect(stats("cluster.hash.ssl.fail_verify_cert_hash")).toBe(2);
   expect(stats("cluster.ok.ssl.handshake")).toBe(1);
   expect(stats("cluster.hash.upstream_cx_connect_fail")).toBe(2);
+});
+
+test("a session of TLS 1.2 is resumed again and again", async () => {
+  const resumed: boolean[] = [];
+  const origin = tls.createServer({ key: a.keyPem, cert: a.pem, maxVersion: "TLSv1.2" });
+  origin.on("secureConnection", (socket) => {
+    resumed.push(socket.isSessionReused());
+    socket.on("error", () => socket.destroy()).end("hello");
+  });
+  await new Promise<void>((resolve) => origin.listen(0, "127.0.0.1", resolve));
+  ends.push(() => origin.close());
+  const { port } = origin.address() as AddressInfo;
+  const greeter = cluster("origin", [port], { transport_socket: upstreamTls({}) });
+  const config = bootstrap([listener("main", tcpProxy("origin"))], [greeter]);
+  const proxy = await start({ config });
+  for (let k = 0; k < 4; k++) {
+    const client = await RawClient.connect(proxy.port("main"));
+    await client.until(({ text }) => text === "hello");
+    client.destroy();
+  }
+  expect(resumed).toEqual([false, true, true, true]);
 });
 
 test("requests name the upstream that their connection asks for, and whose certificate it has to show", async () => {

@@ -455,10 +455,12 @@ describe("the protocol of a cluster", () => {
     }
   });
 
-  it("can be what TLS has agreed on, HTTP/1.1 without", () => {
+  it("can be what TLS has agreed on, HTTP/1.1 without: cx_total counts the connection and its protocol", () => {
     const c = start(speaks({ auto_config: {} }));
     ask(c);
+    expect(stat("cx_total")).toBe(1);
     connected(0);
     expect([stat("cx_http1_total"), stat("cx_http2_total")]).toEqual([1, 0]);
+    expect([stat("cx_total"), stat("cx_active")]).toEqual([2, 1]);
   });
 });

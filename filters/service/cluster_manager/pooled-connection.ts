@@ -118,6 +118,13 @@ export class PooledConnection implements ConnectionHandler, ClientEvents {
     (name === "HTTP/2" ? cells.cxHttp2Total : cells.cxHttp1Total).inc();
   }
 
+  /** As in Envoy, a connection that had to learn its protocol counts once more, as one of that protocol. */
+  #countNegotiated(name: CodecFactory["protocol"]): void {
+    this.#countProtocol(name);
+    this.pool.owner.cells.cxTotal.inc();
+    this.pool.host.cells.cxTotal.inc();
+  }
+
   /** Takes over an idle connection of the previous generation, which has counted it in stats. */
   takeOver(facts: ConnectionFacts): void {
     this.#connection = facts.connection;
@@ -347,7 +354,7 @@ export class PooledConnection implements ConnectionHandler, ClientEvents {
     cells.cxConnectMs.record(cx.now() - this.#openedAt);
     if (this.#connection instanceof Race) this.#connection = this.#connection.winner;
     this.#makeCodec();
-    if (this.pool.protocol.name === "ALPN") this.#countProtocol(this.#generation!.value.protocol);
+    if (this.pool.protocol.name === "ALPN") this.#countNegotiated(this.#generation!.value.protocol);
     this.#state = STATE.OPEN;
     this.#recount();
     this.#limitAge();
