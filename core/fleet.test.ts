@@ -111,6 +111,13 @@ async function serve(fleet: Fleet, generation: number, listeners: readonly Liste
   return fleet.listen(listeners);
 }
 
+test("tells when a thread that was busy has come to rest", () => {
+  const onRested = vi.fn();
+  const { threads } = fleetOf(1, { onRested });
+  threads[1]!.events.onMessage({ type: "rested" });
+  expect(onRested).toHaveBeenCalledOnce();
+});
+
 test("a generation goes to all threads, and is ready when all are", async () => {
   const { fleet, threads } = fleetOf(2);
   await serve(fleet, 1);

@@ -29,6 +29,8 @@ export interface FleetEvents {
   onStats(thread: Thread, message: Extract<FromWorker, { type: "stats" }>): void;
   /** The thread's isolates are built again: their gauges begin at 0. */
   onStatsLost(thread: Thread): void;
+  /** A thread was busy and has come to rest. */
+  onRested?(): void;
   onLines(thread: Thread, message: Extract<FromWorker, { type: "lines" }>): void;
   onCall(name: string, args: unknown): Promise<unknown>;
   /** A sandbox of this package has taken a thread along. */
@@ -416,6 +418,9 @@ export class Fleet implements RehearsalStage {
         break;
       case "stats_lost":
         this.#events.onStatsLost(member.thread);
+        break;
+      case "rested":
+        this.#events.onRested?.();
         break;
       case "stats":
         this.#events.onStats(member.thread, message);

@@ -48,6 +48,7 @@ const STOP_MS = 10_000;
 /** Envoy's default `stats_flush_interval`: how often histogram intervals end. */
 const FLUSH_MS = 5_000;
 let flushes: NodeJS.Timeout | undefined;
+let isCollecting = false;
 const BEAT_MS = 100;
 /** A first config with more chars of JSON than this is set up lazily by the threads and fully by the canary (`prepareFirst`). */
 const LARGE_CHARS = 250_000;
@@ -182,8 +183,8 @@ if (unfree.length > 0) await listenOnceFree();
 reload.watch();
 watchCore();
 setImmediate(started.resolve);
-// A start leaves 9 MiB of garbage here. Not collected in `filter dev`: that would drop compiled code that the first save needs.
-if (options.dev !== true) setTimeout(collectGarbage, COLLECT_AFTER_MS, "last-resort").unref();
+// A start leaves 9 MiB of garbage here.
+collectSoon();
 
 function flushServer(): void {
   room.look();
@@ -269,6 +270,7 @@ function newFleet(): Fleet {
         tell({ type: "lost", package: name });
       },
       onFiles: (text) => tellServing({ packages: [], removed: [], files: text }),
+      onRested: collectSoon,
       onInspected: (message) => onInspected(message),
     }),
     options.concurrency,
@@ -382,6 +384,19 @@ async function prepareFirst(change: Change): Promise<readonly Refusal[]> {
   } finally {
     own.dispose();
   }
+}
+
+/**
+ * Collects what a start has left here, or lines of logs and messages of a busy time (4 MiB), once for all threads that come to rest
+ * together. Not in `filter dev`: that would drop compiled code that the next save needs.
+ */
+function collectSoon(): void {
+  if (options.dev === true || isCollecting) return;
+  isCollecting = true;
+  setTimeout(() => {
+    isCollecting = false;
+    collectGarbage("last-resort");
+  }, COLLECT_AFTER_MS).unref();
 }
 
 /** Collects what reloads leave in main's isolates: Node's own heap first, since it keeps parts of the others alive. */

@@ -386,6 +386,8 @@ export type FromWorker =
     }
   /** The isolates of the thread are gone: their gauges count no more. */
   | { readonly type: "stats_lost" }
+  /** A busy time is over, and what it has left in this thread is collected. */
+  | { readonly type: "rested" }
   /** From now on the number `box` in the thread's beat (BEAT.INSIDE, BEAT.ASIDE) means this package's sandbox. */
   | { readonly type: "box"; readonly box: number; readonly package: string }
   /** A fault of a package: its isolate was stopped or lost, or a hook threw. */

@@ -108,7 +108,10 @@ class Worker {
   /** Connections that other workers have passed on meanwhile. */
   #given: { readonly name: string; readonly handle: StreamHandle }[] = [];
   readonly #garbage = new AfterReloads(() => this.#collectGarbage());
-  readonly #resting = new Rest(() => this.#rest());
+  readonly #resting = new Rest(() => {
+    this.#rest();
+    this.#post({ type: "rested" });
+  });
   #live: Live = { modules: new Map(), config: undefined };
   /** What served before `#live`. */
   readonly #trail = new Trail<Live>();

@@ -35,6 +35,7 @@ export interface FleetLogParts {
   readonly onCall: (name: string, args: unknown) => Promise<unknown>;
   readonly onSandboxLost: (packageName: string) => void;
   readonly onFiles: NonNullable<FleetEvents["onFiles"]>;
+  readonly onRested: NonNullable<FleetEvents["onRested"]>;
   /** Messages of debugger sessions. Absent: no debugger can attach. */
   readonly onInspected?: NonNullable<FleetEvents["onInspected"]>;
 }
@@ -48,6 +49,7 @@ export class FleetLog implements FleetEvents {
   readonly onCall: FleetLogParts["onCall"];
   readonly onSandboxLost: FleetLogParts["onSandboxLost"];
   readonly onFiles: NonNullable<FleetEvents["onFiles"]>;
+  readonly onRested: NonNullable<FleetEvents["onRested"]>;
 
   constructor(parts: FleetLogParts) {
     this.#parts = parts;
@@ -55,6 +57,7 @@ export class FleetLog implements FleetEvents {
     this.onCall = parts.onCall;
     this.onSandboxLost = parts.onSandboxLost;
     this.onFiles = parts.onFiles;
+    this.onRested = parts.onRested;
   }
 
   onLog(

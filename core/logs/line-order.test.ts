@@ -4,11 +4,15 @@ import { LineOrder } from "./line-order.ts";
 function start() {
   const written: string[] = [];
   const asked: (() => void)[] = [];
+  const appended: Uint8Array[] = [];
   const order = new LineOrder(
-    (path, bytes) => void written.push(`${path}: ${Buffer.from(bytes)}`),
+    (path, bytes) => {
+      appended.push(bytes);
+      written.push(`${path}: ${Buffer.from(bytes)}`);
+    },
     () => new Promise((answered) => asked.push(answered)),
   );
-  return { order, written, asked };
+  return { order, written, asked, appended };
 }
 
 it("puts lines of several threads in the order in which they were written, once all threads have told theirs", async () => {
@@ -29,21 +33,22 @@ it("asks again if lines have come while it asked, since their thread keeps furth
   const { order, written, asked } = start();
   order.add("log", Buffer.from("a\n"), [1, 0]);
   order.add("log", Buffer.from("x".repeat(2 ** 21)), [1, 0]);
-  expect(written).toHaveLength(1);
+  expect(written).toHaveLength(2);
   await expect.poll(() => asked).toHaveLength(1);
   order.add("log", Buffer.from("b\n"), [2, 0]);
   asked[0]!();
   await expect.poll(() => asked).toHaveLength(2);
   asked[1]!();
-  await expect.poll(() => written).toHaveLength(2);
+  await expect.poll(() => written).toHaveLength(3);
 });
 
-it("keeps the order of one thread's lines of the same moment", async () => {
-  const { order, written, asked } = start();
-  order.add("log", Buffer.from("a\nb\n"), [1, 0]);
-  order.add("log", Buffer.from("c\n"), [1, 0]);
+it("keeps the order of one thread's lines of the same moment, and copies none of them", async () => {
+  const { order, written, asked, appended } = start();
+  const parts = [Buffer.from("a\nb\n"), Buffer.from("c\n")];
+  for (const part of parts) order.add("log", part, [1, 0]);
   asked[0]!();
-  await expect.poll(() => written).toEqual(["log: a\nb\nc\n"]);
+  await expect.poll(() => written).toEqual(["log: a\nb\n", "log: c\n"]);
+  for (const [k, part] of parts.entries()) expect(appended[k]).toBe(part);
 });
 
 it("makes a file at once, and waits for nobody when very much has gathered", () => {
@@ -53,7 +58,7 @@ it("makes a file at once, and waits for nobody when very much has gathered", () 
   const much = "x".repeat(600_000);
   order.add("log", Buffer.from(much), [2, 0]);
   order.add("log", Buffer.from(much), [1, 0]);
-  expect(written).toHaveLength(2);
+  expect(written).toHaveLength(3);
 });
 
 it("asks the threads anew when all that was written until now is wanted", async () => {
@@ -64,5 +69,5 @@ it("asks the threads anew when all that was written until now is wanted", async 
   order.add("log", Buffer.from("a\n"), [1, 0]);
   asked[1]!();
   await flushed;
-  expect(written).toEqual(["log: a\nb\n"]);
+  expect(written).toEqual(["log: a\n", "log: b\n"]);
 });
