@@ -83,6 +83,8 @@ export interface BundleOptions {
   readonly alias?: Readonly<Record<string, string>>;
   /** `iife`: a script that imports nothing. */
   readonly format?: "esm" | "iife";
+  /** Without white space that only people need: a third less text in each isolate. */
+  readonly isCompact?: boolean;
   /** False: `inputs` stays empty, and esbuild reads the files itself, which is quicker. */
   readonly keepInputs?: boolean;
   /** `inputs` of the build before: as long as no file has come, the next one is quicker. */
@@ -126,8 +128,8 @@ function keepBundle(made: Bundle, options: BundleOptions): void {
 }
 
 function keptAs({ entry, filename, ...options }: BundleOptions): string {
-  const { external = [], alias = {}, format = "esm" } = options;
-  const words = [esbuildVersion(), CHARSET, format, entry, filename];
+  const { external = [], alias = {}, format = "esm", isCompact = false } = options;
+  const words = [esbuildVersion(), CHARSET, format, `${isCompact}`, entry, filename];
   return keyOf(...words, ...external, JSON.stringify(alias));
 }
 
@@ -248,7 +250,13 @@ export function stopBundler(): void {
 
 /** Runs esbuild. `inputs`: absolute paths of the bundled files, with `metafile`. */
 async function run(
-  { entry, external = ["@tsproxy/sdk"], alias = {}, format = "esm" }: BundleOptions,
+  {
+    entry,
+    external = ["@tsproxy/sdk"],
+    alias = {},
+    format = "esm",
+    isCompact = false,
+  }: BundleOptions,
   { plugins = [], ...more }: Pick<BuildOptions, "plugins" | "metafile" | "sourcesContent">,
 ): Promise<{ readonly code: string; readonly map: string; readonly inputs: readonly string[] }> {
   // Imported with the first build: the npm package starts without building anything.
@@ -272,6 +280,8 @@ async function run(
     sourcemap: "external",
     logLevel: "silent",
     charset: CHARSET,
+    minifyWhitespace: isCompact,
+    minifySyntax: isCompact,
     // A tsconfig beside somebody's filter is for their editor; it never changes what runs.
     tsconfigRaw: { compilerOptions: { target: "esnext", verbatimModuleSyntax: true } },
     plugins: [imports(external.length === 0), ...plugins],

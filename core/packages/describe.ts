@@ -142,7 +142,7 @@ export class Describer {
   /** Reports an import of a name that the SDK lacks. V8 does not say where it is, so the name is searched for in the bundle. */
   #noExport(name: string, bundle: Bundle, find: Parameters<typeof locate>[2]): Problem {
     const sdk = textOf({ code: this.#preludes.sdk });
-    const names = /export \{([^}]*)\};?\s*$/.exec(sdk)?.[1] ?? "";
+    const names = /export ?\{([^}]*)\};?\s*$/.exec(sdk)?.[1] ?? "";
     const known = names.split(",").map((part) => part.trim().split(" as ").at(-1)!);
     const hint = didYouMean(name, known);
     const message = `@tsproxy/sdk has no "${name}"${hint === undefined ? "" : `; ${hint}`}`;

@@ -44,9 +44,22 @@ test.each([
   expect(moduleFunction(code)).toBeUndefined();
 });
 
-test("all shipped packages and core's own modules have one", async () => {
-  const packages = discoverShipped().map(({ entry, id }) => bundle({ entry, filename: id }));
-  const all = [...(await buildPreludes()), ...(await Promise.all(packages))];
-  const others = all.filter(({ code }) => moduleFunction(code) === undefined);
-  expect(others.map(({ filename }) => filename)).toEqual([]);
+test("without white space too, each column stays where it was", () => {
+  const code =
+    'import{a as b}from"@tsproxy/sdk";var c=b;import{d}from"@tsproxy/sdk";var e=[c,d];export{e as default};\n';
+  const made = moduleFunction(code)!;
+  expect(made.code.split("\n")[1]!.indexOf("var e=")).toBe(code.indexOf("var e="));
+  expect(runInThisContext(made.code)({ a: 1, d: 2 })).toEqual({ default: [1, 2] });
 });
+
+test.each([false, true])(
+  "all shipped packages and core's own modules have one (isCompact: %s)",
+  async (isCompact) => {
+    const packages = discoverShipped().map(({ entry, id }) =>
+      bundle({ entry, filename: id, isCompact }),
+    );
+    const all = [...(await buildPreludes({ isCompact })), ...(await Promise.all(packages))];
+    const others = all.filter(({ code }) => moduleFunction(code) === undefined);
+    expect(others.map(({ filename }) => filename)).toEqual([]);
+  },
+);

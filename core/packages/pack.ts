@@ -121,6 +121,9 @@ async function modules(
     // The supervisor runs in whatever version of Node is installed.
     target: "node20",
     chunkNames: "part-[hash]",
+    // Less to read, and to keep for functions that are compiled late. Names stay, for stack traces.
+    minifyWhitespace: true,
+    minifySyntax: true,
     // TypeBox is bundled as well, where core itself uses it.
     external: EXTERNAL.filter((name) => name !== "@sinclair/typebox"),
     banner: REQUIRE,
@@ -154,7 +157,7 @@ async function places(): Promise<void> {
 }
 
 async function preludes(): Promise<void> {
-  const bundles = await buildPreludes();
+  const bundles = await buildPreludes({ isCompact: true });
   for (const [k, file] of Object.values(PRELUDES).entries())
     await write(path.join("core", file), bundles[k]!.code, bundles[k]!.sources.json);
 }
@@ -167,7 +170,7 @@ async function filters(): Promise<void> {
   const list: Record<string, PackedPackage> = {};
   let all = "";
   for (const { id, entry, folder, origin } of discoverShipped()) {
-    const made = await bundle({ entry, filename: id });
+    const made = await bundle({ entry, filename: id, isCompact: true });
     const { schemas, ...told } = await describer.describe(id, made, origin);
     list[id] = { hash: made.hash, at: all.length, size: made.code.length, ...told };
     all += made.code;

@@ -32,35 +32,25 @@ type Code = Uint8Array;
 type Codes = [Code, Code, Code, Code, Code];
 
 /** Bundles the modules, in the order of PRELUDES. */
-export function buildPreludes(): Promise<Bundle[]> {
+export function buildPreludes({ isCompact = false } = {}): Promise<Bundle[]> {
+  const how = { isCompact, keepInputs: false };
+  const all = { ...how, external: [] };
+  const sdk = fileURLToPath(import.meta.resolve("@tsproxy/sdk"));
+  const alias = { "@sinclair/typebox": own("inside/no-schemas.ts") };
+  const image = own("inside/sandbox/image.ts");
   return Promise.all([
-    prelude("inside/main.ts", "tsproxy:inside"),
-    bundle({
-      entry: own("inside/sandbox/image.ts"),
-      filename: "tsproxy:sandbox",
-      external: [],
-      format: "iife",
-      keepInputs: false,
-    }),
-    sdk("@tsproxy/sdk"),
-    prelude("inside/reader.ts", "tsproxy:reader"),
-    sdk("tsproxy:sdk", { "@sinclair/typebox": own("inside/no-schemas.ts") }),
+    bundle({ ...how, entry: own("inside/main.ts"), filename: "tsproxy:inside" }),
+    bundle({ ...all, entry: image, filename: "tsproxy:sandbox", format: "iife" }),
+    bundle({ ...all, entry: sdk, filename: "@tsproxy/sdk" }),
+    bundle({ ...how, entry: own("inside/reader.ts"), filename: "tsproxy:reader" }),
+    bundle({ ...all, entry: sdk, filename: "tsproxy:sdk", alias }),
   ]);
-}
-
-function sdk(filename: string, alias: Readonly<Record<string, string>> = {}): Promise<Bundle> {
-  const entry = fileURLToPath(import.meta.resolve("@tsproxy/sdk"));
-  return bundle({ entry, filename, external: [], alias, keepInputs: false });
 }
 
 function readPreludes(): Bundle[] {
   return Object.entries(PRELUDES).map(([filename, file]) =>
     readPrelude(path.join(CORE, file), filename),
   );
-}
-
-function prelude(file: string, filename: string): Promise<Bundle> {
-  return bundle({ entry: own(file), filename, keepInputs: false });
 }
 
 function own(file: string): string {
