@@ -21,6 +21,8 @@ export class CanaryProcess implements RehearsalStage {
   #generation = 0;
   #pending: Change | undefined;
   #services = "[]";
+  /** `#services` of what serves. Undefined: not known. */
+  #served: string | undefined;
   /** The last process that was told what serves. */
   #told = 0;
 
@@ -34,6 +36,10 @@ export class CanaryProcess implements RehearsalStage {
 
   async prepare(change: Change): Promise<readonly Refusal[]> {
     this.#pending = change;
+    if (this.#served !== undefined && this.#isKnown(change)) {
+      this.#services = this.#served;
+      return [];
+    }
     this.#services = "[]";
     const [module] = change.modules;
     const blamed = change.modules.length === 1 ? module!.package : "";
@@ -80,11 +86,20 @@ export class CanaryProcess implements RehearsalStage {
   adopt(change: Change): void {
     this.#keep(change);
     this.#told = 0;
+    this.#served = undefined;
+  }
+
+  /** The canary would set up what it has set up before: of packages in sandboxes it knows no more than their names. */
+  #isKnown({ modules, removed, config }: Change): boolean {
+    const isKnown = ({ package: name, group }: ModuleSource) =>
+      group !== "builtin" && this.#modules.get(name)?.group === group;
+    return config === undefined && removed.length === 0 && modules.every(isKnown);
   }
 
   #keep({ generation, modules, removed, config }: Change): void {
     this.#pending = undefined;
     this.#generation = generation;
+    this.#served = this.#services;
     for (const name of removed) this.#modules.delete(name);
     for (const module of modules) this.#modules.set(module.package, module);
     this.#config = config ?? this.#config;
@@ -114,7 +129,7 @@ export class CanaryProcess implements RehearsalStage {
   }
 }
 
-/** Of packages that live in sandboxes, a canary needs neither the code nor the memory that threads share. */
+/** Of packages that live in sandboxes, a canary needs neither the code nor the memory that threads share (and see `#isKnown`). */
 function sent(change: Change): WrittenChange {
   const { modules, ...written } = writtenChange(change);
   const inSandbox = ({ cells: _cells, ...module }: ModuleSource) => ({ ...module, code: "" });

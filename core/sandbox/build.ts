@@ -8,7 +8,7 @@ import { LOAD_MS, SandboxIsolate, SERVING_MS } from "./isolate.ts";
 import type { SandboxOptions } from "./options.ts";
 import { SandboxStats } from "./stats.ts";
 
-/** A built isolate with the package loaded and its uses set up. */
+/** A built isolate with the package. */
 export interface Made {
   readonly isolate: SandboxIsolate;
   readonly stats: SandboxStats;
@@ -48,9 +48,10 @@ export async function build(
   let made: Made | undefined;
   try {
     made = await load(options, surroundings, LOAD_MS * patience);
-    const failures: SetupFailure[] = [];
-    for (const entry of isApart ? uses.map((use) => [use]) : [uses])
-      failures.push(...(await setUp(options, made.isolate, entry)));
+    const { isolate } = made;
+    const started = await isolate.start(JSON.stringify(isApart ? [] : uses));
+    const failures = [...taken(options, started)];
+    for (const use of isApart ? uses : []) failures.push(...(await setUp(options, isolate, [use])));
     if (failures.length > 0) {
       discard(options, made);
       return failures;
@@ -58,11 +59,11 @@ export async function build(
     made.isolate.callMs = SERVING_MS;
     return made;
   } catch (error) {
-    const use = made?.isolate.words[BOX.USE] ?? 0;
+    const { [BOX.USE]: use = 0, [BOX.ADOPTED]: adopted = 0 } = made?.isolate.words ?? [];
     made?.isolate.dispose();
     const more = patience === 1 && isTimeout(error) ? waited() : undefined;
     if (more !== undefined) return build(options, uses, surroundings, { isApart, patience: more });
-    const isMixed = made !== undefined && use === 0 && uses.length > 1 && !isApart;
+    const isMixed = adopted === 1 && use === 0 && uses.length > 1 && !isApart;
     // Running out of memory costs a thread, so it is not done twice.
     if (isMixed && !(error instanceof SandboxLost))
       return build(options, uses, surroundings, { isApart: true, patience });
@@ -77,7 +78,7 @@ export function discard({ supply }: SandboxOptions, { isolate }: Made): void {
   supply.giveMemory(isolate.memory);
 }
 
-/** Throws what the package throws while it loads. */
+/** Makes an isolate with the package, which has not run yet. */
 async function load(
   options: SandboxOptions,
   { timeoutMs, runtime, now }: Surroundings,
@@ -114,7 +115,11 @@ export async function setUp(
   isolate: SandboxIsolate,
   uses: readonly SandboxUse[],
 ): Promise<readonly SetupFailure[]> {
-  const text = await isolate.call("prepare", JSON.stringify(uses));
+  return taken(options, await isolate.call("prepare", JSON.stringify(uses)));
+}
+
+/** Tells what setups have answered. Answers which of them refuse. */
+function taken(options: SandboxOptions, text: string): readonly SetupFailure[] {
   const { refusals, reads, policies } = JSON.parse(text) as {
     readonly refusals: readonly (Omit<Refusal, "package"> & { readonly use: number })[];
     readonly reads: readonly (readonly [use: number, mask: HookMask])[];

@@ -15,10 +15,9 @@ import { Exchange, FakeWorker, linesOf, stubs } from "./fake-worker.ts";
 const IMAGE = `(() => {
   let words, bytes, attack;
   const init = (box) => { words = new Int32Array(box); bytes = new Uint8Array(box); };
-  const adopt = (exported) => { attack = exported; return ""; };
+  const start = (its) => { attack = its.default; return '{"refusals":[],"reads":[],"policies":[]}'; };
   const run = (count) => { attack(words, bytes, count); };
-  const prepare = () => '{"refusals":[],"reads":[],"policies":[]}';
-  globalThis["tsproxy:image"] = { sdk: {}, prelude: { init, adopt, prepare, run } };
+  globalThis["tsproxy:image"] = { sdk: {}, prelude: { init, expect() {}, start, run } };
 })();`;
 const HEAD =
   "GET /a HTTP/1.1\r\nhost: example.com\r\nupgrade: x\r\nx-a: 1\r\ncontent-length: 5\r\n";

@@ -33,16 +33,17 @@ export interface SandboxMemory {
 }
 
 /** The prelude's functions that are called when the isolate has a package. */
-const ENTRIES = [
-  "adopt",
-  "prepare",
-  "run",
-  "release",
-  "setRuntime",
-  "handover",
-  "describe",
-] as const;
+const ENTRIES = ["prepare", "run", "release", "setRuntime", "handover", "describe"] as const;
 type Entries = Readonly<Record<(typeof ENTRIES)[number], ivmTypes.Reference>>;
+
+/**
+ * Evaluates the package and gives it to the prelude: in one call, since under load each step to another thread and back waits for
+ * the scheduler twice (2 to 5 ms).
+ */
+const STARTER = `
+  import * as its from "package";
+  import { start } from "prelude";
+  export const answer = start(its);`;
 
 /** An isolate with the SDK and the prelude, made ahead of need; it has no package yet. */
 export class EmptyIsolate {
@@ -52,21 +53,25 @@ export class EmptyIsolate {
   readonly aside: CallsAside;
   readonly #context: ivmTypes.Context;
   readonly #sdk: ivmTypes.Module;
-  readonly #prelude: ivmTypes.Reference;
+  readonly #prelude: ivmTypes.Module;
+  readonly #starter: ivmTypes.Module;
+  readonly #functions: ivmTypes.Reference;
 
   private constructor(
     isolate: ivmTypes.Isolate,
     context: ivmTypes.Context,
-    sdk: ivmTypes.Module,
-    prelude: ivmTypes.Reference,
     aside: CallsAside,
+    { sdk, prelude, starter }: Modules,
+    functions: ivmTypes.Reference,
   ) {
     this.isolate = isolate;
     this.aside = aside;
     this.#context = context;
     this.#sdk = sdk;
     this.#prelude = prelude;
-    const entry = (name: string) => [name, prelude.getSync(name, { reference: true })];
+    this.#starter = starter;
+    this.#functions = functions;
+    const entry = (name: string) => [name, functions.getSync(name, { reference: true })];
     this.entries = Object.fromEntries(ENTRIES.map(entry)) as Entries;
   }
 
@@ -95,44 +100,38 @@ export class EmptyIsolate {
       }
       const made = context.global.getSync(IMAGE, { reference: true });
       if (image.sdkModule === "") image.sdkModule = sdkModule(context);
-      const sdk = isolate.compileModuleSync(image.sdkModule, { filename: "@tsproxy/sdk" });
-      sdk.instantiateSync(context, resolver(undefined));
-      sdk.evaluateSync();
+      const modules = modulesOf(isolate, context, image.sdkModule);
       context.global.deleteSync(IMAGE);
-      const prelude = made.getSync("prelude", { reference: true });
-      return new EmptyIsolate(isolate, context, sdk, prelude, aside);
+      const functions = made.getSync("prelude", { reference: true });
+      return new EmptyIsolate(isolate, context, aside, modules, functions);
     } catch (error) {
       if (!isolate.isDisposed) isolate.dispose();
       throw error;
     }
   }
 
-  /**
-   * Loads the package. Only its own code runs on another thread, since under load each step there and back waits for the
-   * scheduler twice. Throws what the package throws while it is evaluated.
-   */
-  async load({ code, filename }: Source, timeout: number): Promise<ivmTypes.Module> {
+  /** Compiles the package, of which nothing has run yet. */
+  async load({ code, filename }: Source): Promise<void> {
     const module =
       code.length > COMPILE_HERE_MAX
         ? await this.aside.run(() => this.isolate.compileModule(code, { filename }))
         : this.isolate.compileModuleSync(code, { filename });
     module.instantiateSync(this.#context, resolver(this.#sdk));
-    await this.aside.run(() => module.evaluate({ timeout }));
-    return module;
+    const linked = (name: string) => (name === "package" ? module : this.#prelude);
+    this.#starter.instantiateSync(this.#context, linked);
   }
 
-  /** Gives the package's default export to the prelude. Answers why it is refused, or "". */
-  async adopt(module: ivmTypes.Module, timeout: number): Promise<string> {
-    const exported = module.namespace.getSync("default", { reference: true });
-    // On another thread: the export may have a getter that never returns.
-    const args = [exported.derefInto()];
-    const call = () => this.entries.adopt.apply(undefined, args, { timeout });
-    return String(await this.aside.run(call));
+  /** As of SandboxIsolate. Undefined: without a time limit. */
+  async start(uses: string, timeout: number | undefined): Promise<string> {
+    this.call("expect", [uses]);
+    const options = timeout === undefined ? {} : { timeout };
+    await this.aside.run(() => this.#starter.evaluate(options));
+    return String(this.#starter.namespace.getSync("answer"));
   }
 
   /** Calls a function of the image on this thread, before it has loaded a package. Our own code needs no time limit. */
   call(name: string, args: unknown[]): void {
-    this.#prelude.getSync(name, { reference: true }).applySync(undefined, args as never);
+    this.#functions.getSync(name, { reference: true }).applySync(undefined, args as never);
   }
 
   dispose(): void {
@@ -142,6 +141,31 @@ export class EmptyIsolate {
 
 /** The global variable of the image that the prelude's functions are in. */
 const IMAGE = "tsproxy:image";
+
+interface Modules {
+  readonly sdk: ivmTypes.Module;
+  /** What the starter imports of it. */
+  readonly prelude: ivmTypes.Module;
+  /** STARTER, not linked yet. */
+  readonly starter: ivmTypes.Module;
+}
+
+function modulesOf(isolate: ivmTypes.Isolate, context: ivmTypes.Context, sdkCode: string): Modules {
+  const evaluated = (code: string, filename: string) => {
+    const module = isolate.compileModuleSync(code, { filename });
+    module.instantiateSync(context, resolver(undefined));
+    module.evaluateSync();
+    return module;
+  };
+  return {
+    sdk: evaluated(sdkCode, "@tsproxy/sdk"),
+    prelude: evaluated(
+      `export const { start } = globalThis["${IMAGE}"].prelude;`,
+      "tsproxy:prelude",
+    ),
+    starter: isolate.compileModuleSync(STARTER, { filename: "tsproxy:starter" }),
+  };
+}
 
 function sdkModule(context: ivmTypes.Context): string {
   const names = String(context.evalSync(`Object.keys(globalThis["${IMAGE}"].sdk).join()`));
@@ -176,6 +200,7 @@ export class SandboxIsolate {
   readonly times: Float64Array;
   readonly bytes: Buffer;
   readonly #isolate: ivmTypes.Isolate;
+  readonly #empty: EmptyIsolate;
   readonly #entries: Entries;
   readonly #run: ivmTypes.Reference<(count: number) => void>;
   readonly #args = [0];
@@ -194,7 +219,7 @@ export class SandboxIsolate {
   callMs: number;
 
   private constructor(
-    { isolate, entries, aside }: EmptyIsolate,
+    empty: EmptyIsolate,
     memory: SandboxMemory,
     { filename, cells }: Source,
     {
@@ -209,6 +234,8 @@ export class SandboxIsolate {
       readonly number: number;
     },
   ) {
+    const { isolate, entries, aside } = empty;
+    this.#empty = empty;
     this.#isolate = isolate;
     this.#aside = aside;
     this.#entries = entries;
@@ -231,7 +258,7 @@ export class SandboxIsolate {
     this.bytes = Buffer.from(memory.box);
   }
 
-  /** Loads the package into a spare isolate. Throws what the package throws while it loads. */
+  /** Loads the package into a spare isolate; `start` runs it. */
   static async build(
     empty: EmptyIsolate,
     module: Source,
@@ -264,15 +291,20 @@ export class SandboxIsolate {
       if (runtime !== "") empty.call("setRuntime", [runtime]);
       if (module.cells !== undefined)
         empty.call("shareCells", [share(module.cells), options.number]);
-      // The package is evaluated last: the prelude must have bounded the built-ins before.
-      const loaded = await empty.load(module, options.callMs);
-      const refused = await empty.adopt(loaded, options.callMs);
-      if (refused !== "") throw new Error(refused);
+      await empty.load(module);
       return new SandboxIsolate(empty, memory, module, options);
     } catch (error) {
       empty.dispose();
       throw error;
     }
+  }
+
+  /**
+   * Runs the package for the first time, on another thread, and sets these uses up (JSON of SandboxUse[]). Answers as the prelude's
+   * `prepare` does; throws what the package throws while it loads, or why it is refused (BOX.ADOPTED is 0 then).
+   */
+  start(uses: string): Promise<string> {
+    return this.#empty.start(uses, this.isDebugged ? undefined : this.callMs);
   }
 
   /**

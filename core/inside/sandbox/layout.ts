@@ -374,6 +374,8 @@ export const BOX = {
   PART: 9,
   /** 1, set by core: this entry is for the records alone, or (if there are none) for due timers of one account. */
   ALONE: 10,
+  /** 1: the package has been loaded and taken, so that an error is one of a setup. */
+  ADOPTED: 11,
   /** Byte offsets: table of records, bytes of records, answers. */
   RECORDS: 64,
   RECORD_COUNT,

@@ -1,5 +1,5 @@
 /**
- * Entry of the isolate (sandbox) that one dropped-in package lives in. Core calls these functions: `init` and `adopt` once,
+ * Entry of the isolate (sandbox) that one dropped-in package lives in. Core calls these functions: `init` and `start` once,
  * `prepare` and `release` as uses come and go, `run` for each batch of records; a gate calls `run` too.
  */
 import {
@@ -43,6 +43,7 @@ let connections: ConnectionTable;
 let asks: AskTable;
 let balancers: BalancerTable;
 let definition: Definition;
+let expected = "[]";
 const uses = new Map<number, SandboxContext>();
 /** Streams, connections, askers and balancers by the slot of their token. */
 const states: (StreamState | ConnectionState | AskState | BalancerState | undefined)[] = [];
@@ -94,9 +95,21 @@ export function setRuntime(text: string): void {
 /** Kinds of packages that can live in a sandbox. */
 const KINDS: readonly string[] = ["http", "listener", "network", "access_log", "balancer"];
 
-/** Takes the package's default export. Answers "", or why the package cannot live in a sandbox. */
-export function adopt(exported: unknown): string {
-  const found = exported as Partial<Definition> | undefined;
+/** The uses that `start` sets up, as JSON of SandboxUse[]. */
+export function expect(text: string): void {
+  expected = text;
+}
+
+/** Takes the package, as a module that has been evaluated, and answers as `prepare` does. Throws if it cannot live in a sandbox. */
+export function start({ default: exported }: { readonly default?: unknown }): string {
+  const refused = adopt(exported as Partial<Definition> | undefined);
+  if (refused !== "") throw new Error(refused);
+  around.words[BOX.ADOPTED] = 1;
+  return prepare(expected);
+}
+
+/** Answers "", or why the package with this default export cannot live in a sandbox. */
+function adopt(found: Partial<Definition> | undefined): string {
   if (typeof found !== "object" || found === null || typeof found.setup !== "function") {
     return "the default export is not a filter: use export default defineHttpFilter({…})";
   }
