@@ -2,7 +2,7 @@ import type { DnsResolverOptions } from "@tsproxy/sdk";
 import type { Boxes, ToldPart, ToldUse } from "./boxes.ts";
 import { Crypto } from "./crypto.ts";
 import type { CryptoCall } from "./inside/crypto.ts";
-import { chunkMemory } from "./inside/line-chunks.ts";
+import { chunkAt, chunkMemory } from "./inside/line-chunks.ts";
 import { HISTOGRAM_CELLS, NAMED_ONLY, type StatDefinition } from "./inside/stats.ts";
 import type { LocalServices } from "./local-services.ts";
 import { GatheredLines, linesOfNow } from "./logs/gathered-lines.ts";
@@ -106,14 +106,15 @@ export class BuiltinCalls {
   }
 
   /**
-   * Lines for a file: its path, when they were written, where they lie in `chunks`, their size. Main writes them once they are
-   * flushed, in order with those of other threads.
+   * Lines for a file: its path, where in `chunks` they begin, their size, and how many numbers mark when they were written. Main
+   * writes them once they are flushed, in order with those of other threads.
    */
   #onLines(told: string): void {
-    const [path = "", times = "", at, size] = told.split("\0");
-    const marks = times.split(",").map(Number);
+    const [path = "", at, size, marked] = told.split("\0");
+    const chunk = chunkAt(this.chunks, Number(at));
+    const marks = [...chunk.marks.subarray(0, Number(marked))];
     for (let k = 0; k < marks.length; k += 2) marks[k] = steadyAt(marks[k]!);
-    this.#lines.add(path, new Uint8Array(this.chunks, Number(at), Number(size)), marks);
+    this.#lines.add(path, chunk.lines.subarray(0, Number(size)), marks);
   }
 
   /** The same as text: the path, when it was written, the text. Without text the file is created at once. */

@@ -2,7 +2,7 @@ import { compileFormat } from "@tsproxy/sdk";
 import { expect, it } from "vitest";
 import { FileTable } from "./files.ts";
 import { Host } from "./host.ts";
-import { chunkMemory } from "./line-chunks.ts";
+import { chunkAt, chunkMemory } from "./line-chunks.ts";
 import { ScopedStats, StatsTable } from "./stats.ts";
 import { TimerWheel } from "./timers.ts";
 
@@ -11,15 +11,15 @@ function start(flush = { ms: 10_000, bytes: 64 * 1024 }) {
   const chunks = chunkMemory();
   const told: string[][] = [];
   const host = new Host((name, text) => {
-    const [path = "", times = "", at, size] = text.split("\0");
+    const [path = "", at, size, marked] = text.split("\0");
     if (name === "lines") {
-      const lines = Buffer.from(chunks, Number(at), Number(size));
-      const starts = times.split(",").filter((_, k) => k % 2 === 1);
-      const pieces = starts.map((from, k) =>
-        lines.toString("utf8", Number(from), Number(starts[k + 1] ?? size)),
+      const { lines, marks } = chunkAt(chunks, Number(at));
+      const starts = marks.subarray(0, Number(marked)).filter((_, k) => k % 2 === 1);
+      const pieces = [...starts].map((from, k) =>
+        Buffer.from(lines.subarray(from, starts[k + 1] ?? Number(size))).toString(),
       );
       told.push([path, ...pieces]);
-    } else if (name === "append" && at !== "") told.push([path, at!]);
+    } else if (name === "append" && size !== "") told.push([path, size!]);
     else if (name === "flush") told.push([path]);
   });
   const wheel = new TimerWheel(
@@ -48,7 +48,7 @@ it("leaves lines in shared memory, apart for each moment, until they are flushed
 it("tells core of lines that fill the memory, and passes longer ones as text", () => {
   const { files, told } = start();
   const file = files.open("/a");
-  const [line, long] = [letters(10_000), letters(50_000)];
+  const [line, long] = [letters(20_000), letters(50_000)];
   file.append(line);
   file.append(line);
   file.append(long);
@@ -56,13 +56,26 @@ it("tells core of lines that fill the memory, and passes longer ones as text", (
 });
 
 it("writes a line anew that did not fit behind the others", () => {
-  const { files, told } = start();
+  const { files, told } = start({ ms: 10_000, bytes: 256 * 1024 });
   const file = files.open("/a");
-  const [line, long] = [letters(12_000), letters(20_000)];
+  const [line, long] = [letters(20_000), letters(30_000)];
   const source = { info: {} as never, request: undefined, response: undefined };
   for (const text of [line, line, long, line]) file.print(compileFormat(text), source);
   files.flush();
   expect(told).toEqual([["/a", line], ["/a", line], ["/a", long], ["/a", line], ["/a"]]);
+});
+
+it("tells core of lines at very many moments before their marks run out", () => {
+  const { files, wheel, told } = start();
+  const file = files.open("/a");
+  for (let k = 1; k <= 300; k++) {
+    wheel.advance(k);
+    file.append(`${k}\n`);
+  }
+  files.flush();
+  const pieces = told.flatMap(([, ...lines]) => lines);
+  expect(pieces).toEqual(Array.from({ length: 300 }, (_, k) => `${k + 1}\n`));
+  expect(told.map(({ length }) => length - 1)).toEqual([256, 44, 0]);
 });
 
 it("takes back the beginning of a line whose format failed", () => {

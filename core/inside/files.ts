@@ -11,7 +11,7 @@ import {
 } from "@tsproxy/sdk";
 import { FILE_FLUSH, type FileFlush } from "../protocol.ts";
 import type { Host } from "./host.ts";
-import { chunkOf } from "./line-chunks.ts";
+import { type Chunk, chunkOf } from "./line-chunks.ts";
 import type { TimerWheel, WheelTimer } from "./timers.ts";
 
 /**
@@ -86,9 +86,9 @@ class BufferedFile implements FileSink {
   #used = 0;
   /** How many bytes core has got since the last flush. */
   #gathered = 0;
-  /** When lines were appended: pairs of monotonic ms and the index of the first byte appended then, one pair per crossing. */
-  #marks: number[] = [];
-  #marked = -1;
+  /** Chunk.marks, a pair for each crossing, and how many of its numbers are in use. */
+  readonly #marks: Float64Array;
+  #marked = 0;
 
   constructor(
     path: string,
@@ -99,9 +99,10 @@ class BufferedFile implements FileSink {
       chunk,
       size,
       onFirst,
-    }: { readonly chunk: Uint8Array; readonly size: number; readonly onFirst: () => void },
+    }: { readonly chunk: Chunk; readonly size: number; readonly onFirst: () => void },
   ) {
-    this.#line = new LineWriter(chunk);
+    this.#line = new LineWriter(chunk.lines);
+    this.#marks = chunk.marks;
     this.#path = path;
     this.#flushSize = size;
     this.#host = host;
@@ -151,13 +152,16 @@ class BufferedFile implements FileSink {
       this.#tellText(now, long);
       this.#gathered += size;
     } else {
-      if (now !== this.#marked) {
-        this.#marks.push(now, this.#used);
-        this.#marked = now;
+      const marked = this.#marked;
+      if (marked === 0 || this.#marks[marked - 2] !== now) {
+        this.#marks[marked] = now;
+        this.#marks[marked + 1] = this.#used;
+        this.#marked += 2;
       }
       this.#used += size;
     }
     if (this.#gathered + this.#used >= this.#flushSize) this.flush();
+    else if (this.#marked === this.#marks.length) this.#gather();
   }
 
   onTimer(): void {
@@ -177,19 +181,19 @@ class BufferedFile implements FileSink {
       // A path contains no NUL, so the first one ends it.
       this.#host.tellText(
         "lines",
-        `${this.#path}\0${this.#marks.join()}\0${memory.byteOffset}\0${this.#used}`,
+        `${this.#path}\0${memory.byteOffset}\0${this.#used}\0${this.#marked}`,
       );
     else this.#tellPieces(memory);
     this.#gathered += this.#used;
-    this.#used = 0;
-    this.#marks = [];
-    this.#marked = -1;
+    this.#used = this.#marked = 0;
   }
 
   #tellPieces(memory: Uint8Array): void {
     const marks = this.#marks;
-    for (let k = 0; k < marks.length; k += 2)
-      this.#tellText(marks[k]!, utf8Decode(memory, marks[k + 1]!, marks[k + 3] ?? this.#used));
+    for (let k = 0; k < this.#marked; k += 2) {
+      const end = k + 2 < this.#marked ? marks[k + 3]! : this.#used;
+      this.#tellText(marks[k]!, utf8Decode(memory, marks[k + 1]!, end));
+    }
   }
 
   #tellText(time: number, text: string): void {

@@ -1,5 +1,7 @@
-/** Lines of a file gather in so many bytes of the isolate's memory before core takes them. */
-const CHUNK_BYTES = 16 * 1024;
+/** A file's lines gather in so many bytes before core takes them. */
+const CHUNK_BYTES = 32 * 1024;
+/** The last of these tell when lines were written: pairs of Float64. */
+const MARKS_BYTES = 4 * 1024;
 /** Files whose lines core takes as bytes; those of further ones pass as text. */
 const CHUNKS = 32;
 
@@ -8,9 +10,26 @@ export function chunkMemory(): SharedArrayBuffer {
   return new SharedArrayBuffer(CHUNKS * CHUNK_BYTES);
 }
 
-/** Memory for the lines of the nth file: a chunk, or, where there is none for it, memory of the isolate's own. */
-export function chunkOf(memory: SharedArrayBuffer, nth: number): Uint8Array {
+/** Where lines of one file gather. */
+export interface Chunk {
+  readonly lines: Uint8Array;
+  /** When they were written: pairs of monotonic ms and the index of the first byte written then. */
+  readonly marks: Float64Array;
+}
+
+/** For the nth file: a part of the memory, or, where there is none for it, memory of the isolate's own. */
+export function chunkOf(memory: SharedArrayBuffer, nth: number): Chunk {
   const at = nth * CHUNK_BYTES;
-  if (at + CHUNK_BYTES > memory.byteLength) return new Uint8Array(CHUNK_BYTES);
-  return new Uint8Array(memory, at, CHUNK_BYTES);
+  return at + CHUNK_BYTES > memory.byteLength
+    ? chunkAt(new ArrayBuffer(CHUNK_BYTES), 0)
+    : chunkAt(memory, at);
+}
+
+/** The one that begins at byte `at`. */
+export function chunkAt(memory: ArrayBufferLike, at: number): Chunk {
+  const size = CHUNK_BYTES - MARKS_BYTES;
+  return {
+    lines: new Uint8Array(memory, at, size),
+    marks: new Float64Array(memory, at + size, MARKS_BYTES / 8),
+  };
 }

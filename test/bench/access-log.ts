@@ -137,7 +137,7 @@ function parse(): void {
 
 let written = 0;
 const host = new Host((name, told) => {
-  if (name === "lines") written += Number(told.split("\0")[3]);
+  if (name === "lines") written += Number(told.split("\0")[2]);
 });
 const cells = new StatsTable(new Float64Array(4096), () => {});
 const wheel = new TimerWheel(
