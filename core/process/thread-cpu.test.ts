@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import { BEAT } from "../protocol.ts";
-import { sampleCpu, signThread, silence } from "./thread-cpu.ts";
+import { isAsleep, sampleCpu, signThread, silence } from "./thread-cpu.ts";
 
 test("what a thread waited for a CPU counts an eighth", () => {
   expect(silence(250, 250)).toBe(250);
@@ -23,6 +23,17 @@ test("the CPU of a thread can be read by its number", () => {
   while (process.cpuUsage(used).user < 50_000);
   sampleCpu(beat);
   expect(beat[BEAT.CPU_MS]! - before).toBeGreaterThan(20);
+});
+
+test("looks at a thread leave no buffers behind, as there are twenty a second", () => {
+  const beat = new Int32Array(8);
+  signThread(beat);
+  const before = process.memoryUsage().arrayBuffers;
+  for (let k = 0; k < 10; k++) {
+    sampleCpu(beat);
+    isAsleep(beat);
+  }
+  expect(process.memoryUsage().arrayBuffers - before).toBeLessThan(64 * 1024);
 });
 
 test("of a thread that has ended nothing is told", () => {

@@ -36,7 +36,7 @@ export function signThread(beat: Int32Array): void {
 /** True if the thread waits for something other than a CPU, or a page of memory. Takes 10 µs. */
 export function isAsleep(beat: Int32Array): boolean {
   try {
-    const stat = readFileSync(`/proc/self/task/${beat[BEAT.THREAD]!}/stat`, "latin1");
+    const stat = textOf(`/proc/self/task/${beat[BEAT.THREAD]!}/stat`);
     // After the name of the thread, in brackets: R runs or waits for a CPU, D waits for a disk, S for anything else.
     return stat.startsWith("S", stat.lastIndexOf(")") + 2);
   } catch {
@@ -58,13 +58,16 @@ export function sampleCpu(beat: Int32Array): void {
 /** Undefined: the kernel keeps no such figures, or the thread has ended. */
 function cpuMsOf(pid: number | "self", thread: number): number | undefined {
   try {
-    const [nanoseconds] = readFileSync(`/proc/${pid}/task/${thread}/schedstat`, "latin1").split(
-      " ",
-    );
+    const [nanoseconds] = textOf(`/proc/${pid}/task/${thread}/schedstat`).split(" ");
     return Number(nanoseconds) / 1e6;
   } catch {
     return undefined;
   }
+}
+
+/** As UTF-8, for which Node needs no buffer; in any other encoding each read of a file of the kernel leaves one of 64 KiB behind. */
+function textOf(file: string): string {
+  return readFileSync(file, "utf8");
 }
 
 /** CPU time of the main thread of another process, whose id is the process's. Undefined: as of `cpuMsOf`. */
