@@ -536,14 +536,14 @@ test("the watchdogs are stricter while shipped code is new, and stricter still w
     await serveNew(1, "builtin");
     expect(most()).toEqual([0, 0, 0]);
     await serveNew(2, "builtin");
-    expect(most()).toEqual([500, 500, 500]);
+    expect(most()).toEqual([300, 300, 300]);
     await vi.advanceTimersByTimeAsync(10_000);
     expect(most()).toEqual([0, 0, 0]);
     await serveNew(3, "http/a");
     expect(most()).toEqual([0, 0, 0]);
     await serveNew(4, "builtin");
     threads[0]!.events.onMessage({ ...fault, reverted: [] });
-    expect(most()).toEqual([500, 500, 500]);
+    expect(most()).toEqual([300, 300, 300]);
     threads[0]!.events.onMessage({ ...fault, reverted: ["http/a"] });
     await vi.advanceTimersByTimeAsync(10_000);
     expect(most().slice(1)).toEqual([250, 250]);

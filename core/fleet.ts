@@ -45,8 +45,11 @@ export interface FleetEvents {
 /** Milliseconds before a thread that died is started again, by the number of its deaths. */
 const RESTART_MS = [100, 1_000, 5_000] as const;
 
-/** How long a call into shipped code may take (BEAT.MOST_MS; 1 s else) while the code is new, and once it has hung another thread. */
-const NEW_MS = 500;
+/**
+ * CPU time that a call into shipped code may take (BEAT.MOST_MS; 1 s else) while the code is new, and once it has hung another thread.
+ * Beside six busy loops on two cores a thread needs 2.2 s for 500 ms of it, and the code of before is to serve 3 s after a save.
+ */
+const NEW_MS = 300;
 const DOUBTED_MS = 250;
 /** `ServedFiles.text` of none. */
 const NO_FILES = "[]";
