@@ -16,6 +16,18 @@ const failure = async (promise: Promise<unknown>) =>
   )) as FetchError | undefined;
 
 describe("a fetch", () => {
+  it.each([
+    ["nobody:/a", 'no cluster "nobody" in the config; write one of that name under'],
+    ["http://up/a", '"http://up/a" is no target; write "cluster:/path"'],
+    ["/a", '"/a" is no target; write "cluster:/path"'],
+  ])("of what there is not says how to mend it: %s", async (target, message) => {
+    const error = await failure(fetchFrom(harness().cx, target));
+    expect([error?.message, error?.reason]).toEqual([
+      expect.stringContaining(message),
+      "no_cluster",
+    ]);
+  });
+
   it("asks the cluster and answers what comes, whatever its status", async () => {
     const { cx, up } = harness();
     const asked = fetchFrom(cx, "up:/a?b=1", {

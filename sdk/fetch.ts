@@ -105,7 +105,7 @@ export function fetchFrom(
   const rest = at < 0 ? "" : target.slice(at + 1);
   const cluster = cx.clusters.get(name);
   if (cluster === undefined)
-    return Promise.reject(new FetchError("no_cluster", `no cluster "${name}"`));
+    return Promise.reject(new FetchError("no_cluster", noCluster(name, target)));
   return new Promise((resolve, reject) => {
     const headers = requestHead(name, rest.startsWith("/") ? rest : `/${rest}`, init);
     new Exchange(cx, cluster.stats, headers, init, { resolve, reject }).begin((callbacks) =>
@@ -401,4 +401,11 @@ export class FetchedResponse implements FetchResponse {
   cancel(): void {
     if (!this.#ended) this.#source.cancel();
   }
+}
+
+/** Why there is nobody to ask for `target`, which begins with the name of a cluster. */
+function noCluster(name: string, target: string): string {
+  if (/^https?$|[/?]|^$/.test(name))
+    return `"${target}" is no target; write "cluster:/path", with the name of a cluster of the config`;
+  return `no cluster "${name}" in the config; write one of that name under static_resources.clusters`;
 }

@@ -78,6 +78,6 @@ it("refuses values that are no strings", () => {
   ])
     for (const method of ["set", "append"] as const)
       expect(() => new HeaderMap()[method]("x-n", value as never)).toThrow(
-        `a header value is a string, not ${type}`,
+        `a header value is a string, not ${type}; write String(…)`,
       );
 });

@@ -175,7 +175,7 @@ function checkValue(value: string): void {
   // A filter in plain JavaScript may pass any type, such as a number from JSON.
   if (typeof value !== "string")
     throw new TypeError(
-      `a header value is a string, not ${value === null ? "null" : typeof value}`,
+      `a header value is a string, not ${value === null ? "null" : typeof value}; write String(…)`,
     );
   for (let k = 0; k < value.length; k++) {
     const c = value.charCodeAt(k);

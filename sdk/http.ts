@@ -34,8 +34,14 @@ export interface ReplyOptions extends Partial<Omit<Reply, "type" | "status" | "h
   readonly headers?: Reply["headers"] | Readonly<Record<string, string>>;
 }
 
-/** Makes a local reply; without options it has no body, no headers and the details `local_reply`. */
+/**
+ * Makes a local reply; without options it has no body, no headers and the details `local_reply`. Throws what is wrong here, where a stack
+ * names the caller.
+ */
 export function reply(status: number, options: ReplyOptions = {}): Reply {
+  // Further bounds are the sandbox's: shipped filters pass on what upstreams answer.
+  if (!Number.isInteger(status) || status < 100 || status > 999)
+    throw new RangeError(`reply(${JSON.stringify(status)}): write a whole number from 200 to 599`);
   const { headers = NO_HEADERS } = options;
   return {
     type: "reply",
@@ -44,8 +50,16 @@ export function reply(status: number, options: ReplyOptions = {}): Reply {
     flags: [],
     details: "local_reply",
     ...options,
-    headers: Symbol.iterator in headers ? headers : Object.entries(headers),
+    headers: Symbol.iterator in headers ? headers : linesOf(headers),
   };
+}
+
+function linesOf(headers: Readonly<Record<string, string>>): [string, string][] {
+  const lines = Object.entries(headers);
+  for (const [name, value] of lines)
+    if (typeof value !== "string")
+      throw new TypeError(`reply: header "${name}" is a ${typeof value}; write a string`);
+  return lines;
 }
 
 const NO_HEADERS: Reply["headers"] = [];

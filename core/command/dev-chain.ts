@@ -15,6 +15,9 @@ export interface ChainPorts {
   readonly noTimeouts?: boolean;
 }
 
+/** The cluster that requests are sent to, and that a filter's config names where it has to name one. */
+const ECHO = "echo";
+
 /** Kinds of packages that need the HTTP listener. */
 const HTTP_KINDS = new Set(["http", "access_log", "listener", "balancer"]);
 
@@ -32,7 +35,7 @@ export function devConfig(packages: readonly PackageInfo[], ports: ChainPorts): 
   ];
   const [policy] = of("balancer");
   const clusters = [
-    cluster("echo", ports.httpEcho, policy),
+    cluster(ECHO, ports.httpEcho, policy),
     ...(isTcp ? [cluster("tcp_echo", [ports.tcpEcho], undefined)] : []),
   ];
   const config = { static_resources: { listeners, clusters }, admin: { address: at(ports.admin) } };
@@ -46,7 +49,7 @@ interface Use {
 }
 
 function httpListener(of: UsesOf, { http, noTimeouts = false }: ChainPorts): unknown {
-  const route = { cluster: "echo", ...(noTimeouts && { timeout: "0s" }) };
+  const route = { cluster: ECHO, ...(noTimeouts && { timeout: "0s" }) };
   const routes = [{ match: { prefix: "/" }, route }];
   const manager = {
     stat_prefix: "http",
@@ -95,10 +98,10 @@ function at(port: number): unknown {
 }
 
 function useOf({ package: name, schema }: PackageInfo): Use {
-  return { name, config: sampleOf(schema) };
+  return { name, config: sampleOf(schema, ECHO) };
 }
 
-/** As a config file has it: the smallest config that a package takes. */
-export function sampleOf(schema: unknown): unknown {
-  return sampleConfig(schema as TSchema, "1s") ?? {};
+/** As a config file has it: the smallest config that a package takes. `cluster`: the one that it may ask. */
+export function sampleOf(schema: unknown, cluster = "x"): unknown {
+  return sampleConfig(schema as TSchema, { second: "1s", cluster }) ?? {};
 }

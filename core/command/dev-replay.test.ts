@@ -42,3 +42,15 @@ test("makes the smallest config that a schema takes", () => {
     key: { inline_string: "x" },
   });
 });
+
+test("names a cluster that is there where a field says that it names one", () => {
+  const text = { type: "string" };
+  const properties = { cluster: text, auth_cluster: text, clusterName: text, path: text };
+  const schema = { type: "object", required: Object.keys(properties), properties };
+  expect(sampleOf(schema, "echo")).toEqual({
+    cluster: "echo",
+    auth_cluster: "echo",
+    clusterName: "echo",
+    path: "x",
+  });
+});

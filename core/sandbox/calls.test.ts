@@ -76,7 +76,7 @@ describe("fetch out of a sandbox", () => {
     expect(await saw(await begin(`await cx.fetch("nowhere:/");`))).toEqual([
       "FetchError",
       "no_cluster",
-      'no cluster "nowhere"',
+      'no cluster "nowhere" in the config; write one of that name under static_resources.clusters',
     ]);
   });
 

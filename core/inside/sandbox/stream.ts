@@ -368,7 +368,9 @@ export class StreamTable {
           type = VERDICT_TYPE.DONE;
           break;
         default:
-          throw new TypeError("it returned no verdict; one is nothing, done, reply(…) or hold(…)");
+          throw new TypeError(
+            `it returned ${named(verdict)}; return nothing, done, reply(…) or hold(…)`,
+          );
       }
     }
     // A body hook may edit the head while it is held; the chain ignores edits of a head that has gone on.
@@ -507,3 +509,11 @@ function early(result: unknown): unknown {
     ? { ...(result as Reply), early: true }
     : result;
 }
+
+/** A value that should not be there, as a message names it. */
+const named = (value: unknown): string =>
+  typeof value === "string"
+    ? JSON.stringify(value.slice(0, 40))
+    : typeof value === "object"
+      ? "an object of another kind"
+      : String(value).slice(0, 40);

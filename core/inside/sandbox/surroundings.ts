@@ -106,7 +106,8 @@ export class Surroundings {
       this.#dropped++;
       return;
     }
-    const text = message.slice(0, TEXT_MAX);
+    // A filter in plain JavaScript may pass any type.
+    const text = String(message).slice(0, TEXT_MAX);
     const { serves } = this;
     // Fields that are too long, or no JSON, are left out: escaped, half of the longest text still fits.
     const brief = { level, message: text.slice(0, TEXT_MAX / 2), fields: {}, serves };
