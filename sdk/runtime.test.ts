@@ -19,11 +19,14 @@ it("reads a whole number as percent, whatever the default's denominator", () => 
   );
   runtime.replace([["k", 50]]);
   expect([fraction.enabled(1_000_049), fraction.enabled(50)]).toEqual([true, false]);
+  // What stands behind the point does not count, as in Envoy.
+  runtime.replace([["k", 50.9]]);
+  expect([fraction.enabled(1_000_049), fraction.enabled(50)]).toEqual([true, false]);
   runtime.replace([["k", { numerator: 3, denominator: 10_000 }]]);
   expect([fraction.enabled(20_002), fraction.enabled(49)]).toEqual([true, false]);
 });
 
-it.each([[-1], [1.5], ["half"], [true]])("takes %j for no percentage", (value) => {
+it.each([[-1], [2 ** 64], ["half"], [true]])("takes %j for no percentage", (value) => {
   runtime.replace([["k", value]]);
   expect(share(0).enabled(0)).toBe(false);
   expect(share(100).enabled(99)).toBe(true);

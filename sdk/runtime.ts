@@ -33,10 +33,11 @@ export class Runtime {
     return false;
   }
 
-  /** As Envoy's `getInteger`: a value that is not a whole number from 0 up counts as none. */
+  /** As Envoy's `getInteger`: a number from 0 up without what stands behind its point; any other value counts as none. */
   integer(key: string, fallback: number): number {
     const value = this.#values.get(key);
-    return typeof value === "number" && value >= 0 && Number.isInteger(value) ? value : fallback;
+    const counts = typeof value === "number" && value >= 0 && value < 2 ** 64;
+    return counts ? Math.floor(value) : fallback;
   }
 
   double(key: string, fallback: number): number {
@@ -49,7 +50,7 @@ export class Runtime {
     return typeof value === "boolean" ? value : fallback;
   }
 
-  /** As Envoy reads a FractionalPercent: a fraction as it is, a whole number as percent, and anything else not at all. */
+  /** As Envoy reads a FractionalPercent: a fraction as it is, a number as whole percent, and anything else not at all. */
   fraction(key: string, fallback: Fraction): Fraction {
     const value = this.#values.get(key);
     if (typeof value === "object") return value;

@@ -62,12 +62,28 @@ it("flattens maps into dotted keys, but for fractions", () => {
 
 it("takes a map with a fraction's keys for one value, even if it is no fraction, and an empty one too", () => {
   const { runtime, values } = layers();
-  const tree = { odd: { numerator: 3, other: 2 }, unit: { denominator: "HUNDRED" }, none: {} };
+  const tree = {
+    odd: { numerator: 3, other: 2 },
+    unit: { denominator: "MILLION" },
+    none: {},
+    missing: { numerator: null, denominator: "HUNDRED" },
+    text: { numerator: "3", denominator: "HUNDRED" },
+    half: { numerator: 0.5 },
+    below: { numerator: -1 },
+    lower: { numerator: 3, denominator: "hundred" },
+    written: "{numerator: 3}",
+  };
   runtime.configure([{ name: "base", static_layer: tree }]);
   expect(values()).toEqual({
     odd: '{"numerator":3,"other":2}',
-    unit: '{"denominator":"HUNDRED"}',
-    none: "{}",
+    unit: { numerator: 0, denominator: 1_000_000 },
+    none: { numerator: 0, denominator: 100 },
+    missing: { numerator: 0, denominator: 100 },
+    text: { numerator: 0, denominator: 100 },
+    half: { numerator: 0, denominator: 100 },
+    below: { numerator: 0xffff_ffff, denominator: 100 },
+    lower: '{"numerator":3,"denominator":"hundred"}',
+    written: "{numerator: 3}",
   });
 });
 

@@ -168,7 +168,7 @@ function staticValues(tree: Readonly<Record<string, unknown>>, prefix = ""): Map
   const values = new Map<string, Entry>();
   for (const [name, value] of Object.entries(tree)) {
     const key = prefix + name;
-    if (typeof value === "string") values.set(key, { text: value, value: readRuntimeText(value) });
+    if (typeof value === "string") values.set(key, { text: value, value: readScalar(value) });
     else if (typeof value === "number" || typeof value === "boolean")
       values.set(key, {
         text: typeof value === "number" ? sixDigits(value) : String(value),
@@ -176,7 +176,7 @@ function staticValues(tree: Readonly<Record<string, unknown>>, prefix = ""): Map
       });
     else if (typeof value === "object" && value !== null) {
       const text = JSON.stringify(value);
-      if (isValue(value)) values.set(key, { text, value: fractionOf(value) ?? text });
+      if (isValue(value)) values.set(key, { text, value: fractionOfMap(value) ?? text });
       else for (const [k, v] of staticValues(value as never, `${key}.`)) values.set(k, v);
     }
   }
@@ -223,18 +223,37 @@ function withoutComments(file: string): string {
     .join("");
 }
 
+/**
+ * As Envoy reads a FractionalPercent that is a map of a static layer: a numerator that is no whole number is 0, one that 32 bits do not
+ * hold is cut, and a denominator that is none of these names, or a third field, makes it no fraction.
+ */
+function fractionOfMap(map: object): RuntimeValue | undefined {
+  const { numerator, denominator = "HUNDRED", ...rest } = map as Record<string, unknown>;
+  const known = typeof denominator === "string" ? DENOMINATORS[denominator] : undefined;
+  if (known === undefined || Object.keys(rest).length > 0) return undefined;
+  return {
+    numerator: Number.isInteger(numerator) ? (numerator as number) >>> 0 : 0,
+    denominator: known,
+  };
+}
+
 /** The value of a text from a file or an operator: a number, a boolean, a FractionalPercent (YAML), else the text itself. */
 export function readRuntimeText(text: string): RuntimeValue {
-  const trimmed = text.trim();
-  if (/^[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?$/.test(trimmed)) return Number(trimmed);
-  const lower = trimmed.toLowerCase();
-  if (lower === "true" || lower === "false") return lower === "true";
-  if (!trimmed.includes("numerator")) return text;
+  const value = readScalar(text);
+  if (typeof value !== "string" || !text.includes("numerator")) return value;
   try {
     return fractionOf(yaml.parse(text)) ?? text;
   } catch {
     return text;
   }
+}
+
+/** A number, a boolean, or the text itself. */
+function readScalar(text: string): number | boolean | string {
+  const trimmed = text.trim();
+  if (/^[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?$/.test(trimmed)) return Number(trimmed);
+  const lower = trimmed.toLowerCase();
+  return lower === "true" || lower === "false" ? lower === "true" : text;
 }
 
 const DENOMINATORS: Readonly<Record<string, number>> = {

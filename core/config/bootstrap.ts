@@ -267,7 +267,9 @@ function checkLocalCluster(root: MapNode, report: Report): void {
   report.error(place, `local cluster "${local}" must be defined`, "add it to static_resources");
 }
 
+/** As in Envoy, what a map says that is a FractionalPercent by its fields is not looked at: it may be none, and counts for nothing then. */
 function checkRuntime(values: MapNode, report: Report): void {
+  if (values.get("numerator") !== undefined || values.get("denominator") !== undefined) return;
   for (const [key, entry] of values.entries) {
     if (entry.value.kind === "map") checkRuntime(entry.value, report);
     else if (entry.value.kind === "list" || entry.value.value === undefined)

@@ -350,6 +350,10 @@ describe("runtime layers", () => {
     expect(
       errors("layered_runtime: {layers: [{name: a, static_layer: {foo: [{bar: baz}]}}]}")[0],
     ).toMatch(/static_layer\.foo: "foo" is no runtime value/);
+    // A fraction is not looked into.
+    expect(
+      errors("layered_runtime: {layers: [{name: a, static_layer: {f: {numerator: null}}}]}"),
+    ).toEqual([]);
     expect(errors("layered_runtime: {layers: [{name: a}]}")[0]).toMatch(
       /one of static_layer, disk_layer, admin_layer or rtds_layer is required$/,
     );
