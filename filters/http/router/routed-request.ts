@@ -173,7 +173,6 @@ export class RoutedRequest implements HttpFilter, AttemptOwner {
     const cluster = this.#clusterOf(action);
     if (cluster === undefined) {
       stats.noCluster.inc();
-      this.#stream.info.clusterName = "";
       this.#answer(noClusterReply(action.clusterNotFoundStatus));
       return undefined;
     }

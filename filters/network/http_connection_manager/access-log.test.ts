@@ -65,6 +65,19 @@ it("knows the virtual host of a request that none of its routes matches", () => 
   expect(lines).toEqual(["NR vhm all"]);
 });
 
+it("names no cluster that is not there, in an internal redirect that leads to one either", () => {
+  const redirecting = routeTo("up", {
+    internal_redirect_policy: { redirect_response_codes: [302] },
+  });
+  const gone = { ...routeTo("gone"), match: { prefix: "/gone" } };
+  const { p, lines } = logging("%RESPONSE_CODE_DETAILS% %UPSTREAM_CLUSTER%", {
+    route_config: { ...oneHost(gone, redirecting), validate_clusters: false },
+  });
+  p.connect().get("/");
+  p.up.last.respond(302, { location: "http://h.test/gone", "content-length": "0" }, "");
+  expect(lines).toEqual(["internal_redirect -", "cluster_not_found -"]);
+});
+
 it("tells how long a request waited for its connection", () => {
   const { p, lines } = logging("%UPSTREAM_CONNECTION_POOL_READY_DURATION%");
   p.connect().get("/");

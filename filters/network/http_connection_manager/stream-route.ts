@@ -58,8 +58,10 @@ export class StreamRoute {
     const host = route === undefined ? this.table?.virtualHostOf(subject.request)?.name : undefined;
     info.virtualHostName = route?.virtualHostName ?? host ?? "";
     const action = route?.action;
-    info.clusterName = action?.type === "route" ? (action.cluster ?? "") : "";
-    info.cluster = info.clusterName === "" ? undefined : this.#clusters.get(info.clusterName);
+    const name = action?.type === "route" ? (action.cluster ?? "") : "";
+    // As in Envoy, logs do not name a cluster that is not there.
+    info.cluster = name === "" ? undefined : this.#clusters.get(name);
+    info.clusterName = info.cluster === undefined ? "" : name;
     if (action?.type !== "route") return route;
     this.#timers.limitIdle(action);
     const duration = action.policies?.streamDuration;
