@@ -6,6 +6,8 @@
  * lock-free, so a worker that dies in the middle of an update holds nobody up.
  */
 export interface CellSpec<T> {
+  /** What lies in it: cells of two kinds are two cells, though they have one name. */
+  readonly kind: string;
   readonly bytes: number;
   /** `words` and the views beside it lie over the same memory; `at` counts bytes and is a multiple of 8. */
   open(memory: CellMemory, at: number): T;
@@ -54,6 +56,7 @@ export interface SharedCounter {
 
 export function counter(): CellSpec<SharedCounter> {
   return {
+    kind: "counter",
     bytes: 8,
     open({ words }, at) {
       const i = at >> 2;
@@ -95,6 +98,7 @@ const HOLDERS_MAX = 64;
  */
 export function held(): CellSpec<SharedHolds> {
   return {
+    kind: "held",
     bytes: 8 + HOLDERS_MAX * 8,
     open({ words, holder = { worker: 0, isolate: 1 } }, at) {
       const total = at >> 2;
@@ -149,6 +153,7 @@ export interface TokenBucket {
 export function tokenBucket(rate: BucketRate): CellSpec<TokenBucket> {
   const pace = paceOf(rate);
   return {
+    kind: "bucket",
     bytes: 8,
     open: (memory, at) => ({
       take: (tokens = 1) => take(memory, at >> 3, pace, tokens),
@@ -235,6 +240,7 @@ export function tokenBuckets(options: TokenBucketsOptions): CellSpec<TokenBucket
   const pace = paceOf(options);
   const table = new TableShape(options.maxKeys);
   return {
+    kind: "buckets",
     bytes: table.bytes,
     open(memory, at) {
       const keys = new Table(memory, at, table);
@@ -266,6 +272,7 @@ export interface TtlMapOptions {
 export function ttlMap({ maxKeys, ttlMs }: TtlMapOptions): CellSpec<TtlMap> {
   const table = new TableShape(maxKeys, 2);
   return {
+    kind: "map",
     bytes: table.bytes,
     open(memory, at) {
       const keys = new Table(memory, at, table);

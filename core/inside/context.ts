@@ -240,7 +240,7 @@ export class Context implements SetupContext {
     const { cells } = this.#around;
     if (cells === undefined) return openPrivateCell(spec);
     const at = cells.acquire(
-      `${this.#scope.package} ${this.#scope.place.pointer} ${name}`,
+      `${this.#scope.package} ${this.#scope.place.pointer} ${spec.kind} ${name}`,
       spec.bytes,
     );
     if (at === undefined) throw new Error(`no shared memory is left for "${name}"`);

@@ -93,6 +93,22 @@ describe("a throw", () => {
     expect(worker.faults[0]!.stack).toContain("test.js:");
   });
 
+  it.each([
+    ["42", "42"],
+    ['"hello"', '"hello"'],
+    ["{ status: 200 }", "an object of another kind"],
+  ])("for what is no verdict, %s, names it", async (code, named) => {
+    const sandbox = await worker.sandbox(
+      filter(`onRequestHeaders() { cx.log.info(7); return (${code}); }`),
+    );
+    const e = await new Exchange(worker, [stubs(worker, sandbox)], HEAD).requestHeaders().settled();
+    expect([e.reply?.status, worker.faults[0]!.reason, worker.logged[0]!.message]).toEqual([
+      500,
+      `onRequestHeaders threw: it returned ${named}; return nothing, done, reply(…) or hold(…)`,
+      "7",
+    ]);
+  });
+
   it("in onEnd, in a promise, in the factory and in a timer is counted", async () => {
     const sandbox = await worker.sandbox(
       filter(

@@ -353,7 +353,7 @@ export class TestContext implements SetupContext {
   /** Memory that workers share: to play another worker, give it to another context. */
   cells: CellHeap;
   cell<T>(name: string, spec: CellSpec<T>): T {
-    return spec.open(this.cells, this.cells.acquire(name, spec.bytes)!);
+    return spec.open(this.cells, this.cells.acquire(`${spec.kind} ${name}`, spec.bytes)!);
   }
   readonly #turns: Map<string, number>;
   turns(name: string): Turns {

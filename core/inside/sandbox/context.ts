@@ -139,7 +139,7 @@ export class SandboxContext implements SetupContext {
   cell<T>(name: string, spec: CellSpec<T>): T {
     const { cells } = this.#around;
     if (cells === undefined) return openPrivateCell(spec);
-    const at = cells.acquire(`${this.#place} ${name}`, spec.bytes);
+    const at = cells.acquire(`${this.#place} ${spec.kind} ${name}`, spec.bytes);
     if (at === undefined)
       throw new Error(`no shared memory is left for "${name}" (1 MiB a package)`);
     this.#disposers.push(() => cells.release(at));

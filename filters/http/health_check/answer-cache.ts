@@ -9,6 +9,7 @@ export interface AnswerCache {
 /** One word of 32 bits: 20 of the window's number, one for degraded, ten of the status. */
 export function answerCache(windowMs: number): CellSpec<AnswerCache> {
   return {
+    kind: "answers",
     bytes: 8,
     open(memory, at) {
       const { words } = memory;

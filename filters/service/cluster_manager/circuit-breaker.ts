@@ -179,6 +179,7 @@ interface UsedLimits {
 }
 
 const USED: CellSpec<UsedLimits> = {
+  kind: "used_limits",
   bytes: USED_BITS / 8,
   open({ words }, at) {
     const wordOf = (bit: number): number => (at >> 2) + (bit >> 5);

@@ -50,6 +50,7 @@ export class OutlierTable {
 /** Spec of the shared memory cell that holds an OutlierTable. */
 export function outlierTable(slots: number): CellSpec<OutlierTable> {
   return {
+    kind: "outliers",
     bytes: slots * SLOT_WORDS * 4,
     open: ({ words }, at) => new OutlierTable(words, at >> 2, slots),
   };
