@@ -386,6 +386,16 @@ interface Verified {
   verifyError(): (Error & { code?: string }) | null;
 }
 
+/** OpenSSL looks at revocation lists once it has built the chain, whatever it found until then. */
+const REVOCATION: ReadonlySet<string> = new Set([
+  "UNABLE_TO_GET_CRL",
+  "UNABLE_TO_DECRYPT_CRL_SIGNATURE",
+  "CRL_SIGNATURE_FAILURE",
+  "CRL_NOT_YET_VALID",
+  "CRL_HAS_EXPIRED",
+  "CERT_REVOKED",
+]);
+
 function verifyError(
   socket: Handshaken,
   context: Context,
@@ -393,8 +403,8 @@ function verifyError(
 ): string {
   const handle = (socket as unknown as { _handle: Verified | null })._handle;
   const last = handle?.verifyError()?.code ?? "";
-  // Of several errors OpenSSL tells the last, Envoy the first: that the chain is not trusted rather than that its CRL is missing.
-  if (last === "UNABLE_TO_GET_CRL" && !isTrustedChain(chain, context.trusted))
+  // Of several errors OpenSSL tells the last, Envoy the first: that the chain is not trusted rather than what its lists say.
+  if (REVOCATION.has(last) && !isTrustedChain(chain, context.trusted))
     return isSelfSigned(chain[0]!)
       ? "DEPTH_ZERO_SELF_SIGNED_CERT"
       : "UNABLE_TO_GET_ISSUER_CERT_LOCALLY";

@@ -25,6 +25,7 @@ import {
   secure,
   source,
   start,
+  strangers,
   stranger,
   TYPE,
   upstreamTls,
@@ -308,6 +309,18 @@ test("turns away what an authority has revoked, in the whole chain or at its end
     await expect(ask(port, { key: revoked.keyPem, cert: revoked.pem }), name).rejects.toThrow();
     await proxy.untilStat(`listener.${name}.ssl.fail_verify_error`, 1);
   }
+});
+
+test("tells a client whose authority is not known so, whatever revocation lists say of its certificate", async () => {
+  const revoked = ours.issue("revoked-there", "revoked", "DNS:revoked.test");
+  const crl = source(ours.revocationList(revoked));
+  const validation_context = { trusted_ca: source(strangers.root.certificate), crl };
+  const chain = secure(hello, downstreamTls([a], { validation_context }));
+  const proxy = await start({
+    config: bootstrap([{ ...listener("main", hello), filter_chains: [chain] }]),
+  });
+  const asked = ask(proxy.port("main"), { key: revoked.keyPem, cert: revoked.pem });
+  await expect(asked).rejects.toMatchObject({ code: "ERR_SSL_TLSV1_ALERT_UNKNOWN_CA" });
 });
 
 test("logs the secrets of connections for those who have to look inside", async () => {
