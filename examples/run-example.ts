@@ -1,5 +1,6 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
+import { existsSync } from "node:fs";
 import { cp, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import http from "node:http";
 import net from "node:net";
@@ -9,7 +10,11 @@ import { fileURLToPath } from "node:url";
 
 /** Paths in the configs count from here. */
 const ROOT = fileURLToPath(new URL("..", import.meta.url));
-const CLI = fileURLToPath(new URL("../core/bin/tsproxy.js", import.meta.url));
+const CHECKOUT = fileURLToPath(new URL("../core/bin/tsproxy.js", import.meta.url));
+/** In a copy of this folder out of the package, the command of the package. */
+const CLI = existsSync(CHECKOUT)
+  ? CHECKOUT
+  : fileURLToPath(new URL("dist/bin/tsproxy.js", import.meta.resolve("tsproxy/package.json")));
 
 export interface Example {
   readonly folder: string;

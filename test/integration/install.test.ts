@@ -1,6 +1,7 @@
 import { execFile, spawn } from "node:child_process";
 import { once } from "node:events";
 import {
+  cpSync,
   existsSync,
   mkdtempSync,
   readdirSync,
@@ -223,4 +224,23 @@ test("from nothing to a first request: a filter is made, tested, dropped in and 
   );
   expect(text).toMatch(/^### HttpFilter\n\nOne filter's part in one stream\./m);
   expect(text).toMatch(/^### TestStream$/m);
+});
+
+test("brings examples that run from a copy", async (context) => {
+  if (unreachable !== undefined) return context.skip(unreachable);
+  const examples = path.join(folder, "examples");
+  cpSync(path.join(folder, "node_modules/tsproxy/examples"), examples, { recursive: true });
+  const run = ["examples/mesh/run.ts", "--free-ports"];
+  const example = spawn(process.execPath, run, { cwd: folder, env: environment() });
+  let told = "";
+  example.stdout.setEncoding("utf8").on("data", (text: string) => (told += text));
+  const port = await eventually(
+    () => /^ +curl http:\/\/localhost:(\d+)\/service\/1$/m.exec(told)?.[1],
+    (found) => found !== undefined,
+    "the example to be ready",
+  );
+  const { body } = await get(Number(port), "/service/1");
+  expect(body.toString()).toContain("(service 1)");
+  example.kill("SIGTERM");
+  await once(example, "exit");
 });

@@ -25,8 +25,8 @@ import {
   secure,
   source,
   start,
-  strangers,
   stranger,
+  strangers,
   TYPE,
   upstreamTls,
 } from "./tls-proxy.ts";
