@@ -25,7 +25,7 @@ const READY_MOST = 16;
  * Lines of one thread for files, as bytes in memory that is used again: strings, and buffers that are handed on, keep V8 collecting
  * the old generation of each thread that they pass (7 µs a request, were it only main's). A piece is ready when it is flushed, or
  * when the next lines do not fit. The first one goes to main at once, which then asks all threads for theirs (LineOrder); those that
- * get ready until then wait: each message that wakes main takes it a quarter of a millisecond.
+ * get ready until then wait: each message wakes main.
  */
 export class GatheredLines {
   readonly #post: (message: Lines) => void;
