@@ -1,6 +1,6 @@
 import { isIPv4, isIPv6 } from "node:net";
 import { type Static, Type } from "@sinclair/typebox";
-import { Duration, Enum, Extension, type ExtensionRef, UInt32 } from "@tsproxy/sdk";
+import { Duration, Enum, Extension, type ExtensionRef, maskedIp, UInt32 } from "@tsproxy/sdk";
 import type { CidrConfig, FilterChainConfig, FilterChainMatchConfig } from "../protocol.ts";
 import { type Maker, placeOf } from "./maker.ts";
 
@@ -90,56 +90,87 @@ function checkCriteria(match: FilterChainMatchConfig, maker: Maker): void {
   }
 }
 
-// `checkMatches` compares all combinations of a match's values. It skips a match with more combinations than this.
-const MAX_COMBINATIONS = 50_000;
-
 /** Reports filter chains whose matches have a combination of values in common: Envoy allows one filter chain for each. */
 export function checkMatches(
   chains: readonly FilterChain[],
   configs: readonly FilterChainConfig[],
   maker: Maker,
 ): void {
-  const owners = new Map<string, number>();
-  configs.forEach((config, i) => {
-    const keys = combinations(config.match);
-    const taken = keys.map((key) => owners.get(key)).find((owner) => owner !== undefined);
-    for (const key of keys) owners.set(key, i);
-    if (taken === undefined) return;
-    const node = maker.origin.get(chains[i]!)!;
+  const criteria = configs.map((config) => comparable(config.match));
+  for (const config of configs) checkRepetitions(config.match, maker);
+  for (const [chain, first] of overlaps(criteria)) {
+    const node = maker.origin.get(chains[chain]!)!;
     const match = node.kind === "map" ? node.get("filter_chain_match") : undefined;
-    const other =
-      configs[taken]!.name === "" ? `filter_chains[${taken}]` : `"${configs[taken]!.name}"`;
-    const same = JSON.stringify(config.match) === JSON.stringify(configs[taken]!.match);
+    const { name } = configs[first]!;
+    const other = name === "" ? `filter_chains[${first}]` : `"${name}"`;
+    const same = JSON.stringify(configs[chain]!.match) === JSON.stringify(configs[first]!.match);
     maker.report.error(
       (match ?? node).place,
       same
         ? `this filter chain has the same matching rules as ${other}`
         : `this filter chain's matching rules overlap with those of ${other}`,
     );
-  });
+  }
 }
 
-/** All combinations of a match's values, each as one string. Empty if there are more than MAX_COMBINATIONS. */
-function combinations(match: FilterChainMatchConfig): string[] {
-  const cidr = (ranges: readonly CidrConfig[] | undefined) =>
-    ranges?.map((r) => `${r.address_prefix}/${r.prefix_len}`);
-  const source = match.source_type === "ANY" ? undefined : match.source_type;
-  const criteria: readonly (readonly (string | number)[] | undefined)[] = [
-    match.destination_port === undefined ? undefined : [match.destination_port],
-    cidr(match.prefix_ranges),
-    match.server_names,
-    match.transport_protocol === undefined ? undefined : [match.transport_protocol],
-    match.application_protocols,
-    cidr(match.direct_source_prefix_ranges),
-    source === undefined ? undefined : [source],
-    cidr(match.source_prefix_ranges),
-    match.source_ports,
-  ];
-  let keys = [""];
-  for (const values of criteria) {
-    const each = values === undefined || values.length === 0 ? [""] : [...new Set(values)];
-    if (keys.length * each.length > MAX_COMBINATIONS) return [];
-    keys = keys.flatMap((key) => each.map((value) => `${key}|${value}`));
+type Values = readonly (string | number)[];
+
+/** The values of each criterion, each thing written in one way: `10.1.2.3/16` is `10.1.0.0/16`, and `*.A.b` is `.a.b`. */
+function comparable(match: FilterChainMatchConfig): Readonly<Record<string, Values>> {
+  const cidrs = (ranges: readonly CidrConfig[] = []) =>
+    ranges.map((r) => maskedIp(r.address_prefix, r.prefix_len, r.prefix_len) ?? r.address_prefix);
+  const { destination_port: port, transport_protocol: transport, source_type: type } = match;
+  return {
+    destination_port: port === undefined ? [] : [port],
+    prefix_ranges: cidrs(match.prefix_ranges),
+    server_names: (match.server_names ?? []).map((name) =>
+      name.toLowerCase().replace(/^\*\./, "."),
+    ),
+    transport_protocol: transport === undefined ? [] : [transport],
+    application_protocols: match.application_protocols ?? [],
+    direct_source_prefix_ranges: cidrs(match.direct_source_prefix_ranges),
+    source_type: type === undefined || type === "ANY" ? [] : [type],
+    source_prefix_ranges: cidrs(match.source_prefix_ranges),
+    source_ports: match.source_ports ?? [],
+  };
+}
+
+/** A value that stands twice in one match is a combination twice: Envoy refuses that too. */
+function checkRepetitions(match: FilterChainMatchConfig, maker: Maker): void {
+  for (const [criterion, values] of Object.entries(comparable(match))) {
+    if (new Set(values).size === values.length) continue;
+    const again = values.find((value, k) => values.indexOf(value) < k);
+    const place = placeOf(maker, match, criterion);
+    maker.report.error(place, `${JSON.stringify(again)} stands here twice`, "take one of them out");
   }
-  return keys;
+}
+
+/**
+ * Which chains overlap, each with the first one that it overlaps with. Chains that have a value in common are compared by
+ * the next criterion; a group that many values have in common is so once.
+ */
+function overlaps(chains: readonly Readonly<Record<string, Values>>[]): Map<number, number> {
+  const found = new Map<number, number>();
+  const criteria = Object.keys(chains[0] ?? {});
+  const compare = (group: readonly number[], depth: number): void => {
+    if (depth === criteria.length) {
+      for (const chain of group.slice(1)) if (!found.has(chain)) found.set(chain, group[0]!);
+      return;
+    }
+    const groups = new Map<string | number, Set<number>>();
+    for (const chain of group) {
+      const values = chains[chain]![criteria[depth]!]!;
+      for (const value of values.length === 0 ? [""] : values) {
+        const sharing = groups.get(value);
+        if (sharing === undefined) groups.set(value, new Set([chain]));
+        else sharing.add(chain);
+      }
+    }
+    const distinct = new Map<string, readonly number[]>();
+    for (const sharing of groups.values())
+      if (sharing.size > 1) distinct.set([...sharing].join(), [...sharing]);
+    for (const sharing of distinct.values()) compare(sharing, depth + 1);
+  };
+  compare([...chains.keys()], 0);
+  return found;
 }

@@ -50,6 +50,38 @@ describe("listeners", () => {
     expect(config(chain(apart)).listeners[0]!.filterChains).toHaveLength(2);
   });
 
+  const ports = Array.from({ length: 60_000 }, (_, k) => k + 1);
+  it.each([
+    ["names in capitals", "server_names: [a.b]", "server_names: [A.B]"],
+    ["wildcards", 'server_names: ["*.a.b"]', "server_names: [.a.b]"],
+    [
+      "networks by one of their addresses",
+      "prefix_ranges: [{address_prefix: 10.1.2.99, prefix_len: 24}]",
+      "prefix_ranges: [{address_prefix: 10.1.2.0, prefix_len: 24}]",
+    ],
+    [
+      "forms of IPv6",
+      'source_prefix_ranges: [{address_prefix: "2001:db8::1", prefix_len: 32}]',
+      'source_prefix_ranges: [{address_prefix: "2001:0db8:0::", prefix_len: 32}]',
+    ],
+    ["one of very many", `source_ports: [${ports}]`, "source_ports: [5]"],
+  ])("may not overlap, however it is written: %s", (_, one, other) => {
+    const chains = `[{filter_chain_match: {${one}}}, {filter_chain_match: {${other}}}]`;
+    expect(errors(chain(chains))).toEqual([
+      expect.stringMatching(
+        /\[1\]\.filter_chain_match: this filter chain's matching rules overlap/,
+      ),
+    ]);
+  });
+
+  it("may not name one value twice in a match", () => {
+    const twice = "[{filter_chain_match: {server_names: [a.b, A.b], source_ports: [1, 2, 1]}}]";
+    expect(errors(chain(twice))).toEqual([
+      expect.stringMatching(/filter_chain_match\.server_names: "a\.b" stands here twice; take one/),
+      expect.stringMatching(/filter_chain_match\.source_ports: 1 stands here twice; take one/),
+    ]);
+  });
+
   it("take every criterion of filter_chain_match", () => {
     const match =
       '{destination_port: 1, prefix_ranges: [{address_prefix: 10.0.0.0, prefix_len: 8}], server_names: ["*.a.b"], transport_protocol: tls, application_protocols: [h2], direct_source_prefix_ranges: [{address_prefix: "::", prefix_len: 0}], source_type: external, source_prefix_ranges: [{address_prefix: 1.1.1.1, prefix_len: 32}], source_ports: [5]}';

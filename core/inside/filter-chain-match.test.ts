@@ -56,8 +56,10 @@ describe("the most specific value of each criterion is taken, in Envoy's order",
       exact: { server_names: ["a.b.test"] },
       near: { server_names: ["*.b.test"] },
       far: { server_names: ["*.test"] },
+      dotted: { server_names: [".dot.test"] },
       none: {},
     };
+    expect(choose(chains, input({ serverName: "x.dot.test" }))).toBe("dotted");
     expect(choose(chains, input({ serverName: "A.b.test" }))).toBe("exact");
     expect(choose(chains, input({ serverName: "x.b.test" }))).toBe("near");
     expect(choose(chains, input({ serverName: "x.y.test" }))).toBe("far");

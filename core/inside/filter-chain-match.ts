@@ -20,6 +20,7 @@ interface Entry<T> {
 interface Parsed {
   readonly port: number | undefined;
   readonly destination: readonly Cidr[];
+  /** In lower case; a wildcard without its `*`, as Envoy keeps it, so that `.example.com` is one as well. */
   readonly serverNames: readonly string[];
   readonly transport: string;
   readonly applications: readonly string[];
@@ -104,9 +105,9 @@ function byServerName<T>(entries: readonly Entry<T>[], name: string): readonly E
     const exact = entries.filter((e) => e.match.serverNames.includes(name));
     if (exact.length > 0) return exact;
     for (let dot = name.indexOf("."); dot >= 0; dot = name.indexOf(".", dot + 1)) {
-      const wildcard = `*${name.slice(dot)}`;
-      const suffix = entries.filter((e) => e.match.serverNames.includes(wildcard));
-      if (suffix.length > 0) return suffix;
+      const suffix = name.slice(dot);
+      const wildcard = entries.filter((e) => e.match.serverNames.includes(suffix));
+      if (wildcard.length > 0) return wildcard;
     }
   }
   return entries.filter((e) => e.match.serverNames.length === 0);
@@ -140,7 +141,7 @@ function parse(match: FilterChainMatchConfig): Parsed {
   return {
     port: match.destination_port,
     destination: cidrs(match.prefix_ranges),
-    serverNames: (match.server_names ?? []).map((name) => name.toLowerCase()),
+    serverNames: (match.server_names ?? []).map((name) => name.toLowerCase().replace(/^\*\./, ".")),
     transport: match.transport_protocol ?? "",
     applications: match.application_protocols ?? [],
     directSource: cidrs(match.direct_source_prefix_ranges),
