@@ -1,6 +1,7 @@
 import { hostname } from "node:os";
 import type { Flavor } from "./admin/garbage.ts";
 import type { CompiledCode } from "./compiled-code.ts";
+import { REGEX_MODULE } from "./inside/regexes.ts";
 import { WORD } from "./inside/ring.ts";
 import {
   callback,
@@ -11,7 +12,14 @@ import {
   type Watchdog,
 } from "./isolate.ts";
 import { textOf } from "./packages/module-code.ts";
-import type { DrainOptions, ModuleSource, PreludeCode, Refusal, WorkerStart } from "./protocol.ts";
+import type {
+  DrainOptions,
+  ModuleSource,
+  PreludeCode,
+  Refusal,
+  SharedCode,
+  WorkerStart,
+} from "./protocol.ts";
 import { randomBytes } from "./random.ts";
 
 /** `memoryLimit` of the builtin isolate. The shared memory of the ring and the stats counts against it. */
@@ -29,7 +37,7 @@ export interface BuiltinOptions {
   /** Its number (isolate-numbers.ts). Absent: it shares no cells. */
   readonly isolate?: number;
   readonly node: WorkerStart["node"];
-  readonly prelude: Pick<PreludeCode, "builtin" | "builtinSdk">;
+  readonly prelude: Pick<PreludeCode, "builtin" | "builtinSdk" | "regex">;
   readonly ring: SharedArrayBuffer;
   readonly stats: SharedArrayBuffer;
   readonly turns: SharedArrayBuffer;
@@ -71,6 +79,7 @@ export interface GateShares {
  */
 export class Builtin {
   readonly #moduleOf: BuiltinOptions["moduleOf"];
+  readonly #regex: SharedCode;
   readonly #park: BuiltinOptions["park"];
   /** By package: the hash of the code loaded last; "" for a package that lives in a sandbox. */
   readonly #loaded = new Map<string, string>();
@@ -88,6 +97,7 @@ export class Builtin {
 
   constructor(options: BuiltinOptions) {
     this.#moduleOf = options.moduleOf;
+    this.#regex = options.prelude.regex;
     this.#park = options.park;
     this.number = options.isolate ?? 1;
     this.#isolate = new Isolate({
@@ -213,11 +223,22 @@ export class Builtin {
     this.#loaded.set(module.package, module.hash);
   }
 
-  /** The isolate needs this package now. Answers what went wrong, or "". */
-  #demand(packageName: string): string {
-    const module = this.#moduleOf(packageName);
-    if (module === undefined) return "";
+  #loadRegexes(): void {
+    const text = { code: textOf({ code: this.#regex }), filename: REGEX_MODULE };
+    const loaded = this.#isolate.loadOwn(REGEX_MODULE, text, ENTRY_MS * this.#patience);
+    this.#enter("defineRegexes", loaded.namespace);
+    loaded.release();
+  }
+
+  /** The isolate needs this package, or REGEX_MODULE, now. Answers what went wrong, or "". */
+  #demand(name: string): string {
     try {
+      if (name === REGEX_MODULE) {
+        this.#loadRegexes();
+        return "";
+      }
+      const module = this.#moduleOf(name);
+      if (module === undefined) return "";
       if (module.group === "builtin" || this.#park === undefined) this.#load(module);
       else this.#park(module);
       return "";

@@ -100,8 +100,8 @@ const served = Promise.withResolvers<Served | undefined>();
 if (!options.succeeds) served.resolve(undefined);
 /** Resolves once the first configuration is in service. */
 const started = Promise.withResolvers<void>();
-const { builtin, builtinSdk } = prelude;
-const trial = new TrialProcess({ sdk, reader, builtin, builtinSdk }, (message) =>
+const { builtin, builtinSdk, regex } = prelude;
+const trial = new TrialProcess({ sdk, reader, builtin, builtinSdk, regex }, (message) =>
   log.error(message),
 );
 const describer = new Describer({ sdk, reader }, trial);

@@ -443,6 +443,8 @@ export interface PreludeCode {
   readonly builtin: SharedCode;
   /** The SDK for the builtin isolate, without schemas. */
   readonly builtinSdk: SharedCode;
+  /** What compiles regexes, for a builtin isolate that needs any (inside/regexes.ts). */
+  readonly regex: SharedCode;
   /** The SDK and core's part of a sandbox, as one script; the other two are modules. */
   readonly sandbox: SharedCode;
 }

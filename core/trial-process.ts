@@ -15,7 +15,7 @@ import type { Refusal } from "./protocol.ts";
 import { isRunning, startProcess } from "./proxy-start.ts";
 import type { WrittenChange } from "./reload/stage.ts";
 
-export type TrialPreludes = Pick<Preludes, "sdk" | "reader" | "builtin" | "builtinSdk">;
+export type TrialPreludes = Pick<Preludes, "sdk" | "reader" | "builtin" | "builtinSdk" | "regex">;
 
 /** To the process (trial.ts), which answers each with `answer` or `failed`. */
 export type Question =

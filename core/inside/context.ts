@@ -39,7 +39,7 @@ import { SocketConnection } from "./connection.ts";
 import type { ConnectionTable } from "./connection-table.ts";
 import type { FileTable } from "./files.ts";
 import type { Host } from "./host.ts";
-import { compileRegex } from "./regex.ts";
+import type { Regexes } from "./regexes.ts";
 import type { Registry, Scope } from "./registry.ts";
 import type { SharedCounts } from "./shared-counts.ts";
 import { ScopedStats, type StatsTable } from "./stats.ts";
@@ -56,6 +56,7 @@ export interface Surroundings {
   /** Replaced before the first setup (NODE_TOPIC). */
   node: SetupContext["node"];
   readonly host: Host;
+  readonly regexes: Regexes;
   readonly registry: Registry;
   readonly connections: ConnectionTable;
   readonly udp: UdpTable;
@@ -152,7 +153,7 @@ export class Context implements SetupContext {
   }
 
   regex(pattern: string): Regex {
-    return compileRegex(pattern);
+    return this.#around.regexes.compile(pattern);
   }
 
   connect(address: Address, handler: ConnectionHandler, options: ConnectOptions): Connection {

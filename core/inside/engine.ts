@@ -22,7 +22,7 @@ import { Generations, type GenerationsOwner } from "./generations.ts";
 import { installGlobals } from "./globals.ts";
 import { Host, type HostCall } from "./host.ts";
 import { Io } from "./io.ts";
-import { compileRegex } from "./regex.ts";
+import { Regexes } from "./regexes.ts";
 import { Registry, Scope } from "./registry.ts";
 import { CLOSED_FLAG, EVENT, SOCKET_ERRORS, TURNS, WORD } from "./ring.ts";
 import { type ParkedDescription, Sandboxes } from "./sandboxes.ts";
@@ -59,6 +59,7 @@ export interface EngineOptions {
  */
 export class Engine implements GenerationsOwner {
   readonly host: Host;
+  readonly regexes: Regexes;
   readonly registry: Registry;
   readonly topics: Topics;
   readonly generations: Generations;
@@ -87,8 +88,9 @@ export class Engine implements GenerationsOwner {
   ) {
     surroundings.hostname = options.hostname ?? "";
     surroundings.environment = options.environment ?? {};
-    surroundings.regex = compileRegex;
     this.host = new Host(call);
+    this.regexes = new Regexes(this.host);
+    surroundings.regex = (pattern) => this.regexes.compile(pattern);
     this.#io = new Io(ring);
     this.#wheel = new TimerWheel(
       (error) => this.host.fault("", error),
@@ -147,6 +149,7 @@ export class Engine implements GenerationsOwner {
       worker: options.worker,
       node: options.node,
       host: this.host,
+      regexes: this.regexes,
       registry: this.registry,
       connections: this.#connections,
       udp: this.#udp,

@@ -34,9 +34,9 @@ export class Host {
     return answer;
   }
 
-  /** Lets core load the module of a package. Answers what went wrong, or "". */
-  demand(packageName: string): string {
-    return this.#call("module", JSON.stringify(packageName)) ?? "";
+  /** Lets core load the module of a package, or REGEX_MODULE (regexes.ts). Answers what went wrong, or "". */
+  demand(name: string): string {
+    return this.#call("module", JSON.stringify(name)) ?? "";
   }
 
   /** JSON of the last value that any isolate has published under that topic; "": none. */

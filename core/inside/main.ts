@@ -1,6 +1,7 @@
 import type { ListenerConfig, RuntimeConfig } from "../protocol.ts";
 import { Engine, type EngineOptions } from "./engine.ts";
 import type { GateParts } from "./gate.ts";
+import type { RegexModule } from "./regexes.ts";
 
 /**
  * Entry of the builtin isolate: the functions that core calls (core/builtin.ts). Arguments and answers are numbers, strings or
@@ -41,6 +42,10 @@ export function run(count: number): number {
 /** `namespace`: the exports of the module that core has loaded for the package. Throws if its default export is no filter. */
 export function define(packageName: string, namespace: { readonly default: unknown }): void {
   engine.define(packageName, namespace.default);
+}
+
+export function defineRegexes(namespace: RegexModule): void {
+  engine.regexes.define(namespace);
 }
 
 export function defineParked(packageName: string, box: number, description: string): void {

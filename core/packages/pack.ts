@@ -24,7 +24,7 @@ const REQUIRE = {
 };
 /** Modules that most starts do not use. To load them would add 10 ms to the start of each thread. */
 const RARELY_USED =
-  /^node:(child_process|crypto|dgram|dns|fs\/promises|https?|inspector|tls|v8|vm|zlib)$|^yaml$/;
+  /^node:(child_process|crypto|dgram|dns|fs\/promises|https?|inspector|tls|v8|vm|zlib)$|^(yaml|re2js)$/;
 /** Defines `onDemand`: makes a stand-in for an export of such a module, which calls `load` when it is called or read. */
 const ON_DEMAND = `const onDemand = (load) => new Proxy(function () {}, {
   get: (_, name) => load()[name],
@@ -42,7 +42,7 @@ const builtinsOnDemand: Plugin = {
     onLoad({ filter: /\/core\/.*\.ts$/ }, async ({ path: file }) => {
       const source = await readFile(file, "utf8");
       const contents = source.replace(
-        /^import (?!type )([^;]*?) from "(node:[^"]+|yaml)";/gm,
+        /^import (?!type )([^;]*?) from "(node:[^"]+|yaml|re2js)";/gm,
         (_, names: string, from: string) =>
           RARELY_USED.test(from)
             ? onDemand(required(names), from)

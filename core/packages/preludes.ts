@@ -1,5 +1,6 @@
 import path from "node:path";
 import { fileURLToPath } from "node:url";
+import { REGEX_MODULE } from "../inside/regexes.ts";
 import { CORE, isPacked } from "../own-files.ts";
 import type { PreludeCode, SharedCode } from "../protocol.ts";
 import { type Bundle, bundle } from "./bundle.ts";
@@ -20,16 +21,18 @@ export const PRELUDES = {
   "@tsproxy/sdk": "sdk.js",
   "tsproxy:reader": "reader.js",
   "tsproxy:sdk": "sdk-inside.js",
+  [REGEX_MODULE]: "regex.js",
 } as const;
 
 export async function bundlePreludes(): Promise<Preludes> {
   const bundles = isPacked ? readPreludes() : await buildPreludes();
-  const [builtin, sandbox, sdk, reader, builtinSdk] = bundles.map(({ shared }) => shared) as Codes;
-  return { builtin, builtinSdk, sandbox, sdk, reader, bundles };
+  const codes = bundles.map(({ shared }) => shared) as Codes;
+  const [builtin, sandbox, sdk, reader, builtinSdk, regex] = codes;
+  return { builtin, builtinSdk, regex, sandbox, sdk, reader, bundles };
 }
 
 type Code = Uint8Array;
-type Codes = [Code, Code, Code, Code, Code];
+type Codes = [Code, Code, Code, Code, Code, Code];
 
 /** Bundles the modules, in the order of PRELUDES. */
 export function buildPreludes({ isCompact = false } = {}): Promise<Bundle[]> {
@@ -44,6 +47,7 @@ export function buildPreludes({ isCompact = false } = {}): Promise<Bundle[]> {
     bundle({ ...all, entry: sdk, filename: "@tsproxy/sdk" }),
     bundle({ ...how, entry: own("inside/reader.ts"), filename: "tsproxy:reader" }),
     bundle({ ...all, entry: sdk, filename: "tsproxy:sdk", alias }),
+    bundle({ ...how, entry: own("inside/regex.ts"), filename: REGEX_MODULE }),
   ]);
 }
 

@@ -24,7 +24,7 @@ const NO_DRAIN = { ms: 0, immediate: true } as const;
 const MEMORY_BYTES = STATS_BYTES + 24 * 1024 * 1024;
 
 export interface CanaryOptions {
-  readonly prelude: Pick<PreludeCode, "builtin" | "builtinSdk">;
+  readonly prelude: Pick<PreludeCode, "builtin" | "builtinSdk" | "regex">;
   /** This node's names, read whenever an isolate is built. */
   readonly node: () => { readonly id: string; readonly cluster: string };
   /**
