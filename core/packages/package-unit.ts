@@ -126,6 +126,11 @@ export class PackageUnit {
     );
   }
 
+  /** One text for the files that the last build has read. */
+  get saved(): string {
+    return [...this.#inputs.values()].join();
+  }
+
   /** An earlier process hung or ended inside what would serve. */
   get isQuarantined(): boolean {
     return (this.live ?? this.next)?.modules.some((module) => module.quarantined) === true;

@@ -52,6 +52,28 @@ test("attempts a refused config again when told to look at all files, and tells 
   await world.serving.until("the port", () => world.serving.listeners[0]?.address.port === 10001);
 });
 
+test("tells of each save that is refused, for what the one before was refused for too", async () => {
+  const hangs = { path: "", place: "", stack: "", stopped: true, message: "it hangs" };
+  const world = await worlds.started({
+    canary: ({ modules, config }) =>
+      config === undefined && modules.length === 0 ? [] : [{ package: "network/shout", ...hangs }],
+  });
+  const saves = [
+    () => fs.writeFileSync(world.config, yaml("shout", 10001)),
+    () => fs.writeFileSync(world.config, yaml("shout", 10002)),
+    () => fs.writeFileSync(world.file("shout.ts"), filter("shout", "v2")),
+    () => fs.writeFileSync(world.file("shout.ts"), filter("shout", "v3")),
+  ];
+  for (const [k, save] of saves.entries()) {
+    save();
+    await world.serving.until(`refusal ${k + 1}`, () => world.refusals.length === k + 1);
+  }
+  // Not with what another file says.
+  fs.writeFileSync(world.file("other.ts"), "(");
+  await world.serving.until("another one", () => world.refusals.length === saves.length + 1);
+  expect(world.refusals.at(-1)).toContain("other.ts");
+});
+
 /** A world whose config takes a text from `word.txt`, in another folder. */
 async function naming(word: string): Promise<{ world: World; file: string }> {
   const world = worlds.open();

@@ -623,10 +623,8 @@ export class Reload {
   }
 
   #tellOfRefusals(): void {
-    this.#reports.refused(
-      this.#units.values(),
-      this.#isSettling ? undefined : this.#configProblems,
-    );
+    const config = { problems: this.#configProblems, saved: this.#tried };
+    this.#reports.refused(this.#units.values(), this.#isSettling ? undefined : config);
   }
 
   /** The file's text, or why it cannot be read. */

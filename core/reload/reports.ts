@@ -32,13 +32,13 @@ export type ReloadOutcome =
 /** The key of a look that failed, among what was told. */
 const FAILED = "look";
 
-/** What a reload tells in the log and to `onOutcome`: each refusal once, until it is mended. */
+/** What a reload tells in the log and to `onOutcome`: each refusal once a save, until it is mended. */
 export class Reports {
   readonly #log: Log;
   readonly #configFile: string;
   readonly #onOutcome: (outcome: ReloadOutcome) => void;
-  /** By what it is about: "config", the id of a package, FAILED. */
-  readonly #told = new Map<string, string>();
+  /** By what it is about: "config", the id of a package, FAILED. `saved`: one text for the files that it was told of. */
+  readonly #told = new Map<string, { readonly text: string; readonly saved: string }>();
 
   constructor(log: Log, configFile: string, onOutcome: (outcome: ReloadOutcome) => void) {
     this.#log = log;
@@ -84,17 +84,29 @@ export class Reports {
     }
   }
 
-  /** Tells what was refused, and what is no longer, each once. `config`: undefined where it cannot be judged yet. */
-  refused(units: Iterable<PackageUnit>, config: readonly Problem[] | undefined): void {
-    const tell = (key: string, name: string, problems: readonly Problem[], rest: string) => {
+  /**
+   * Tells what was refused, and what is no longer, each once. A save that is refused for what the one before was is told of too: its
+   * author would wait for it. `config`: undefined where it cannot be judged yet.
+   */
+  refused(
+    units: Iterable<PackageUnit>,
+    config: { readonly problems: readonly Problem[]; readonly saved: string } | undefined,
+  ): void {
+    const tell = (
+      key: string,
+      name: string,
+      { problems, saved }: { readonly problems: readonly Problem[]; readonly saved: string },
+      rest: string,
+    ) => {
       const text = problems.map(formatProblem).join("\n");
-      if (text === (this.#told.get(key) ?? "")) return;
+      const told = this.#told.get(key);
+      if (text === (told?.text ?? "") && (text === "" || saved === told?.saved)) return;
       if (text === "") {
         this.#told.delete(key);
         this.#onOutcome({ type: "mended", what: name });
         this.#log.info(`${name} is again what serves`);
       } else {
-        this.#told.set(key, text);
+        this.#told.set(key, { text, saved });
         this.#onOutcome({ type: "refused", what: name, problems, rest });
         this.#log.error(`${text}\n${rest}`);
       }
@@ -104,7 +116,7 @@ export class Reports {
         unit.live === undefined
           ? `${unit.name} cannot be used`
           : `${unit.name} stays at generation ${unit.generation}${unit.stoppedWith === undefined ? "" : " until its files or its config change"}`;
-      tell(unit.source.id, unit.name, unit.problems, rest);
+      tell(unit.source.id, unit.name, unit, rest);
     }
     if (config !== undefined) tell("config", "the config", config, "the config of before goes on");
   }
@@ -112,9 +124,9 @@ export class Reports {
   /** A look that could not come to its end. */
   failed(error: unknown): void {
     const reason = String(error);
-    if (this.#told.get(FAILED) !== reason)
+    if (this.#told.get(FAILED)?.text !== reason)
       this.#log.error({ err: error }, "the reload failed, and is tried again until it does not");
-    this.#told.set(FAILED, reason);
+    this.#told.set(FAILED, { text: reason, saved: "" });
   }
   /** One that did. */
   looked(): void {
