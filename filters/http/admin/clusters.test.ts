@@ -52,6 +52,28 @@ describe("/clusters and /listeners", () => {
     });
   });
 
+  it("prints success rates of hosts in full, those of the cluster to six digits", async () => {
+    const rated = cluster("rated", [1, 2]);
+    const hosts = [200 / 3, 0].map((successRate, k) => ({ ...rated.hosts[k]!, successRate }));
+    const outlier = {
+      successRateAverage: 100 / 3,
+      successRateEjectionThreshold: 0,
+      localOriginSuccessRateAverage: -1,
+      localOriginSuccessRateEjectionThreshold: -1,
+    };
+    const t = start({ clusters: { clusters: [{ ...rated, hosts, outlier }] } });
+    const { body } = await t.ask("/clusters");
+    expect(body).toContain("rated::127.0.0.1:1::success_rate::66.66666666666667\n");
+    expect(body).toContain("rated::127.0.0.1:2::success_rate::0\n");
+    expect(body).toContain("rated::127.0.0.1:2::local_origin_success_rate::-1\n");
+    expect(body).toContain("rated::outlier::success_rate_average::33.3333\n");
+    const json = JSON.parse((await t.ask("/clusters?format=json")).body).cluster_statuses[0];
+    expect(json.success_rate_ejection_threshold).toEqual({});
+    expect(json.host_statuses[0].success_rate).toEqual({ value: 200 / 3 });
+    expect(json.host_statuses[1].success_rate).toEqual({});
+    expect(json.host_statuses[1]).not.toHaveProperty("local_origin_success_rate");
+  });
+
   it("lists listeners", async () => {
     const t = start();
     expect((await t.ask("/listeners")).body).toBe(

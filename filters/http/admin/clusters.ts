@@ -72,16 +72,16 @@ function* clusterText(cluster: ClusterStatus, cells: HostCells): Generator<strin
       ["canary", host.canary],
       ["priority", host.priority],
       // -1: nothing measures it.
-      ["success_rate", rateText(host.successRate)],
-      ["local_origin_success_rate", rateText(host.localOriginSuccessRate)],
+      ["success_rate", host.successRate ?? -1],
+      ["local_origin_success_rate", host.localOriginSuccessRate ?? -1],
     ];
     yield facts.map(([fact, value]) => `${name}::${host.key}::${fact}::${value}\n`).join("");
   }
 }
 
-/** As C++ prints a double: six digits at most. */
-function rateText(rate: number | undefined): string {
-  return String(Number((rate ?? -1).toPrecision(6)));
+/** A rate of the cluster; Envoy prints six digits of it, and all of a host's. */
+function rateText(rate: number): string {
+  return String(Number(rate.toPrecision(6)));
 }
 
 /** Protobuf's JSON leaves out what has its default value, and writes 64-bit numbers as strings. */
@@ -109,9 +109,9 @@ function clusterJson(cluster: ClusterStatus, cells: HostCells): unknown {
   };
 }
 
-/** Absent: not measured. */
-function rateJson(name: string, rate: number | undefined): Record<string, { value: number }> {
-  return rate === undefined || rate < 0 ? {} : { [name]: { value: rate } };
+/** Absent: not measured; empty: 0. */
+function rateJson(name: string, rate: number | undefined): Record<string, { value?: number }> {
+  return rate === undefined || rate < 0 ? {} : { [name]: rate === 0 ? {} : { value: rate } };
 }
 
 function thresholdsJson(limits: Thresholds): object {

@@ -119,9 +119,11 @@ export class HealthDesk {
     const desk = this.#desks.get(cluster);
     if (desk === undefined) return;
     desk.timer.cancel();
-    desk.lastToldMs = this.#cx.now();
-    // As in Envoy, the first hosts of a cluster are no update.
-    if (desk.cluster.served) this.#updated.inc();
+    // As in Envoy, the first hosts of a cluster are no update: the first change of their health waits for nothing.
+    if (desk.cluster.served) {
+      desk.lastToldMs = this.#cx.now();
+      this.#updated.inc();
+    }
     this.#publish(desk);
   }
 
@@ -137,12 +139,13 @@ export class HealthDesk {
     desk.cluster.setHealth(desk.health.list(desk.cluster.fingerprint));
     this.#onChanged(name);
     // No delay until the cluster is served: a new config waits for the first health of its hosts.
-    const outside = this.#cx.now() - desk.lastToldMs > desk.mergeMs;
-    if (desk.mergeMs > 0 && !outside && desk.cluster.served) {
-      if (!desk.timer.armed) desk.timer.arm(desk.mergeMs);
-      return;
+    if (desk.mergeMs > 0 && desk.cluster.served) {
+      if (this.#cx.now() - desk.lastToldMs <= desk.mergeMs) {
+        if (!desk.timer.armed) desk.timer.arm(desk.mergeMs);
+        return;
+      }
+      this.#outOfWindow.inc();
     }
-    if (desk.mergeMs > 0 && outside) this.#outOfWindow.inc();
     this.tell(name);
     if (desk.health.warm) desk.cluster.served = true;
   }

@@ -418,6 +418,40 @@ describe("outlier detection", () => {
     expect([ejected(), stat("enforced_failure_percentage")]).toEqual([[4], 1]);
   });
 
+  it("takes a host out twice, and for longer, that both rules of an interval call for", () => {
+    start(5, {
+      consecutive_5xx: 1000,
+      consecutive_gateway_failure: 1000,
+      enforcing_failure_percentage: 100,
+    });
+    for (let k = 0; k < 4; k++) many(k, 100, 0);
+    many(4, 0, 100);
+    cx.clock.advance(10_000);
+    expect([ejected(), stat("active")]).toEqual([[4], 1]);
+    expect([stat("enforced_success_rate"), stat("enforced_failure_percentage")]).toEqual([1, 1]);
+    const lines = cx.files.get("/outliers.log")!.trim().split("\n");
+    expect(lines.map((line) => JSON.parse(line))).toMatchObject([
+      { type: "SUCCESS_RATE", num_ejections: 1 },
+      { type: "FAILURE_PERCENTAGE", num_ejections: 2 },
+    ]);
+    cx.clock.advance(50_000);
+    expect(ejected()).toEqual([4]);
+    cx.clock.advance(10_000);
+    expect([ejected(), stat("active")]).toEqual([[], 0]);
+  });
+
+  it("writes what a rule would do to a host that another has taken out", () => {
+    start(5, { consecutive_5xx: 1000, consecutive_gateway_failure: 1000 });
+    for (let k = 0; k < 4; k++) many(k, 100, 0);
+    many(4, 0, 100);
+    cx.clock.advance(10_000);
+    const lines = cx.files.get("/outliers.log")!.trim().split("\n");
+    expect(lines.map((line) => JSON.parse(line))).toMatchObject([
+      { type: "SUCCESS_RATE", num_ejections: 1, enforced: true },
+      { type: "FAILURE_PERCENTAGE", num_ejections: 1, enforced: false },
+    ]);
+  });
+
   it("lets a host back that an active check finds well", () => {
     start(2);
     codes(0, 500, 500, 500);

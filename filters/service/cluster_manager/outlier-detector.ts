@@ -320,9 +320,8 @@ export class OutlierDetector {
     return { total: news, rate: news === 0 ? 0 : (good * 100) / news };
   }
 
+  /** As in Envoy, a host that both rules of an interval call for is ejected twice, and for longer. */
   #eject(host: JudgedHost, type: Ejection): void {
-    // In one interval both rules may apply to the same host.
-    if (isEjected(host)) return;
     const config = this.#config;
     const most = Math.min(100, this.#integer("max_ejection_percent", config.max_ejection_percent));
     const ejected = this.#ejected();
