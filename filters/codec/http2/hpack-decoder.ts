@@ -131,13 +131,8 @@ export class HpackDecoder {
     if (head.fault === FAULT.TOO_LARGE) return;
     const size = this.#nameSize + this.#valueSize + 4;
     const to = head.open(this.#meta, size);
-    const { memory } = head;
-    copy(this.#source, this.#sourceAt, size, memory, to);
-    const valueSize =
-      (this.#meta & META.SPACED) === 0
-        ? this.#valueSize
-        : trim(memory, to + this.#nameSize + 2, this.#valueSize);
-    head.add(to, this.#nameSize, valueSize, this.#hash, this.#meta);
+    copy(this.#source, this.#sourceAt, size, head.memory, to);
+    head.add(to, this.#nameSize, this.#valueSize, this.#hash, this.#meta);
   }
 
   /** Decodes a literal field (RFC 7541 §6.2) and adds it to `head`; false if malformed. */
@@ -174,11 +169,9 @@ export class HpackDecoder {
     if (valueEnd < 0) return false;
     out[valueEnd] = 13;
     out[valueEnd + 1] = 10;
-    const meta = (this.#meta & ~VALUE_BITS) | oddities(out, valueAt, valueEnd);
-    let valueSize = valueEnd - valueAt;
-    // The table keeps the value untrimmed, so that both ends count the same size (RFC 7541 §4.1).
+    const meta = (this.#meta & ~META.MALFORMED_VALUE) | valueMeta(out, valueAt, valueEnd);
+    const valueSize = valueEnd - valueAt;
     if (indexed) this.#table.add(out, to, this.#nameSize, valueSize, this.#hash, meta);
-    if ((meta & META.SPACED) !== 0) valueSize = trim(out, valueAt, valueSize);
     head.add(to, this.#nameSize, valueSize, this.#hash, meta);
     return true;
   }
@@ -221,28 +214,10 @@ export class HpackDecoder {
 /** Room for a line decoded from at most `size` bytes of a block. */
 const roomFor = (size: number): number => decodedSize(size) + size + 16;
 
-const VALUE_BITS = META.MALFORMED_VALUE | META.SPACED;
-
-/** META bits of a value: invalid bytes, or white space at an end, which RFC 9113 §8.2.1 forbids and Envoy trims. */
-function oddities(memory: Uint8Array, at: number, end: number): number {
-  if (at === end) return 0;
+/** META.MALFORMED_VALUE for invalid bytes. As in Envoy, white space at an end, which RFC 9113 §8.2.1 forbids, is part of the value. */
+function valueMeta(memory: Uint8Array, at: number, end: number): number {
   for (let k = at; k < end; k++) if (valueByte[memory[k]!] === 0) return META.MALFORMED_VALUE;
-  return isSpace(memory[at]!) || isSpace(memory[end - 1]!) ? META.SPACED : 0;
-}
-
-const isSpace = (byte: number): boolean => byte === 32 || byte === 9;
-
-/** Trims white space around a value in place and writes CRLF after it; returns the new size. */
-function trim(memory: Uint8Array, at: number, size: number): number {
-  let from = at;
-  let end = at + size;
-  while (from < end && isSpace(memory[from]!)) from++;
-  while (end > from && isSpace(memory[end - 1]!)) end--;
-  memory.copyWithin(at, from, end);
-  const left = end - from;
-  memory[at + left] = 13;
-  memory[at + left + 1] = 10;
-  return left;
+  return 0;
 }
 
 /** Copies bytes: by a loop up to 64, beyond that `set` is faster. */

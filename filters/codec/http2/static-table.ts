@@ -18,8 +18,6 @@ export const META = {
   PSEUDO: 0x700,
   MALFORMED_NAME: 0x800,
   MALFORMED_VALUE: 0x1000,
-  /** The value begins or ends with white space, which must be trimmed. */
-  SPACED: 0x2000,
 } as const;
 
 /** The static table (RFC 7541 Appendix A). */
