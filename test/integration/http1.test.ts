@@ -112,7 +112,7 @@ test("with proxy_100_continue an interim response passes before the final one is
   };
   const client = await RawClient.connect(proxy.port("interim"));
   client.send("GET / HTTP/1.1\r\nhost: x\r\n\r\n");
-  await client.untilText("HTTP/1.1 103 Early Hints\r\n");
+  await client.untilText("HTTP/1.1 103 Unknown\r\n");
   await client.untilText("link: </style.css>; rel=preload\r\n");
   expect(client.text).not.toContain("HTTP/1.1 200");
   seen.resolve();

