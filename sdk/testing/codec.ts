@@ -47,6 +47,8 @@ export class TestRequest implements RequestDecoder {
   readonly encoder: ResponseEncoder;
   info: RequestInfo | undefined = undefined;
   error: DecodeError | undefined = undefined;
+  /** Details of the reset; "": none. */
+  resetDetails = "";
   readonly #manager: TestServerEvents;
 
   constructor(manager: TestServerEvents, encoder: ResponseEncoder) {
@@ -83,7 +85,8 @@ export class TestRequest implements RequestDecoder {
     this.#manager.note(`error ${error.status} ${error.details}`);
     this.#manager.onError(this);
   }
-  onReset(reason: ResetReason): void {
+  onReset(reason: ResetReason, details = ""): void {
+    this.resetDetails = details;
     this.#manager.note(`reset ${reason}`);
   }
   onBlocked(blocked: boolean): void {

@@ -282,6 +282,15 @@ it("asks a connection that was idle for long whether it is still there, before i
   expect(connection.closed).toBe("abort");
 });
 
+it("lets an upstream say that a stream depends on itself, but not widen its window by nothing", () => {
+  const { send, connection, ask } = ready();
+  ask();
+  send(frame(TYPE.PRIORITY, 0, 1, `${uint32(1)}\x10`));
+  expect(connection.closed).toBeUndefined();
+  send(frame(TYPE.WINDOW_UPDATE, 0, 1, uint32(0)));
+  expect(connection.closed).toBe("abort");
+});
+
 it("takes no push, and no frame for a stream that it has not opened", () => {
   for (const bytes of [
     frame(TYPE.PUSH_PROMISE, FLAG.END_HEADERS, 1, uint32(2) + OK),

@@ -61,7 +61,7 @@ export const DETAILS = {
   REFUSED: "http2.remote_refuse",
   /** Frames that break the protocol. */
   CODEC: "codec_error:The_user_callback_function_failed",
-  /** Frames that nobody sends, or not on a stream. */
+  /** The stream's frame was not to be sent, or not on a stream, or not any more. */
   MISPLACED: "http2.unknown.nghttp2.error",
 } as const;
 

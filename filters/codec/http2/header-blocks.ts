@@ -141,7 +141,7 @@ export class HeaderBlocks {
     const fault = builder.finish();
     if (stream.closed) return;
     if (stream.receiveEnded) {
-      session.resetStream(stream, CODE.STREAM_CLOSED);
+      session.failOver(stream);
       return;
     }
     if (kind === KIND.TRAILERS && !ends) {

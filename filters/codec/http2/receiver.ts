@@ -1,7 +1,6 @@
 // Hot path: handles every frame from a peer.
 import {
   CODE,
-  DETAILS,
   FLAG,
   FRAME_HEAD,
   LARGEST_FRAME_SIZE,
@@ -79,13 +78,13 @@ export class Receiver {
         break;
       case TYPE.PUSH_PROMISE:
         // RFC 9113 §8.4: clients must not push, and our settings disable push by servers.
-        this.#session.failProtocol(DETAILS.MISPLACED);
+        this.#session.failMisplaced(id);
         break;
       case TYPE.PING:
         this.#onPing(flags, id, memory, at, end);
         break;
       case TYPE.GOAWAY:
-        if (id !== 0) this.#session.failProtocol(DETAILS.MISPLACED);
+        if (id !== 0) this.#session.failMisplaced(id);
         else if (end - at < 8) this.#failSize();
         else this.#session.side.onGoAway(uint31(memory, at), uint32(memory, at + 4));
         break;
@@ -138,9 +137,13 @@ export class Receiver {
       session.failProtocol();
       return undefined;
     }
-    if (stream.receiveEnded || !stream.headReceived) {
-      const code = stream.receiveEnded ? CODE.STREAM_CLOSED : CODE.PROTOCOL_ERROR;
-      session.resetStream(stream, code);
+    if (stream.receiveEnded) {
+      // RFC 9113 §5.1 asks for a reset of the stream; Envoy ends the connection.
+      session.fail(CODE.STREAM_CLOSED);
+      return undefined;
+    }
+    if (!stream.headReceived) {
+      session.resetStream(stream, CODE.PROTOCOL_ERROR);
       return undefined;
     }
     stream.receiveWindow -= size;
@@ -175,9 +178,12 @@ export class Receiver {
   // ---- other frames
 
   #onPriority(id: number, memory: Uint8Array, at: number, end: number): void {
-    if (id === 0) this.#session.failProtocol();
-    else if (end - at !== 5) this.#session.errorOn(id, CODE.FRAME_SIZE_ERROR);
-    else if (uint31(memory, at) === id) this.#session.errorOn(id, CODE.PROTOCOL_ERROR);
+    const session = this.#session;
+    if (id === 0) session.failProtocol();
+    else if (end - at !== 5) this.#failSize();
+    // A server resets a stream that depends on itself, as RFC 7540 §5.3.1 asks; upstreams may say so, as in Envoy.
+    else if (session.side.isServer && uint31(memory, at) === id)
+      session.errorOn(id, CODE.PROTOCOL_ERROR);
     else this.limits.countPriority();
   }
 
@@ -200,7 +206,7 @@ export class Receiver {
   #onSettings(flags: number, id: number, memory: Uint8Array, from: number, end: number): void {
     const session = this.#session;
     if (id !== 0) {
-      session.failProtocol(DETAILS.MISPLACED);
+      session.failMisplaced(id);
       return;
     }
     const isAck = (flags & FLAG.ACK) !== 0;
@@ -257,7 +263,7 @@ export class Receiver {
 
   #onPing(flags: number, id: number, memory: Uint8Array, at: number, end: number): void {
     const session = this.#session;
-    if (id !== 0) session.failProtocol(DETAILS.MISPLACED);
+    if (id !== 0) session.failMisplaced(id);
     else if (end - at !== 8) this.#failSize();
     else if ((flags & FLAG.ACK) !== 0) session.keepAlive.onPong();
     else {
@@ -278,11 +284,11 @@ export class Receiver {
       return;
     }
     const by = uint31(memory, at);
-    if (by === 0) {
-      session.errorOn(id, CODE.PROTOCOL_ERROR);
-      return;
-    }
     if (id === 0) {
+      if (by === 0) {
+        session.failProtocol();
+        return;
+      }
       if (!session.flow.widen(by)) {
         session.fail(CODE.FLOW_CONTROL_ERROR);
         return;
@@ -291,6 +297,10 @@ export class Receiver {
     } else {
       const stream = session.streams.get(id);
       if (stream === undefined) return;
+      if (by === 0) {
+        session.failOver(stream);
+        return;
+      }
       stream.sendWindow += by;
       if (stream.sendWindow > LARGEST_WINDOW) {
         session.resetStream(stream, CODE.FLOW_CONTROL_ERROR);

@@ -195,7 +195,8 @@ describe("a request", () => {
     for (const [block, details] of bad) {
       const hard = open();
       hard.send(request(1, END, block));
-      expect(hard.failures).toEqual([details]);
+      expect(hard.failures).toEqual(["codec_error:The_user_callback_function_failed"]);
+      expect(hard.events.last.resetDetails).toBe(details);
       // Envoy closes such a connection without a GOAWAY.
       expect(framesText(hard.take())).toEqual([]);
       expect(hard.events.take()).toEqual(["reset protocol_error"]);
@@ -444,6 +445,41 @@ describe("an answer", () => {
   });
 });
 
+describe("frames behind the end of a request, or that break a rule of its stream, end the connection, as in Envoy:", () => {
+  const own = "http2.unknown.nghttp2.error";
+  it.each([
+    ["DATA", data(1, "x"), "", ["GOAWAY 0 last=3 code=5"]],
+    ["empty DATA", data(1, "", FLAG.END_STREAM), "", ["GOAWAY 0 last=3 code=5"]],
+    ["PRIORITY too short", frame(TYPE.PRIORITY, 0, 1, "1234"), "", ["GOAWAY 0 last=3 code=6"]],
+    ["a second head", request(1), own, []],
+    ["trailers", request(1, END, literal("a", "b")), own, []],
+    ["WINDOW_UPDATE by nothing", frame(TYPE.WINDOW_UPDATE, 0, 1, uint32(0)), own, []],
+  ])("%s", (_, bytes, details, frames) => {
+    for (const override_stream_error_on_invalid_http_message of [false, true]) {
+      const { send, events, failures, connection } = open({
+        h2: { override_stream_error_on_invalid_http_message },
+      });
+      send(request(1), request(3), bytes);
+      expect(failures).toEqual(["codec_error:The_user_callback_function_failed"]);
+      expect(events.requests.map((each) => each.resetDetails)).toEqual([details, ""]);
+      expect(framesText(connection.take())).toEqual(frames);
+    }
+  });
+
+  it("but a WINDOW_UPDATE past the largest window ends its stream (RFC 9113 §6.9.1)", () => {
+    const { send, take, failures } = open();
+    send(request(1), frame(TYPE.WINDOW_UPDATE, 0, 1, uint32(0x7fff_ffff)));
+    expect([framesText(take()), failures]).toEqual([["RST_STREAM 1 code=3"], []]);
+  });
+
+  it("and not a WINDOW_UPDATE by nothing for a stream that is gone", () => {
+    const { send, take, failures } = open();
+    send(request(1), frame(TYPE.RST_STREAM, 0, 1, uint32(CODE.CANCEL)));
+    send(frame(TYPE.WINDOW_UPDATE, 0, 1, uint32(0)));
+    expect([framesText(take()), failures]).toEqual([[], []]);
+  });
+});
+
 describe("a flood ends the connection:", () => {
   const cases: [string, string, () => string][] = [
     ["PING", "outbound_control_flood", () => frame(TYPE.PING, 0, 0, "12345678").repeat(1001)],
@@ -584,9 +620,13 @@ describe("a flood ends the connection:", () => {
     ["GOAWAY", frame(TYPE.GOAWAY, 0, 1, "\0".repeat(8))],
     ["PUSH_PROMISE", frame(TYPE.PUSH_PROMISE, 4, 1, "\0\0\0\x02")],
   ])("a misplaced %s frame is an error of the protocol, no flood", (_, bytes) => {
-    const { send, failures, floods } = open();
-    send(bytes);
-    expect([failures, floods]).toEqual([["http2.unknown.nghttp2.error"], [false]]);
+    const { send, events, floods } = open();
+    send(request(1), request(3), bytes);
+    expect(floods).toEqual([false]);
+    expect(events.requests.map(({ resetDetails }) => resetDetails)).toEqual([
+      "http2.unknown.nghttp2.error",
+      "",
+    ]);
   });
 
   it("and new streams beyond a turn's share wait for the next one", () => {

@@ -319,7 +319,16 @@ export class Session {
     this.stats.rxMessagingError.inc();
     stream.lostDetails = details;
     if (this.options.streamErrors) this.resetStream(stream, CODE.PROTOCOL_ERROR);
-    else this.#fail(CODE.PROTOCOL_ERROR, details);
+    else this.#fail(CODE.PROTOCOL_ERROR, DETAILS.CODEC);
+  }
+
+  /**
+   * Fails the connection for a frame that breaks a rule of its stream alone (RFC 9113 §5.4.2), as Envoy does, which sends no GOAWAY
+   * then: a head or trailers behind the stream's end, a WINDOW_UPDATE by nothing.
+   */
+  failOver(stream: Stream): void {
+    stream.lostDetails = DETAILS.MISPLACED;
+    this.#fail(CODE.PROTOCOL_ERROR, DETAILS.CODEC);
   }
 
   /** Resets a stream whose body size differs from content-length (RFC 9113 §8.1.1). */
@@ -346,8 +355,15 @@ export class Session {
     this.out.uint32(code);
   }
 
-  failProtocol(details?: string): void {
-    this.fail(CODE.PROTOCOL_ERROR, details);
+  failProtocol(): void {
+    this.fail(CODE.PROTOCOL_ERROR);
+  }
+
+  /** As `failProtocol`, for a frame of a type that does not belong on the stream `id`. */
+  failMisplaced(id: number): void {
+    const stream = this.streams.get(id);
+    if (stream !== undefined) stream.lostDetails = DETAILS.MISPLACED;
+    this.failProtocol();
   }
 
   /** Connection error (RFC 9113 §5.4.1): sends GOAWAY and loses all streams; `Side.onFailed` closes the connection. */

@@ -1,3 +1,4 @@
+import { compileFormat, defineAccessLogger, Type } from "@tsproxy/sdk";
 import { LentChunk } from "@tsproxy/sdk/testing";
 import { expect, it } from "vitest";
 import codec from "../../codec/http1/filter.ts";
@@ -53,4 +54,23 @@ it("a client of HTTP/2 whose upgrade is refused is asked to leave, as in Envoy, 
   p.up.last.respond(200, {}, "whole");
   expect(take()).toContain("DATA 1 whole end");
   expect(client.connection.open).toBe(true);
+});
+
+it("a frame that ends a connection of HTTP/2 is told of the stream that it was for, and the codec's error of the others, as in Envoy", () => {
+  const p = new TestProxy({ codec, http2, router });
+  const lines: string[] = [];
+  const format = compileFormat("%RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS%");
+  const logger = { log: (entry: never) => void lines.push(format.format(entry)) };
+  p.cx.define(
+    "access_log/test",
+    defineAccessLogger({ name: "test", config: Type.Object({}), setup: () => logger }),
+  );
+  p.start({ access_log: [{ name: "test", package: "access_log/test", config: {} }] });
+  const { client } = connect(p);
+  const head = (id: number) => frame(TYPE.HEADERS, FLAG.END_HEADERS | FLAG.END_STREAM, id, GET);
+  client.send(head(1) + head(3) + frame(TYPE.WINDOW_UPDATE, 0, 1, "\0\0\0\0"));
+  expect(lines).toEqual([
+    "DPE http2.unknown.nghttp2.error",
+    "DPE codec_error:The_user_callback_function_failed",
+  ]);
 });

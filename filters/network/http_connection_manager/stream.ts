@@ -271,7 +271,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, TimersOwner, LogEnt
   onReset(reason: ResetReason, details = ""): void {
     if (this.ended) return;
     if (this.#connection.isHttp2) this.info.protocol = "HTTP/2";
-    const error = this.#connection.errorDetails || details;
+    const error = details || this.#connection.errorDetails;
     if (reason === "protocol_error" && error !== "") {
       // As in Envoy, what only the config forbids is not a protocol error.
       this.info.flags.push(REFUSED.includes(details) ? "DR" : "DPE");
