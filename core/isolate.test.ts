@@ -1,4 +1,6 @@
+import { getHeapStatistics } from "node:v8";
 import { expect, test } from "vitest";
+import { collectGarbage } from "./admin/garbage.ts";
 import { Isolate, share, Watchdog } from "./isolate.ts";
 import { BEAT } from "./protocol.ts";
 
@@ -48,3 +50,28 @@ test.each([
   expect(isolate.disposed).toBe(false);
   await watchdog.stop();
 });
+
+test("an isolate keeps nothing of the SDK's text in its thread's heap", () => {
+  const before = heapBytes();
+  const made = withLargeSdk();
+  // V8 keeps the text in which a regex was found last.
+  expect("a").toMatch(/a/);
+  expect(heapBytes() - before).toBeLessThan(8 * 1024 * 1024);
+  const module = {
+    code: 'import { nameOfAnExport } from "@tsproxy/sdk"; export const read = () => nameOfAnExport;',
+    filename: "reader",
+  };
+  expect(made.load(module).entry("read")()).toBe(1);
+  made.dispose();
+});
+
+function withLargeSdk(): Isolate {
+  const comment = "x".repeat(16 * 1024 * 1024);
+  const sdk = `var nameOfAnExport = 1, nameOfAnother = 2;\n/*${comment}*/\nexport { nameOfAnExport, nameOfAnother };\n`;
+  return new Isolate({ memoryLimitMb: 64, sdk });
+}
+
+function heapBytes(): number {
+  collectGarbage("last-resort");
+  return getHeapStatistics().used_heap_size;
+}

@@ -110,7 +110,8 @@ export class Isolate {
   readonly #context: IvmContext;
   readonly #compiled: CompiledCode | undefined;
   readonly #sdk: IvmReference;
-  readonly #sdkExports: readonly string[];
+  /** Names of the SDK's exports, as one text: each by itself is a part of the SDK's code to V8, and would keep all of it (250 KiB). */
+  readonly #sdkExports: string;
   #sdkModule: IvmModule | undefined;
 
   constructor({ memoryLimitMb, sdk, compiled }: IsolateOptions) {
@@ -120,7 +121,7 @@ export class Isolate {
     this.#context = this.#isolate.createContextSync();
     this.#compiled = compiled;
     const { code, exports } = moduleFunction(sdk)!;
-    this.#sdkExports = exports;
+    this.#sdkExports = exports.join(", ");
     this.#sdk = this.#run({ name: SDK, code, filename: "@tsproxy/sdk" }, [], undefined);
   }
 
@@ -173,8 +174,7 @@ export class Isolate {
   #moduleOfSdk(): IvmModule {
     const { global } = this.#context;
     global.setSync(SDK, this.#sdk.derefInto());
-    const names = this.#sdkExports.join(", ");
-    const code = `export const { ${names} } = globalThis["${SDK}"];`;
+    const code = `export const { ${this.#sdkExports} } = globalThis["${SDK}"];`;
     const module = this.#link({ code, filename: "@tsproxy/sdk" }, undefined, undefined);
     global.deleteSync(SDK);
     return module;
