@@ -89,6 +89,9 @@ export function hold(
   } = {},
 ): Hold {
   const { body = "buffer", max = 1024 * 1024, exceptLast = false, trailers = false } = options;
+  if (body !== "buffer" && body !== "stream")
+    throw new TypeError(`hold({ body: ${JSON.stringify(body)} }): write "buffer" or "stream"`);
+  if (!(max >= 0)) throw new RangeError(`hold({ max: ${max} }): write a number of bytes`);
   return { type: "hold", body, max, exceptLast, trailers };
 }
 

@@ -18,3 +18,13 @@ it("makes a name of whatever a client sends", () => {
   label("x".repeat(70));
   expect(seen).toEqual(["_", "a_b_c_d_e", "____", "x".repeat(64)]);
 });
+
+it("takes numbers alone, as in the proxy", () => {
+  const stats = new TestContext().stats as unknown as Record<"counter", (name: string) => Wrong>;
+  const made = stats.counter("n");
+  expect(() => made.add("3")).toThrow("write a number");
+  expect(() => made.inc("a")).toThrow("write add(n)");
+});
+
+/** What a filter in JavaScript may do. */
+type Wrong = Readonly<Record<"add" | "inc", (amount: string) => void>>;

@@ -1,4 +1,4 @@
-/** Counts up. One cell per worker in shared memory; readers sum. */
+/** Counts up. One cell per worker in shared memory; readers sum. Here and below, an amount or value that is no number throws. */
 export interface Counter {
   inc(): void;
   /** A negative `n`, or one that is not finite, changes nothing. */

@@ -22,7 +22,10 @@ export interface StatList {
   readonly prefixes: readonly string[];
 }
 
-/** A counter or gauge: one cell. What is not finite changes nothing, nor does a negative amount on a counter. */
+/**
+ * A counter or gauge: one cell. What is not finite changes nothing, nor does a negative amount on a counter. What is no number throws:
+ * that is a mistake in code, where peers could send a number that is not finite.
+ */
 class Cell implements Counter, Gauge {
   readonly #cells: Float64Array;
   readonly #at: number;
@@ -34,16 +37,20 @@ class Cell implements Counter, Gauge {
     this.#at = at;
     this.#min = kind === "counter" ? 0 : -Number.MAX_VALUE;
   }
-  inc(): void {
+  inc(amount?: undefined): void {
+    if (amount !== undefined) throw new TypeError(ONE_EACH);
     this.#cells[this.#at]!++;
   }
-  dec(): void {
+  dec(amount?: undefined): void {
+    if (amount !== undefined) throw new TypeError(ONE_EACH);
     this.#cells[this.#at]!--;
   }
   add(n: number): void {
+    if (typeof n !== "number") throw noNumber("add", n);
     if (n >= this.#min && n < Number.POSITIVE_INFINITY) this.#cells[this.#at]! += n;
   }
   set(value: number): void {
+    if (typeof value !== "number") throw noNumber("set", value);
     if (value >= this.#min && value < Number.POSITIVE_INFINITY) this.#cells[this.#at] = value;
   }
 }
@@ -58,6 +65,7 @@ class Buckets implements Histogram {
     this.#open = open;
   }
   record(value: number): void {
+    if (typeof value !== "number") throw noNumber("record", value);
     if (!(value < Number.POSITIVE_INFINITY)) return;
     const cells = this.#cells ?? this.#take();
     const v = Math.max(0, value);
@@ -73,6 +81,11 @@ class Buckets implements Histogram {
     return cells;
   }
 }
+
+const ONE_EACH = "inc() and dec() of a stat count one; write add(n) for another amount";
+
+const noNumber = (method: string, value: unknown): TypeError =>
+  new TypeError(`${method}() of a stat was given a ${typeof value}; write a number`);
 
 function bucketOf(value: number): number {
   if (value < 1) return 0;

@@ -109,6 +109,37 @@ describe("a throw", () => {
     ]);
   });
 
+  it.each([
+    ["reply(150)", "reply(150): write a whole number from 200 to 599"],
+    ["reply(600)", "reply(600): write a whole number from 200 to 599"],
+    ['hold({ body: "nope" })', 'hold({ body: "nope" }): write "buffer" or "stream"'],
+    ['hold({ max: "much" })', "hold({ max: much }): write a number of bytes"],
+    [
+      'cx.stats.counter("n").inc("a")',
+      "inc() and dec() of a stat count one; write add(n) for another amount",
+    ],
+    ['cx.stats.counter("n").add("3")', "add() of a stat was given a string; write a number"],
+    ["headers.get = 1", "Cannot add property get, object is not extensible"],
+  ])("by %s is of the line that says so, and later streams lose nothing", async (code, reason) => {
+    const sandbox = await worker.sandbox(
+      filter(`onRequestHeaders(headers) {
+        if (headers.path === "/bad")
+          return ${code};
+        headers.set("x-host", headers.get("host"));
+      }`),
+    );
+    const factory = stubs(worker, sandbox);
+    const bad = await new Exchange(worker, [factory], get("/bad")).requestHeaders().settled();
+    bad.end();
+    expect([bad.reply?.status, worker.faults[0]!.reason]).toEqual([
+      500,
+      `onRequestHeaders threw: ${reason}`,
+    ]);
+    expect(worker.faults[0]!.stack).toContain("test.js:6:");
+    const next = await new Exchange(worker, [factory], HEAD).requestHeaders().settled();
+    expect([next.request.get("x-host"), worker.stat("n")]).toEqual(["example.com", 0]);
+  });
+
   it("in onEnd, in a promise, in the factory and in a timer is counted", async () => {
     const sandbox = await worker.sandbox(
       filter(

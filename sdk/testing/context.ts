@@ -59,9 +59,13 @@ export class TestStats implements Stats {
     const key = this.#prefix + name;
     const values = this.values;
     if (!values.has(key)) values.set(key, 0);
-    const set = (value: number) => void (Number.isFinite(value) && values.set(key, value));
-    const add = (n: number) => void (n >= min && set(values.get(key)! + n));
-    return { inc: () => add(1), dec: () => add(-1), add, set };
+    const set = (value: number) => void (isFiniteNumber(value) && values.set(key, value));
+    const add = (n: number) => void (isFiniteNumber(n) && n >= min && set(values.get(key)! + n));
+    const one = (n: number) => (amount?: undefined) => {
+      if (amount !== undefined) throw new TypeError("inc() and dec() count one; write add(n)");
+      add(n);
+    };
+    return { inc: one(1), dec: one(-1), add, set };
   }
   counter(name: string): Counter {
     return this.#cell(name, 0);
@@ -73,7 +77,7 @@ export class TestStats implements Stats {
   histogram(name: string): Histogram {
     const list = this.recorded.get(this.#prefix + name) ?? [];
     this.recorded.set(this.#prefix + name, list);
-    return { record: (value) => void (Number.isFinite(value) && list.push(value)) };
+    return { record: (value) => void (isFiniteNumber(value) && list.push(value)) };
   }
   scope(prefix: string): Stats {
     return new TestStats(this.#prefix + prefix, this.values, this.recorded, this.gauges);
@@ -83,6 +87,12 @@ export class TestStats implements Stats {
     for (const name of gauges) this.gauge(name);
     for (const [name] of histograms) this.histogram(name);
   }
+}
+
+/** Throws what is no number, as the proxy does. */
+function isFiniteNumber(value: number): boolean {
+  if (typeof value === "number") return Number.isFinite(value);
+  throw new TypeError(`a stat was given a ${typeof value}; write a number`);
 }
 
 /** A connection that a package has opened with `cx.connect`, or adopted. */

@@ -61,7 +61,8 @@ export class Head<M extends HeaderMap = HeaderMap> {
   #newStatus = 0;
 
   constructor(map: M) {
-    this.map = map;
+    // What a filter would set on it beside its fields ("get", say) would be there for later streams too: strict code throws instead.
+    this.map = Object.preventExtensions(map);
     this.#bytesAt = SPANS_FIRST * SPAN * 4;
     const buffer = new ArrayBuffer(this.#bytesAt + BYTES_FIRST);
     this.#words = new Int32Array(buffer);
