@@ -81,8 +81,8 @@ export interface Host {
   readonly health?: HostHealth;
   /** `health` is not `unhealthy`. */
   readonly healthy: boolean;
-  /** When it became healthy, on the clock of `cx.now()`; slow start counts from here. */
-  readonly healthySince?: number;
+  /** When it first was healthy, or active checks last found it healthy again, on the clock of `cx.now()`; slow start counts from here. */
+  readonly healthySince?: number | undefined;
   /** Requests in progress on this worker; counted by the pool. */
   activeRequests: number;
   /**

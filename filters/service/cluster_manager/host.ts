@@ -8,7 +8,7 @@ import {
   type Slot,
   type TransportFactory,
 } from "@tsproxy/sdk";
-import { excludedBy, healthBy } from "./health-flags.ts";
+import { excludedBy, FLAG, healthBy } from "./health-flags.ts";
 import { localityKey } from "./localities.ts";
 import { NamedPools } from "./named-pools.ts";
 import type { OutlierMonitor } from "./outlier-monitor.ts";
@@ -58,7 +58,8 @@ export class UpstreamHost implements Host {
   /** The host does not count in the totals for priorities and panic, e.g. because it has not been checked yet. */
   excluded: boolean;
   localityKey: string;
-  healthySince: number;
+  /** Undefined: it has never been healthy. */
+  healthySince: number | undefined = undefined;
   /** Undefined without outlier detection. */
   outlier: OutlierMonitor | undefined = undefined;
   /** Undefined without active checks, so that x-envoy-immediate-health-check-fail is not looked for. */
@@ -76,7 +77,7 @@ export class UpstreamHost implements Host {
     this.health = healthBy(spec, flags);
     this.excluded = excludedBy(spec, flags);
     this.localityKey = localityKey(spec.locality);
-    this.healthySince = around.now();
+    if (this.health === "healthy") this.healthySince = around.now();
     this.load = load;
   }
 
@@ -158,16 +159,21 @@ export class UpstreamHost implements Host {
   /** Sets the flags of active checks and outlier detection; returns false if nothing that balancers use has changed. */
   setFlags(flags: number): boolean {
     if (flags === this.#flags) return false;
+    if ((this.#flags & ~flags & FLAG.FAILED_ACTIVE_HC) !== 0)
+      this.healthySince = this.#around.now();
     this.#flags = flags;
     return this.#judge();
   }
 
-  /** Determines health anew from spec and flags; returns true if it has changed. */
+  /**
+   * Determines health anew from spec and flags; returns true if it has changed. As in Envoy, a host begins slowly when it is
+   * healthy for the first time or active checks succeed again, not when outlier detection lets it back.
+   */
   #judge(): boolean {
     const health = healthBy(this.spec, this.#flags);
     const excluded = excludedBy(this.spec, this.#flags);
     const changed = health !== this.health || excluded !== this.excluded;
-    if (health === "healthy" && this.health !== "healthy") this.healthySince = this.#around.now();
+    if (health === "healthy") this.healthySince ??= this.#around.now();
     this.health = health;
     this.excluded = excluded;
     return changed;
