@@ -32,7 +32,8 @@ export function problemOfDefinition(
     if (place !== undefined)
       return placed(message, place, isMember ? found.length : "default".length);
   }
-  const [file, text] = [...sources.contents()].at(-1)!;
+  // A file of comments alone is no source of its own bundle.
+  const [file, text] = [...sources.contents()].at(-1) ?? [[...bundle.inputs.keys()].at(-1)!, ""];
   return placed(message, { file, line: 1, column: 1, text }, 1);
 }
 

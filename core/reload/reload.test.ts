@@ -109,6 +109,51 @@ test("ends with the second of two saves 30 ms apart", async () => {
   expect(markers.at(-1)).toBe("v3");
 });
 
+test("takes up a save that was another one for the moment in which it was to come into service", async () => {
+  const world = await worlds.started();
+  const save = (marker: string) =>
+    fs.writeFileSync(world.file("shout.ts"), filter("shout", marker));
+  let attempts = 0;
+  world.serving.refuse = () => {
+    if (attempts++ === 0) save("v3");
+    return [];
+  };
+  const { abort } = world.serving;
+  world.serving.abort = async () => {
+    save("v2");
+    return abort.call(world.serving);
+  };
+  save("v2");
+  await world.serves("v2");
+  expect(attempts).toBe(2);
+});
+
+test("takes up a save whose attempt broke off for want of something, once that is there", async () => {
+  const world = await worlds.started();
+  let attempts = 0;
+  world.serving.refuse = () => {
+    if (attempts++ === 0) throw Object.assign(new Error("EMFILE"), { code: "EMFILE" });
+    return [];
+  };
+  fs.writeFileSync(world.file("shout.ts"), filter("shout", "v2"));
+  await world.says("the reload failed, and is tried again");
+  await world.serves("v2");
+});
+
+test.each(["", "// nothing yet\n"])(
+  "an empty file (%j) is a mistake in that file alone",
+  async (text) => {
+    const world = await worlds.started();
+    fs.writeFileSync(world.file("other.ts"), text);
+    await world.says("other.ts:1:1: ");
+    fs.writeFileSync(world.file("shout.ts"), filter("shout", "v2"));
+    await world.serves("v2");
+    fs.writeFileSync(world.file("shout.ts"), text);
+    await world.says("shout.ts:1:1: ");
+    expect(world.lines.filter((line) => line.includes("the reload failed"))).toEqual([]);
+  },
+);
+
 test.skipIf(!hasGit)("takes up a checkout of fifty files", async () => {
   const world = worlds.open();
   const git = (...args: string[]) =>

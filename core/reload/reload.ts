@@ -115,6 +115,8 @@ export class Reload {
   #configProblems: readonly Problem[] = [];
   /** The last look found a config that has not been unchanged long enough to be judged. */
   #isSettling = false;
+  /** The last attempt ended without a verdict: even if no file is another one at the next look, that one attempts it anew. */
+  #isUnjudged = false;
   readonly #reports: Reports;
   /** Builds that have brought a thread down, and how. */
   readonly #toTakeBack = new Map<PackageUnit, { readonly built: Built; readonly reason: string }>();
@@ -301,6 +303,7 @@ export class Reload {
   /** What keeps a look from its end, like a lack of file descriptors, may pass. */
   #onFailed(error: unknown, touched: ReadonlySet<string>): void {
     this.#reports.failed(error);
+    this.#isUnjudged = true;
     clearTimeout(this.#retry);
     this.#retry = setTimeout(() => {
       for (const directory of touched) this.#looks.event(directory);
@@ -341,7 +344,7 @@ export class Reload {
   /** The edits to attempt: what is new on disk, and what was refused before, since a new edit may be its missing half. */
   async #edits(touched: ReadonlySet<string>, last: boolean): Promise<Edit[]> {
     const edits: Edit[] = [];
-    let fresh = false;
+    let fresh = this.#isUnjudged;
     const builds = [...this.#units.values()].map(async (unit) => {
       if (unit.gone) return;
       const isTouched =
@@ -370,6 +373,7 @@ export class Reload {
         edits.push({ type: "code", unit });
     }
     if (config !== undefined) edits.push(config);
+    this.#isUnjudged = false;
     return fresh ? edits : [];
   }
 
@@ -441,6 +445,7 @@ export class Reload {
     if (failure === undefined) return this.#free(before);
     if (failure === "stale") {
       // The event that changed the file has asked for another look already.
+      this.#isUnjudged = true;
       return;
     }
     const [only] = edits;
