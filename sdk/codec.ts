@@ -165,9 +165,9 @@ export interface ResponseEncoder extends WireBytes {
 export interface ClientEvents {
   /**
    * An exchange is complete: the connection may take another, or closes if `onRetire` was called. A codec with a `capacity` calls
-   * this for every exchange, however it ended, until the connection itself is lost.
+   * this for every exchange, however it ended, until the connection itself is lost; `answered`: by the end of its response.
    */
-  onIdle(): void;
+  onIdle(answered?: boolean): void;
   /** The capacity has grown. */
   onCapacity?(): void;
   /**

@@ -149,8 +149,8 @@ export class Http2Client implements ClientCodec, Side {
     } else stream.onFinalHead(session.builder.contentLength, endStream);
   }
 
-  onStreamClosed(_stream: Stream): void {
-    this.#events.onIdle();
+  onStreamClosed(stream: Stream): void {
+    this.#events.onIdle(stream.deliveredEnd);
   }
 
   onSettings(): void {

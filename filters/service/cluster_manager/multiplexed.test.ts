@@ -22,7 +22,7 @@ import { requestHeaders, TestContext } from "@tsproxy/sdk/testing";
 import { beforeEach, describe, expect, it } from "vitest";
 import clusterManager from "./filter.ts";
 
-/** A codec of many exchanges: `ok 2` ends the second, `room 5` changes the capacity, `bye` retires the connection. */
+/** A codec of many exchanges: `ok 2` ends the second, `reset 2` loses it, `room 5` changes the capacity, `bye` retires the connection. */
 class ManyCodec implements ClientCodec {
   capacity = 100;
   finished = false;
@@ -44,12 +44,12 @@ class ManyCodec implements ClientCodec {
       encodeHeaders: () => {},
       encodeBody: () => {},
       encodeTrailers: () => {},
-      reset: () => this.#end(id),
+      reset: () => this.#end(id, false),
       pauseReading: () => {},
     };
   }
-  #end(id: number): void {
-    if (this.#decoders.delete(id)) this.#events.onIdle();
+  #end(id: number, answered: boolean): void {
+    if (this.#decoders.delete(id)) this.#events.onIdle(answered);
   }
   onData(chunk: Chunk): void {
     const [word, number] = latin1Decode(chunk.memory, chunk.at, chunk.end).split(" ");
@@ -57,9 +57,12 @@ class ManyCodec implements ClientCodec {
     else if (word === "room") {
       this.capacity = Number(number);
       this.#events.onCapacity?.();
+    } else if (word === "reset") {
+      this.#decoders.get(Number(number))?.onUpstreamReset("remote", undefined);
+      this.#end(Number(number), false);
     } else {
       this.#decoders.get(Number(number))?.onResponseHeaders(true);
-      this.#end(Number(number));
+      this.#end(Number(number), true);
     }
   }
   onEof(): void {}
@@ -230,6 +233,22 @@ describe("a pool of HTTP/2 connections", () => {
     expect(first.responses).toBe(1);
     expect(codecs[0]!.finished).toBe(true);
     expect(cx.opened[0]!.connection.closed).toBe("flush");
+  });
+
+  it("counts a protocol error, as Envoy does, where the response that it closes after is read to its end", () => {
+    for (const [word, errors] of [
+      ["reset 1", 0],
+      ["ok 1", 1],
+    ] as const) {
+      const caller = ask(http2());
+      const at = cx.opened.length - 1;
+      connected(at);
+      say(at, "bye");
+      say(at, word);
+      expect([caller.responses, caller.resets]).toEqual([errors, 1 - errors]);
+      expect(cx.opened[at]!.connection.closed).toBe("flush");
+      expect(stat("cx_protocol_error")).toBe(errors);
+    }
   });
 
   it("counts exchanges against max_requests_per_connection", () => {

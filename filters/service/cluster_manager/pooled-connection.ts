@@ -251,10 +251,10 @@ export class PooledConnection implements ConnectionHandler, ClientEvents {
 
   // ---- called by the codec
 
-  onIdle(): void {
+  onIdle(answered = false): void {
     if (this.#state !== STATE.OPEN || this.#active === 0) return;
     if (this.#reading && !this.#multiplexes) this.#finished = true;
-    else this.#settle();
+    else this.#settle(answered && this.#reading);
   }
 
   onCapacity(): void {
@@ -289,8 +289,11 @@ export class PooledConnection implements ConnectionHandler, ClientEvents {
     this.pool.owner.cells.cxProtocolError.inc();
   }
 
-  /** Ends an exchange, then closes the connection or returns it to the pool. */
-  #settle(): void {
+  /**
+   * Ends an exchange, then closes the connection or returns it to the pool. `inAnswer`: HTTP/2, the end of its response is being
+   * read.
+   */
+  #settle(inAnswer = false): void {
     const { owner } = this.pool;
     this.#finished = false;
     this.#endExchange();
@@ -298,8 +301,8 @@ export class PooledConnection implements ConnectionHandler, ClientEvents {
     // The codec may have closed the connection already; then only `onClosed` follows.
     if (this.#isLeaving || this.#isOutdated) {
       if (!this.idle) return;
-      // As in Envoy, an HTTP/2 connection that closes while its last response is being read counts a protocol error.
-      if (this.#multiplexes && this.#spent && this.#reading) owner.cells.cxProtocolError.inc();
+      // As in Envoy, a connection that closes then counts a protocol error.
+      if (inAnswer) owner.cells.cxProtocolError.inc();
       this.close();
     } else this.pool.onAvailable(this);
   }
