@@ -40,8 +40,23 @@ export const BEAT = {
   SAMPLED: 6,
 } as const;
 
-/** A module's code: ASCII bytes in memory that all threads share, or a string. */
-export type SharedCode = Uint8Array | string;
+/** A module's code, in ASCII: bytes in memory that all threads share, or a string. */
+export type SharedCode = Uint8Array | FiledCode | string;
+/** Code that whoever needs it first reads from an open file into memory that all threads share (packages/filed-code.ts). */
+export interface FiledCode {
+  readonly file: CodeFile;
+  /** Where it begins in the file. */
+  readonly at: number;
+  /** Empty until `state[0]` is 1. */
+  readonly bytes: Uint8Array;
+  readonly state: Int32Array;
+}
+export interface CodeFile {
+  readonly fd: number;
+  readonly path: string;
+  /** When it had been written last as it was opened. */
+  readonly mtimeMs: number;
+}
 /** Any text: UTF-8 in memory that all threads share, or a string. */
 export type SharedText = SharedArrayBuffer | string;
 

@@ -2,6 +2,7 @@ import type { ChildProcess } from "node:child_process";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { ownModule } from "./own-files.ts";
+import { bytesOf } from "./packages/module-code.ts";
 import {
   LOAD_MS,
   NEVER_LOADED,
@@ -201,7 +202,15 @@ export class TrialProcess implements ReadsModules {
         child.killed ? resolve() : reject(new Error(`it ended with ${signal ?? code}`)),
       );
       child.on("message", ({ type }: FromTrial) => type === "ready" && resolve());
-      send(child, { type: "preludes", preludes: this.#preludes });
+      const { sdk, reader, builtin, builtinSdk, regex } = this.#preludes;
+      const preludes = {
+        sdk: bytesOf(sdk),
+        reader: bytesOf(reader),
+        builtin: bytesOf(builtin),
+        builtinSdk: bytesOf(builtinSdk),
+        regex: bytesOf(regex),
+      };
+      send(child, { type: "preludes", preludes });
     });
   }
 }

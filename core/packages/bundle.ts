@@ -3,13 +3,14 @@ import { readFileSync, statSync } from "node:fs";
 import path from "node:path";
 import type { BuildOptions, Message, Plugin } from "esbuild";
 import { type Problem, problem, shortPath } from "../problem.ts";
+import type { SharedCode } from "../protocol.ts";
 import { esbuildVersion, isKept, keep, keyOf, readKept, readKeptNow } from "./build-cache.ts";
 import { imports } from "./imports.ts";
 import { sharedCode, textOf } from "./module-code.ts";
 import { SourcePositions } from "./source-positions.ts";
 
 interface BundleParts {
-  readonly shared: Uint8Array;
+  readonly shared: SharedCode;
   /** Hash of the code. New code is a new generation; the same code is not. */
   readonly hash: string;
   /** The module's name in stack traces. */
@@ -21,8 +22,8 @@ interface BundleParts {
 
 /** One module (or script) made of a package's files. It still imports `@tsproxy/sdk`, and nothing else. */
 export class Bundle implements BundleParts {
-  /** The code in memory that all threads share, as ASCII. */
-  readonly shared: Uint8Array;
+  /** The code, for all threads. */
+  readonly shared: SharedCode;
   readonly hash: string;
   readonly filename: string;
   readonly inputs: ReadonlyMap<string, string>;

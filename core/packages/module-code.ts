@@ -1,4 +1,5 @@
 import type { SharedCode } from "../protocol.ts";
+import { keepFiled, peekFiled } from "./filed-code.ts";
 
 /** Code is gathered in blocks: a message costs 0.1 ms for each SharedArrayBuffer in it, and the first one brings all packages. */
 const BLOCK_BYTES = 1024 * 1024;
@@ -21,8 +22,15 @@ export function sharedBytes(bytes: Uint8Array): Uint8Array {
   return shared;
 }
 
-/** The code as a string. It is ASCII (bundle.ts). */
+/** The code as a string, to be run: it stays in memory. It is ASCII (bundle.ts). */
 export function textOf({ code }: { readonly code: SharedCode }): string {
   if (typeof code === "string") return code;
-  return Buffer.from(code.buffer, code.byteOffset, code.byteLength).toString("latin1");
+  const { buffer, byteOffset, byteLength } = code instanceof Uint8Array ? code : keepFiled(code);
+  return Buffer.from(buffer, byteOffset, byteLength).toString("latin1");
+}
+
+/** For a comparison, or another process. */
+export function bytesOf(code: SharedCode): Uint8Array {
+  if (typeof code === "string") return Buffer.from(code);
+  return code instanceof Uint8Array ? code : peekFiled(code);
 }

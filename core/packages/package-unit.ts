@@ -3,7 +3,7 @@ import path from "node:path";
 import type { SandboxManifest } from "@tsproxy/sdk";
 import type { BrokenPackage } from "../config/registry.ts";
 import { type Problem, problem, shortPath } from "../problem.ts";
-import type { ModuleSource, PackageInfo } from "../protocol.ts";
+import type { ModuleSource, PackageInfo, SharedCode } from "../protocol.ts";
 import { Trail } from "../reload/trail.ts";
 import { placesOf } from "../reload/watch.ts";
 import { sandboxCells } from "../sandbox/cells.ts";
@@ -19,6 +19,7 @@ import {
 import { DescribeError, type Describer, type Description } from "./describe.ts";
 import { ManifestError, parseManifest } from "./manifest.ts";
 import { problemOfMember } from "./member-place.ts";
+import { bytesOf } from "./module-code.ts";
 import { readBundle } from "./package-bundle.ts";
 import type { PackageSource } from "./packages.ts";
 import { packedPackage } from "./packed.ts";
@@ -98,7 +99,7 @@ export class PackageUnit {
   #kept: KeptPackage | undefined;
   #inputs: ReadonlyMap<string, string> = new Map();
   /** The one file of the last build, if that is a file of the npm package as it stands. */
-  #packed: Uint8Array | undefined = undefined;
+  #packed: SharedCode | undefined = undefined;
   #directories: Set<string> | undefined = undefined;
   /** `Built.target` of the last build. */
   #builtFrom = "";
@@ -178,7 +179,9 @@ export class PackageUnit {
   /** Each start looks at all of the npm package's files, and Node's crypto takes 25 ms to load. */
   #isAsBuilt(file: string, hash: string): boolean {
     const bytes = readFileSync(file);
-    return this.#packed === undefined ? hashOf(bytes) === hash : bytes.equals(this.#packed);
+    return this.#packed === undefined
+      ? hashOf(bytes) === hash
+      : bytes.equals(bytesOf(this.#packed));
   }
 
   /** Sets `next`, or `problems`, or neither if the files make the code that already runs. */

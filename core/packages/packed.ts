@@ -1,9 +1,11 @@
 import { readFileSync, statSync } from "node:fs";
 import path from "node:path";
 import { isPacked } from "../own-files.ts";
+import type { FiledCode, SharedCode } from "../protocol.ts";
 import { Bundle, hashOf } from "./bundle.ts";
 import { type Described, describedBy, type Schemas, type Told } from "./describe.ts";
-import { sharedBytes } from "./module-code.ts";
+import { filedCode, openCode } from "./filed-code.ts";
+import { bytesOf, sharedBytes } from "./module-code.ts";
 import { type PackageSource, SHIPPED_ROOT } from "./packages.ts";
 import { SourcePositions } from "./source-positions.ts";
 
@@ -27,17 +29,18 @@ export const PACKED_SCHEMAS = "schemas.json";
 /** Reads a module that pack.ts has bundled; its source map lies beside it. */
 function readPacked(file: string, filename: string): Bundle {
   const bytes = readFileSync(file);
-  return made(bytes, hashOf(bytes), file, filename);
+  return made(sharedBytes(bytes), hashOf(bytes), file, filename);
 }
 
-/** The same for a module that is never compared with another, and needs no hash. */
+/** The same for a module that is never compared with another, and needs no hash: it is read when it is first needed. */
 export function readPrelude(file: string, filename: string): Bundle {
-  return made(readFileSync(file), "", file, filename);
+  const opened = openCode(file);
+  const [code] = filedCode(opened, [{ at: 0, size: opened.size }]);
+  return made(code!, "", file, filename);
 }
 
-function made(bytes: Buffer, hash: string, file: string, filename: string): Bundle {
+function made(shared: SharedCode, hash: string, file: string, filename: string): Bundle {
   const sources = new SourcePositions(() => readFileSync(`${file}.map`, "utf8"));
-  const shared = sharedBytes(bytes);
   return new Bundle({ shared, hash, filename, inputs: new Map([[file, hash]]), sources });
 }
 
@@ -56,21 +59,26 @@ export function packedPackage(
 }
 
 /** The package's code in PACKED_CODE. Undefined: its own file holds something else now. */
-function untouched({ entry, id }: PackageSource, { at, size, hash }: PackedPackage) {
-  const { mtimeMs, code } = (all ??= allCode());
+function untouched({ entry, id }: PackageSource, { size, hash }: PackedPackage) {
+  all ??= allCode();
+  const shared = all.get(id)!;
   const file = statSync(entry);
   if (file.size !== size) return undefined;
-  const shared = code.subarray(at, at + size);
-  if (file.mtimeMs > mtimeMs && !readFileSync(entry).equals(shared)) return undefined;
-  const sources = new SourcePositions(() => readFileSync(`${entry}.map`, "utf8"));
-  return new Bundle({ shared, hash, filename: id, inputs: new Map([[entry, hash]]), sources });
+  if (file.mtimeMs > shared.file.mtimeMs && !readFileSync(entry).equals(bytesOf(shared)))
+    return undefined;
+  return made(shared, hash, entry, id);
 }
 
-let all: { readonly mtimeMs: number; readonly code: Uint8Array } | undefined;
+/** By id. */
+let all: ReadonlyMap<string, FiledCode> | undefined;
 
 function allCode(): NonNullable<typeof all> {
-  const file = path.join(SHIPPED_ROOT, PACKED_CODE);
-  return { mtimeMs: statSync(file).mtimeMs, code: sharedBytes(readFileSync(file)) };
+  const ids = Object.keys(packages());
+  const codes = filedCode(
+    openCode(path.join(SHIPPED_ROOT, PACKED_CODE)),
+    Object.values(packages()),
+  );
+  return new Map(ids.map((id, k) => [id, codes[k]!]));
 }
 
 let read: Readonly<Record<string, PackedPackage>> | undefined;

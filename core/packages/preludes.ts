@@ -31,7 +31,7 @@ export async function bundlePreludes(): Promise<Preludes> {
   return { builtin, builtinSdk, regex, sandbox, sdk, reader, bundles };
 }
 
-type Code = Uint8Array;
+type Code = SharedCode;
 type Codes = [Code, Code, Code, Code, Code, Code];
 
 /** Bundles the modules, in the order of PRELUDES. */

@@ -1,3 +1,4 @@
+import { bytesOf } from "../packages/module-code.ts";
 import type { ModuleSource, Refusal, RuntimeConfig } from "../protocol.ts";
 import type { Question, Rehearsal, TrialProcess } from "../trial-process.ts";
 import { refusalOf } from "./refusal.ts";
@@ -133,8 +134,11 @@ export class CanaryProcess implements RehearsalStage {
 function sent(change: Change): WrittenChange {
   const { modules, ...written } = writtenChange(change);
   const inSandbox = ({ cells: _cells, ...module }: ModuleSource) => ({ ...module, code: "" });
+  const inBuiltin = (module: ModuleSource) => ({ ...module, code: bytesOf(module.code) });
   return {
     ...written,
-    modules: modules.map((module) => (module.group === "builtin" ? module : inSandbox(module))),
+    modules: modules.map((module) =>
+      module.group === "builtin" ? inBuiltin(module) : inSandbox(module),
+    ),
   };
 }
