@@ -5,8 +5,8 @@ import { bundlePreludes } from "./preludes.ts";
 afterEach(() => void vi.restoreAllMocks());
 
 test("a module that waits for a CPU while it is loaded is read, though it takes longer than 5 s", async () => {
-  // This process never gets a CPU.
-  vi.spyOn(process, "cpuUsage").mockReturnValue({ user: 0, system: 0 });
+  // This thread never gets a CPU.
+  vi.spyOn(process, "threadCpuUsage").mockReturnValue({ user: 0, system: 0 });
   const reader = new ModuleReader(await bundlePreludes());
   reader.warm();
   const code = `import { defineHttpFilter, Type } from "@tsproxy/sdk";
