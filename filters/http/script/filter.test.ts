@@ -49,6 +49,19 @@ describe("a script", () => {
     expect([s.upstream.header("x-a"), s.downstream.header("x-b")]).toEqual(["1", "GET"]);
   });
 
+  it.each([
+    ["function onRequest() { return 42; }", "number"],
+    [`async function onRequest() { return "hello"; }`, '"hello"'],
+    ["async function onRequest(req) { await req.text(); return null; }", "object"],
+  ])("is told where it stands if it returns what is no verdict: %s", async (code, what) => {
+    const s = inline(code).stream();
+    s.requestHeaders("POST", "/", {}, false).requestBody("x", true);
+    await s.settled();
+    expect(String(s.error)).toContain(
+      `front.yaml:20: a function of the script returned ${what}; return nothing, or reply(…)`,
+    );
+  });
+
   it("may use the names that it finds for something of its own", () => {
     const { stream } = inline(
       `const log = []; let stats = 1; function reply() { return "own"; }

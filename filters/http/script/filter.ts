@@ -56,7 +56,7 @@ class Call {
   }
 
   #headDone(verdict: Verdict): Verdict {
-    if (verdict !== undefined) return verdict;
+    if (verdict !== undefined) return this.#script.verdict(verdict);
     if (this.#message.needsBody) return this.#hold();
     this.#message.send();
     return undefined;
@@ -77,7 +77,7 @@ class Call {
 
   async #located(promise: PromiseLike<Verdict>): Promise<Verdict> {
     try {
-      return await promise;
+      return this.#script.verdict(await promise);
     } catch (error) {
       throw this.#script.located(error);
     }

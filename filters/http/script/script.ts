@@ -65,6 +65,16 @@ export class Script {
     return result;
   }
 
+  /** What a function of it has returned, if that is a verdict. */
+  verdict(value: unknown): Verdict {
+    if (value === undefined || (value as Verdict | null)?.type === "reply") return value as Verdict;
+    const { file, line } = this.#program.sources[0]!;
+    const what = typeof value === "string" ? JSON.stringify(value.slice(0, 40)) : typeof value;
+    throw new TypeError(
+      `${file}:${line}: a function of the script returned ${what}; return nothing, or reply(…)`,
+    );
+  }
+
   located(error: unknown): unknown {
     return this.#program.located(error);
   }
