@@ -251,12 +251,16 @@ describe("the connection", () => {
     expect(events.take()).toEqual(["retire"]);
   });
 
-  it("counts what came with a head that was given up", () => {
+  it("counts what came with a head that was given up, at once, for the log of that try", () => {
     const { events, ask, send } = open();
     const encoder = ask();
-    events.onHead = () => encoder.reset();
+    const counted: (number | undefined)[] = [];
+    events.onHead = () => {
+      encoder.reset();
+      counted.push(encoder.wireReceived);
+    };
     send(OK);
-    expect(encoder.wireReceived).toBe(OK.length);
+    expect([...counted, encoder.wireReceived]).toEqual([OK.length, OK.length]);
   });
 
   it("survives a reset after the exchange was complete", () => {

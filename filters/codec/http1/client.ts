@@ -68,6 +68,8 @@ export class Http1Client implements ClientCodec {
   #informational = 0;
   /** A part of a response head has been received. */
   #headBegun = false;
+  /** While a response head is told: how many bytes of the same read follow it. */
+  #behindHead = 0;
   #running = false;
   #paused = false;
 
@@ -201,9 +203,9 @@ export class Http1Client implements ClientCodec {
       }
       if (endStream) this.#endResponse(stream);
     }
+    this.#behindHead = end - next;
     stream.decoder.onResponseHeaders(endStream);
-    // As in Envoy, what came with a head that was given up (for another try, say) counts.
-    if (this.#state === STATE.CLOSED) stream.wireReceived += end - next;
+    this.#behindHead = 0;
     return next;
   }
 
@@ -334,6 +336,8 @@ export class Http1Client implements ClientCodec {
   onStreamReset(stream: ClientStream): void {
     const complete = stream.responseEnded && stream.requestEnded;
     if (complete && this.#running) return; // `onData` calls #settle next.
+    // As in Envoy, what came with a head that is given up (for another try, say) counts, in the log of this try too.
+    stream.wireReceived += this.#behindHead;
     this.#shut();
     this.connection.close("abort");
   }

@@ -174,9 +174,11 @@ export class Attempt implements PoolCallbacks, ChainOwner {
     const encoder = this.encoder;
     const host = this.awaitedHost;
     if (host !== undefined) this.logged?.onLeft(host);
-    this.#over();
+    this.#end();
     handle?.cancel();
     encoder?.reset();
+    // Only now: the reset counts what came with the last bytes read.
+    this.endLog();
   }
 
   /** Writes the line of an attempt that is over. */

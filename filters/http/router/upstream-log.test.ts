@@ -200,4 +200,19 @@ describe("upstream_log", () => {
     p.up.last.respond(200, {}, "");
     expect(lines).toEqual(["0", "40", "40", "90"]);
   });
+
+  it("counts what the codec learns of only when an attempt is given up", () => {
+    const { p, lines, start } = logging("%UPSTREAM_WIRE_BYTES_RECEIVED%", {
+      retry_policy: { retry_on: "5xx" },
+    });
+    start();
+    p.connect().get("/");
+    const { last } = p.up;
+    Object.assign(last, {
+      wireReceived: 37,
+      reset: () => Object.assign(last, { wireReceived: 40 }),
+    });
+    last.respond(503);
+    expect(lines).toEqual(["0", "40"]);
+  });
 });
