@@ -269,7 +269,7 @@ describe("a new generation", () => {
     commit(before, next);
     next.clock.advance(1_000);
     expect(estate.open()).toBe(1);
-    expect(estate.load("c", "10.0.0.1:80")).toEqual({ active: 1 });
+    expect(estate.load("c", "10.0.0.1:80")).toMatchObject({ active: 1 });
     close(0, remote);
     next.clock.advance(1_000);
     expect(estate.open()).toBe(0);

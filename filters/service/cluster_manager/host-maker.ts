@@ -24,7 +24,7 @@ export interface HostMakerParts {
   readonly config: ClusterConfig;
   readonly transports: Transports;
   readonly pools: PoolMaker;
-  /** Returns the object in which earlier generations count a host's requests in progress; undefined if they lack the host. */
+  /** What earlier generations know of a host, and count in; undefined if they lack the host. */
   readonly loadOf: (cluster: string, hostId: string) => Load | undefined;
   /** Names of hosts that have own stats on this worker. */
   readonly hostNames: Set<string>;
@@ -51,7 +51,7 @@ export class HostMaker {
 
   make(spec: HostSpec, id: string): UpstreamHost {
     const { config, loadOf, transports } = this.#parts;
-    const load = loadOf(config.name, id) ?? { active: 0 };
+    const load = loadOf(config.name, id) ?? { active: 0, healthySince: undefined };
     const host = new UpstreamHost(spec, load, this.#around, this.flagsOf(id, spec));
     host.transport = transports.choose(spec);
     return host;

@@ -1,6 +1,6 @@
 import { beforeEach, describe, expect, it } from "vitest";
 import { FLAG } from "./health-flags.ts";
-import { type HostSurroundings, UpstreamHost } from "./host.ts";
+import { type HostSurroundings, type Load, UpstreamHost } from "./host.ts";
 import { spec } from "./test-clusters.ts";
 
 describe("a host counts as begun, for slow start,", () => {
@@ -8,10 +8,10 @@ describe("a host counts as begun, for slow start,", () => {
   beforeEach(() => {
     now = 1_000;
   });
-  const make = (flags: number, healthStatus = "UNKNOWN"): UpstreamHost => {
+  const make = (flags: number, healthStatus = "UNKNOWN", load: Load = { active: 0 }) => {
     const around: Partial<HostSurroundings> = { now: () => now };
     const told = spec("10.0.0.1", { healthStatus });
-    return new UpstreamHost(told, { active: 0 }, around as HostSurroundings, flags);
+    return new UpstreamHost(told, load, around as HostSurroundings, flags);
   };
   const at = (ms: number, host: UpstreamHost, flags: number): number | undefined => {
     now = ms;
@@ -46,5 +46,11 @@ describe("a host counts as begun, for slow start,", () => {
       host.update(spec("10.0.0.1", { healthStatus }));
     }
     expect(host.healthySince).toBe(2_000);
+  });
+
+  it("when it did in the generation before", () => {
+    const { load } = make(0);
+    now = 2_000;
+    expect(make(0, "UNKNOWN", load).healthySince).toBe(1_000);
   });
 });

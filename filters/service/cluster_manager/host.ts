@@ -16,9 +16,12 @@ import type { PeerNames } from "./peer-names.ts";
 import type { Pool } from "./pool.ts";
 import type { HostCells } from "./stats.ts";
 
-/** Requests in progress at a host. A separate object, as it passes to new generations while old streams still count in it. */
+/** What passes to new generations of a host, while streams of old ones still count in it. */
 export interface Load {
+  /** Requests in progress. */
   active: number;
+  /** Undefined: it has never been healthy. */
+  healthySince?: number | undefined;
 }
 
 /** What the hosts of a cluster share. */
@@ -58,8 +61,6 @@ export class UpstreamHost implements Host {
   /** The host does not count in the totals for priorities and panic, e.g. because it has not been checked yet. */
   excluded: boolean;
   localityKey: string;
-  /** Undefined: it has never been healthy. */
-  healthySince: number | undefined = undefined;
   /** Undefined without outlier detection. */
   outlier: OutlierMonitor | undefined = undefined;
   /** Undefined without active checks, so that x-envoy-immediate-health-check-fail is not looked for. */
@@ -77,8 +78,12 @@ export class UpstreamHost implements Host {
     this.health = healthBy(spec, flags);
     this.excluded = excludedBy(spec, flags);
     this.localityKey = localityKey(spec.locality);
-    if (this.health === "healthy") this.healthySince = around.now();
     this.load = load;
+    if (this.health === "healthy") load.healthySince ??= around.now();
+  }
+
+  get healthySince(): number | undefined {
+    return this.load.healthySince;
   }
 
   get canary(): boolean {
@@ -160,7 +165,7 @@ export class UpstreamHost implements Host {
   setFlags(flags: number): boolean {
     if (flags === this.#flags) return false;
     if ((this.#flags & ~flags & FLAG.FAILED_ACTIVE_HC) !== 0)
-      this.healthySince = this.#around.now();
+      this.load.healthySince = this.#around.now();
     this.#flags = flags;
     return this.#judge();
   }
@@ -173,7 +178,7 @@ export class UpstreamHost implements Host {
     const health = healthBy(this.spec, this.#flags);
     const excluded = excludedBy(this.spec, this.#flags);
     const changed = health !== this.health || excluded !== this.excluded;
-    if (health === "healthy") this.healthySince ??= this.#around.now();
+    if (health === "healthy") this.load.healthySince ??= this.#around.now();
     this.health = health;
     this.excluded = excluded;
     return changed;
