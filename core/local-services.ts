@@ -1,6 +1,7 @@
 import { X509Certificate } from "node:crypto";
 import { stat } from "node:fs/promises";
 import type { TlsContextOptions } from "@tsproxy/sdk";
+import { fileError } from "./file-error.ts";
 import { fingerprintOf, type ServedFiles } from "./served-files.ts";
 import { certificatesOf, describeCertificate, isTrustedChain } from "./sockets/certificate.ts";
 import type { Contexts } from "./sockets/tls.ts";
@@ -54,16 +55,9 @@ export class LocalServices {
   };
 }
 
-const WORDS: Readonly<Record<string, string>> = {
-  ENOENT: "there is no such file",
-  EACCES: "permission denied",
-  EISDIR: "it is a folder",
-};
-
 function reason(error: unknown): string {
   const { message, code, path } = error as NodeJS.ErrnoException;
-  if (code !== undefined && path !== undefined)
-    return `cannot read "${path}": ${WORDS[code] ?? message}`;
+  if (code !== undefined && path !== undefined) return `cannot read "${path}": ${fileError(error)}`;
   return message.replace(/^[0-9A-F]+:error:/, "error:").trim();
 }
 

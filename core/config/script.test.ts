@@ -52,7 +52,9 @@ describe("a script's text", () => {
     const { script } = read("a: s.ts", "file", config);
     expect(script).toMatchObject({ code: "let a        ;\n", line: 1, indent: 0 });
     expect(script?.file).toBe(path.join(folder, "s.ts"));
-    expect(read("a: none.ts", "file", config).told).toEqual(['1:4: cannot read "none.ts": ENOENT']);
+    expect(read("a: none.ts", "file", config).told).toEqual([
+      '1:4: cannot read "none.ts": no such file or directory',
+    ]);
   });
 });
 

@@ -2,6 +2,7 @@ import * as nodeModule from "node:module";
 import path from "node:path";
 import vm from "node:vm";
 import { runIndex, type ScriptRun, type ScriptSource } from "@tsproxy/sdk";
+import { fileError } from "../file-error.ts";
 import type { Report } from "./diagnostic.ts";
 import type { Node } from "./document.ts";
 import { runsOf } from "./script-runs.ts";
@@ -52,8 +53,7 @@ function fromFile(
   try {
     text = report.files.read(file).toString();
   } catch (error) {
-    const { code } = error as NodeJS.ErrnoException;
-    report.error(node.place, `cannot read "${name}": ${code}`);
+    report.error(node.place, `cannot read "${name}": ${fileError(error)}`);
     return undefined;
   }
   return compile(text, { file, line: 1, indent: 0 }, "module", (message, row, col) =>

@@ -411,7 +411,7 @@ test("a key of another certificate, a missing file and an unknown cipher refuse 
     /tls_certificates\[0\]: private_key is not the key of certificate_chain; give the one/;
   expect(await refuse(downstreamTls([{ ...a, key: b.key }]))).toMatch(notIts);
   expect(await refuse(downstreamTls([{ ...a, key: "/none/such.key" }]))).toMatch(
-    /private_key\.filename: cannot read "\/none\/such\.key": there is no such file/,
+    /private_key\.filename: cannot read "\/none\/such\.key": no such file or directory/,
   );
   const crl = {
     validation_context: { trusted_ca: source(ours.root.certificate), crl: { inline_string: "x" } },
