@@ -61,7 +61,7 @@ function patienceWith(cpus: number): number | undefined {
   const began = performance.now();
   const user = () => 1_000 * cpus * (performance.now() - began);
   vi.spyOn(process, "cpuUsage").mockImplementation(() => ({ user: user(), system: 0 }));
-  const waited = watchWaiting(ownCpuMs);
+  const waited = watchWaiting();
   Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 50);
   return waited();
 }

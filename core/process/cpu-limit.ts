@@ -1,4 +1,4 @@
-import { leastCpuMs, silence, threadTimes } from "./thread-cpu.ts";
+import { silence } from "./thread-cpu.ts";
 
 const STEPS = 8;
 
@@ -26,32 +26,6 @@ export function ownCpuMs(): number {
   return (user + system) / 1000;
 }
 
-/**
- * Answers a function that tells the CPU time, since now, of a call that runs on a thread of isolated-vm's from now on. Its first use is 0,
- * and so is the second one, which looks at all threads of the process, as does each after it (15 µs a thread): from then on it is known
- * which part of a CPU the call gets.
- */
-export function callCpuMs(): () => number {
-  const began = performance.now();
-  const ownBefore = ownCpuMs();
-  let isFirst = true;
-  let before: { readonly at: number; readonly times: ReturnType<typeof threadTimes> } | undefined;
-  return () => {
-    if (isFirst) {
-      isFirst = false;
-      return 0;
-    }
-    const at = performance.now();
-    const times = threadTimes();
-    if (before === undefined) {
-      before = { at, times };
-      return 0;
-    }
-    const least = leastCpuMs(before.times, times);
-    return least === undefined ? ownCpuMs() - ownBefore : least * ((at - began) / (at - before.at));
-  };
-}
-
 /** CPU time of this thread. Takes 0.5 µs. */
 export function threadCpuMs(): number {
   const { user, system } = process.threadCpuUsage();
@@ -64,9 +38,10 @@ export const MOST_PATIENCE = 8;
 /**
  * The time limits of isolated-vm's calls are by the clock, and tell the line that a loop was stopped at. What they stop while this
  * process waits for a CPU is tried once more. Answers a function that tells how many times as long that may take, by the CPU time
- * that `cpuMs` tells of the call's thread since now; undefined: it did not mostly wait, so that there is no need to.
+ * that `cpuMs` has told of since now, that of the call's thread if it is known; undefined: it did not mostly wait, so that there is no need
+ * to.
  */
-export function watchWaiting(cpuMs: () => number): () => number | undefined {
+export function watchWaiting(cpuMs: () => number = ownCpuMs): () => number | undefined {
   const cpuBefore = cpuMs();
   const began = performance.now();
   return () => {

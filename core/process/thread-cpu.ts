@@ -1,4 +1,4 @@
-import { readdirSync, readFileSync, readlinkSync } from "node:fs";
+import { readFileSync, readlinkSync } from "node:fs";
 import { BEAT } from "../protocol.ts";
 
 /**
@@ -55,54 +55,14 @@ export function sampleCpu(beat: Int32Array): void {
   Atomics.store(beat, BEAT.SAMPLED, clockMs());
 }
 
-const cpuMsOf = (pid: number | "self", thread: number | string): number | undefined =>
-  timesOf(pid, thread)?.cpuMs;
-
-/** What a thread has had, and what it has waited for a CPU. */
-interface ThreadTimes {
-  readonly cpuMs: number;
-  readonly waitedMs: number;
-}
-
 /** Undefined: the kernel keeps no such figures, or the thread has ended. */
-function timesOf(pid: number | "self", thread: number | string): ThreadTimes | undefined {
+function cpuMsOf(pid: number | "self", thread: number): number | undefined {
   try {
-    const [cpu, waited] = textOf(`/proc/${pid}/task/${thread}/schedstat`).split(" ");
-    return { cpuMs: Number(cpu) / 1e6, waitedMs: Number(waited) / 1e6 };
+    const [nanoseconds] = textOf(`/proc/${pid}/task/${thread}/schedstat`).split(" ");
+    return Number(nanoseconds) / 1e6;
   } catch {
     return undefined;
   }
-}
-
-/** The times of all threads of this process, by their ids; of none where this is not Linux. Takes 15 µs a thread. */
-export function threadTimes(): ReadonlyMap<string, ThreadTimes> {
-  const all = new Map<string, ThreadTimes>();
-  try {
-    for (const id of readdirSync("/proc/self/task")) {
-      const times = timesOf("self", id);
-      if (times !== undefined) all.set(id, times);
-    }
-  } catch {}
-  return all;
-}
-
-/**
- * The CPU time, between two looks, of a thread that has wanted a CPU all the time: of several, that of the one that had least. isolated-vm
- * does not tell which thread a call runs on, but while code runs it is one of these. Undefined: nobody knows.
- */
-export function leastCpuMs(
-  before: ReadonlyMap<string, ThreadTimes>,
-  now: ReadonlyMap<string, ThreadTimes>,
-): number | undefined {
-  const NEW = { cpuMs: 0, waitedMs: 0 };
-  const had = [...now].map(([id, { cpuMs, waitedMs }]) => {
-    const then = before.get(id) ?? NEW;
-    const ms = cpuMs - then.cpuMs;
-    return { cpuMs: ms, wantedMs: ms + waitedMs - then.waitedMs };
-  });
-  const most = Math.max(...had.map(({ wantedMs }) => wantedMs));
-  const always = had.filter(({ wantedMs }) => wantedMs >= most * 0.9);
-  return always.length === 0 ? undefined : Math.min(...always.map(({ cpuMs }) => cpuMs));
 }
 
 /** As UTF-8, for which Node needs no buffer; in any other encoding each read of a file of the kernel leaves one of 64 KiB behind. */

@@ -21,8 +21,8 @@ static_resources:
 `;
 
 test("a config whose setup waits for a CPU is taken, though it takes longer than 5 s", async () => {
-  // This thread never gets a CPU.
-  vi.spyOn(process, "threadCpuUsage").mockReturnValue({ user: 0, system: 0 });
+  // This process never gets a CPU.
+  vi.spyOn(process, "cpuUsage").mockReturnValue({ user: 0, system: 0 });
   const code = `import { defineNetworkFilter, Type } from "@tsproxy/sdk";
     export default defineNetworkFilter({ name: "late", terminal: true, config: Type.Object({}), setup() {
       while (Date.now() < ${Date.now() + 9_000});

@@ -5,7 +5,7 @@ import { createRing } from "../inside/ring.ts";
 import { COUNTS_BYTES, LEDGER_BYTES } from "../inside/shared-counts.ts";
 import { LocalServices } from "../local-services.ts";
 import { COMPILED } from "../packages/build-cache.ts";
-import { threadCpuMs, watchWaiting } from "../process/cpu-limit.ts";
+import { watchWaiting } from "../process/cpu-limit.ts";
 import type { ModuleSource, PreludeCode, Refusal } from "../protocol.ts";
 import { ServedFiles } from "../served-files.ts";
 import { Contexts } from "../sockets/tls.ts";
@@ -55,7 +55,7 @@ export class CanaryIsolate {
 
   /** As a Stage does; so are the others. What was stopped by the clock while it waited for a CPU is tried again, with patience. */
   prepare(change: WrittenChange): readonly Refusal[] {
-    const waited = watchWaiting(threadCpuMs);
+    const waited = watchWaiting();
     const refusals = this.#attempt(change);
     const patience = refusals.some(({ stopped }) => stopped) ? waited() : undefined;
     if (patience === undefined) return refusals;

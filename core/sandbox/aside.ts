@@ -1,4 +1,4 @@
-import { callCpuMs, limitCpu } from "../process/cpu-limit.ts";
+import { limitCpu, ownCpuMs } from "../process/cpu-limit.ts";
 import type { SandboxMarks } from "../process/marks.ts";
 
 /** V8 ran out of memory inside a call on another thread. That thread sleeps from then on, and the isolate can never be entered. */
@@ -22,7 +22,8 @@ export class CallsAside {
   }
 
   /**
-   * Answers what the call answers. Rejects with SandboxLost if it will never answer, and ends the isolate after `limitMs` of CPU time.
+   * Answers what the call answers. Rejects with SandboxLost if it will never answer, and ends the isolate after `limitMs` of CPU time:
+   * that of the whole process, as isolated-vm does not tell its threads' own.
    */
   async run<T>(begin: () => Promise<T>, limitMs?: number): Promise<T> {
     if (this.#isLost) throw new SandboxLost();
@@ -34,7 +35,7 @@ export class CallsAside {
       given.reject(new Error(`it was stopped: no return within ${limitMs} ms`));
       this.#stop();
     };
-    const endLimit = limitMs === undefined ? undefined : limitCpu(limitMs, callCpuMs(), onLate);
+    const endLimit = limitMs === undefined ? undefined : limitCpu(limitMs, ownCpuMs, onLate);
     try {
       return await Promise.race([call, given.promise]);
     } finally {

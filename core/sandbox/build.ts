@@ -1,15 +1,12 @@
 import type { SandboxUse } from "../inside/sandbox/context.ts";
 import { BOX, type HookMask } from "../inside/sandbox/layout.ts";
-import { callCpuMs, isTimeout, watchWaiting } from "../process/cpu-limit.ts";
+import { isTimeout, watchWaiting } from "../process/cpu-limit.ts";
 import type { Refusal } from "../protocol.ts";
 import { refusalOf } from "../reload/refusal.ts";
 import { SandboxLost } from "./aside.ts";
 import { LOAD_MS, SandboxIsolate, SERVING_MS } from "./isolate.ts";
 import type { SandboxOptions } from "./options.ts";
 import { SandboxStats } from "./stats.ts";
-
-/** A build that takes longer than this may be one that waits for a CPU. */
-const LOOK_MS = 500;
 
 /** A built isolate with the package. */
 export interface Made {
@@ -47,9 +44,7 @@ export async function build(
   how: How = { isApart: false, patience: 1 },
 ): Promise<Made | readonly SetupFailure[]> {
   const { isApart, patience } = how;
-  const cpuMs = callCpuMs();
-  const waited = watchWaiting(cpuMs);
-  const look = setTimeout(cpuMs, LOOK_MS).unref();
+  const waited = watchWaiting();
   let made: Made | undefined;
   try {
     made = await load(options, surroundings, LOAD_MS * patience);
@@ -66,18 +61,14 @@ export async function build(
   } catch (error) {
     const { [BOX.USE]: use = 0, [BOX.ADOPTED]: adopted = 0 } = made?.isolate.words ?? [];
     made?.isolate.dispose();
-    const isMixed = adopted === 1 && use === 0 && uses.length > 1 && !isApart;
     const more = patience === 1 && isTimeout(error) ? waited() : undefined;
-    // With patience a loop costs seconds more, so it is looked for apart at once.
-    if (more !== undefined)
-      return build(options, uses, surroundings, { isApart: isApart || isMixed, patience: more });
+    if (more !== undefined) return build(options, uses, surroundings, { isApart, patience: more });
+    const isMixed = adopted === 1 && use === 0 && uses.length > 1 && !isApart;
     // Running out of memory costs a thread, so it is not done twice.
     if (isMixed && !(error instanceof SandboxLost))
       return build(options, uses, surroundings, { isApart: true, patience });
     const place = uses.find(({ id }) => id === use)?.place ?? "";
     return [{ use, refusal: { ...refusalOf(options.package, error), place }, error }];
-  } finally {
-    clearTimeout(look);
   }
 }
 
