@@ -1,6 +1,7 @@
 import os from "node:os";
 import { defineConfig } from "vitest/config";
 import { hasOpenssl } from "./test/programs.ts";
+import { SecondTries } from "./test/second-tries.ts";
 
 /** Their certificates are made by openssl. */
 const OF_TLS = [
@@ -24,5 +25,8 @@ export default defineConfig({
     testTimeout: 300_000,
     hookTimeout: 300_000,
     teardownTimeout: 60_000,
+    // A machine that stands still for a second fails one of 5,000 tests now and then. What passes at the second try only is told at the end.
+    retry: 1,
+    reporters: ["default", new SecondTries()],
   },
 });
