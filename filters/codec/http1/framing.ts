@@ -257,7 +257,7 @@ export class Framing {
   }
 
   /**
-   * Sets `upgrade` if the head asks for one, which needs both Connection and Upgrade in HTTP/1.1 (RFC 9110 §7.8).
+   * Sets `upgrade` if the head asks for one, which needs both Connection and Upgrade (RFC 9110 §7.8). As in Envoy, HTTP/1.0 may ask.
    * `possible` is false for CONNECT and for responses that agree to nothing. h2c is not supported (obsoleted by RFC 9113 §3.1).
    * `isIgnored`: returns true for protocols to remove from the list.
    */
@@ -267,7 +267,7 @@ export class Framing {
     isIgnored?: (name: string) => boolean,
   ): void {
     const i = this.#upgradeAt;
-    if (i < 0 || !possible || this.minor === 0 || (this.#options & OPTION.UPGRADE) === 0) return;
+    if (i < 0 || !possible || (this.#options & OPTION.UPGRADE) === 0) return;
     const { memory, base, spans } = headers;
     const asked = latin1Decode(memory, base + spans[i + 2]!, base + spans[i + 3]!);
     const taken = isIgnored === undefined ? asked : without(asked, isIgnored);

@@ -689,9 +689,11 @@ const book: Readonly<Record<string, readonly Case[]>> = {
       ["head GET / HTTP/1.1 end [host: a.test]"],
     ],
     [
-      "in HTTP/1.0 are not (RFC 9110 §7.8)",
+      "may be asked for in HTTP/1.0",
       `GET / HTTP/1.0\r\n${HOST}Connection: upgrade\r\nUpgrade: websocket\r\n\r\n`,
-      ["head GET / HTTP/1.0 end [host: a.test]"],
+      [
+        "head GET / HTTP/1.0 upgrade=websocket [host: a.test, connection: upgrade, upgrade: websocket]",
+      ],
       { acceptHttp10: true },
     ],
     [

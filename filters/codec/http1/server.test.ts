@@ -103,6 +103,15 @@ describe("a response head", () => {
     );
   });
 
+  it.each([101, 204, 304])("without a length ends a connection of HTTP/1.0: %i", (status) => {
+    const { connection, events, send } = open({ acceptHttp10: true });
+    send("GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");
+    events.last.encoder.encodeHeaders(responseHeaders(status), true);
+    expect(connection.take()).toMatch(
+      new RegExp(`^HTTP/1.0 ${status} [\\w ]+\r\nconnection: close\r\n\r\n$`),
+    );
+  });
+
   it("with any other 1xx as the final one is a fault of ours, so 500", () => {
     const { connection, events, send } = open();
     send(GET);
@@ -496,6 +505,16 @@ describe("a tunnel", () => {
     body("down", false);
     expect(connection.take()).toBe("down");
     expect(events.take()).toEqual(["body GET / HTTP/1.1\r\n\r\n"]);
+  });
+
+  it("is opened for a client of HTTP/1.0 too", () => {
+    const { connection, events, send, body } = open({ acceptHttp10: true });
+    send(UPGRADE.replace("HTTP/1.1", "HTTP/1.0"));
+    events.last.encoder.encodeHeaders(responseHeaders(101, "upgrade", "websocket"), false);
+    body("down", false);
+    expect(connection.take()).toBe(
+      "HTTP/1.0 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\ndown",
+    );
   });
 
   it("gets an Upgrade line even when the response has none", () => {

@@ -486,7 +486,7 @@ class ServerStream implements ResponseEncoder {
     this.#headSent = true;
     const server = this.#server;
     let { status } = headers;
-    const switches = status === 101 && this.#minor === 1 && !this.failed;
+    const switches = status === 101 && !this.failed;
     // As in Envoy, a 101 that ends at once and names no protocol agrees to nothing.
     const upgraded = switches && this.#upgrade !== "" && (!endStream || headers.has(UPGRADE));
     const tunnel = upgraded || (this.isConnect && status >= 200 && status < 300 && !this.failed);
@@ -515,8 +515,10 @@ class ServerStream implements ResponseEncoder {
     else {
       skip |= LENGTH_BIT;
       mode = this.#minor === 0 ? MODE.UNTIL_CLOSE : MODE.CHUNKED;
-      if (this.#minor === 0) this.close = true;
     }
+    // As in Envoy, a client of HTTP/1.0 need not know which statuses have no body.
+    const isFramed = this.#minor === 1 || noBody || (length >= 0 && (skip & LENGTH_BIT) === 0);
+    if (!isFramed) this.close = true;
     this.writer.begin(mode, length);
     const { connection } = server;
     const out = connection.reserve(headers.wireSize + HEAD_EXTRA + this.#upgrade.length);
