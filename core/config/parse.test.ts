@@ -97,6 +97,14 @@ describe("a tree", () => {
     expect(parse("---\na: 1\n...\n---\n").report.warnings).toEqual([]);
   });
 
+  it("is told where bytes are not UTF-8, which Envoy takes as they are", () => {
+    const { value, report } = parse(Buffer.from("a: 1\nb: caf\xe9\n", "latin1").toString());
+    expect(value).toEqual({ a: 1, b: "caf\uFFFD" });
+    expect(report.warnings.map(formatDiagnostic)).toEqual([
+      'a.yaml:2:7: bytes that are not UTF-8 are read as "\uFFFD"; save the file in UTF-8',
+    ]);
+  });
+
   it("is not built from what is no text in UTF-8", () => {
     const utf16 = Buffer.from("a: 1\n", "utf16le").toString();
     for (const text of [utf16, "\x1f\x8b\b\0"])

@@ -37,6 +37,14 @@ export function parseDocument(text: string, format: Format, report: Report): Map
     );
     return undefined;
   }
+  // Of such bytes, decoding has made this character. Envoy takes them as they are: often they are those of a comment.
+  const lost = text.indexOf("\uFFFD");
+  if (lost >= 0)
+    report.warn(
+      { offset: lost, path: "" },
+      'bytes that are not UTF-8 are read as "\uFFFD"',
+      "save the file in UTF-8",
+    );
   const root =
     format === "json" || isJson(text)
       ? parseJson(text, report)
