@@ -44,5 +44,6 @@ function namesOf(list: string): [string, string][] {
 
 /** Nothing, as many lines long; what follows on the last one stays in its column. */
 function blank(statement: string): string {
-  return statement.replace(/[^\n]*\n/g, "\n").replace(/[^\n]/g, " ");
+  const lines = statement.split("\n");
+  return "\n".repeat(lines.length - 1) + " ".repeat(lines.at(-1)!.length);
 }
