@@ -28,6 +28,12 @@ it("tells an address that could not be bound to from a peer that could not be re
   expect(connectFailure(event, to, from)).toBe(
     "failed to bind to 192.0.2.7:0: Cannot assign requested address",
   );
+  expect(connectFailure(failed("EADDRINUSE"), to, { ...from, port: 81 })).toBe(
+    "failed to bind to 192.0.2.7:81: Address already in use",
+  );
+  expect(connectFailure(failed("EINVAL"), to, { ip: "::1", port: 0 })).toBe(
+    "failed to bind to [::1]:0: Address family not supported by protocol",
+  );
   // Nothing was asked for: the system had no port left.
   expect(isBindError(event, undefined)).toBe(false);
 });
