@@ -1,4 +1,7 @@
 import { once } from "node:events";
+import fs from "node:fs";
+import os from "node:os";
+import path from "node:path";
 import { expect, it } from "vitest";
 import { startProcess } from "./proxy-start.ts";
 
@@ -44,3 +47,22 @@ it.each([
   },
   300_000,
 );
+
+it("sets esbuild's collector for what a process starts, if nobody else has", async () => {
+  const folder = fs.mkdtempSync(path.join(os.tmpdir(), "start-"));
+  const main = path.join(folder, "tell.cjs");
+  fs.writeFileSync(main, "process.send(process.env.GOGC)");
+  const told = async () => {
+    const { execPath, execArgv } = process;
+    const [value] = await once(startProcess({ main, args: [], execPath, execArgv }), "message");
+    return value;
+  };
+  try {
+    expect(await told()).toBe("400");
+    process.env.GOGC = "50";
+    expect(await told()).toBe("50");
+  } finally {
+    delete process.env.GOGC;
+    fs.rmSync(folder, { recursive: true });
+  }
+}, 300_000);

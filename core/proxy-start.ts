@@ -8,6 +8,11 @@ import { ownModule } from "./own-files.ts";
  * these heaps too, which give nothing back (14 MiB).
  */
 const ALLOCATOR = { MALLOC_ARENA_MAX: "2", MALLOC_MMAP_THRESHOLD_: "262144" } as const;
+/**
+ * Of Go's collector, for esbuild, which a process starts as its child: a build of the router takes 22 ms of CPU with it and 28
+ * without. The 40 MiB that this costs are given back after a minute without a build.
+ */
+const COLLECTOR = { GOGC: "400" } as const;
 
 /** Starts a process of the program `main`, or, without it, of the proxy (boot.ts), with a channel for messages. */
 export function startProcess(options: {
@@ -30,7 +35,7 @@ export function startProcess(options: {
     execPath,
     execArgv: [...execArgv],
     serialization,
-    env: { ...ALLOCATOR, ...process.env },
+    env: { ...ALLOCATOR, ...COLLECTOR, ...process.env },
     stdio: options.stdio ?? ["inherit", "inherit", "inherit", "ipc"],
   });
 }

@@ -3,10 +3,13 @@ import os from "node:os";
 import path from "node:path";
 import { afterEach, expect, test, vi } from "vitest";
 import { validate } from "../command/validate.ts";
+import { bundlePreludes } from "../packages/preludes.ts";
+import type { RuntimeConfig } from "../protocol.ts";
+import { CanaryIsolate } from "./canary-isolate.ts";
 
 const folder = fs.mkdtempSync(path.join(os.tmpdir(), "canary-"));
 afterEach(() => {
-  fs.rmSync(folder, { recursive: true });
+  fs.rmSync(folder, { recursive: true, force: true });
   vi.restoreAllMocks();
 });
 
@@ -33,3 +36,41 @@ test("a config whose setup waits for a CPU is taken, though it takes longer than
   const files = [{ name: "late.yaml", text: CONFIG, overlays: [] }];
   expect(await validate({ ...options, files, filters: () => [folder] })).toBe(0);
 });
+
+const config: RuntimeConfig = {
+  listeners: [],
+  services: [{ package: "service/many", config: {} }],
+  node: { id: "", cluster: "" },
+};
+
+test("many versions of a package do not cost the isolate, which takes long to build again", async () => {
+  const canary = new CanaryIsolate({
+    prelude: await bundlePreludes(),
+    node: () => ({ id: "", cluster: "" }),
+    sandboxed: "left out",
+  });
+  // Each leaves 8 MB behind; the setup tells how many this isolate has loaded.
+  const code = (version: number) => `
+    globalThis.loaded = (globalThis.loaded ?? 0) + 1;
+    const large = new Array(1_000_000).fill(${version});
+    export default { kind: "service", name: "many", config: { type: "object" }, setup() {
+      if (${version} === 10) throw new Error("loaded " + globalThis.loaded + " of " + large[0]);
+      return {};
+    } };`;
+  const told = Array.from({ length: 10 }, (_, k) => {
+    const hash = String(k);
+    const module = { package: "service/many", group: "builtin", filename: `many@${hash}`, hash };
+    const modules = [{ ...module, code: code(k + 1) }];
+    const generation = k + 1;
+    const refusals = canary.prepare({
+      generation,
+      modules,
+      removed: [],
+      config: k === 0 ? JSON.stringify(config) : undefined,
+    });
+    canary.commit(generation);
+    return refusals.map(({ message }) => message);
+  });
+  canary.dispose();
+  expect(told.flat()).toEqual(["loaded 10 of 10"]);
+}, 300_000);

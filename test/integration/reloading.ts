@@ -76,7 +76,8 @@ function configOf(version: number, upstreamPort: number, header = "x-filter"): J
         httpFilter(
           [
             {
-              ...route("/", "origin"),
+              // A machine that stands still fails no request.
+              ...route("/", "origin", { timeout: "0s" }),
               response_headers_to_add: [{ header: { key: "x-config", value: `${version}` } }],
             },
           ],
@@ -137,13 +138,27 @@ export class Workbench {
     return path.join(this.#shipped, "http/router/filter.ts");
   }
 
+  /** The file that an edit changes. */
+  file(what: Edited): string {
+    if (what === "router") return this.routerFile;
+    return what === "filter" ? path.join(this.proxy.dir, FILTER) : this.proxy.configFile;
+  }
+  /** What it holds in that version. */
+  text(what: Edited, version: number): string {
+    if (what === "filter") return filterSource(version);
+    if (what === "router") return routerSource(version);
+    return JSON.stringify(configOf(version, this.upstream.port), undefined, 1);
+  }
+
   /** Saves the next version of one of the three and tells its number. */
   edit(what: Edited): number {
-    const version = ++this.#versions[what];
-    if (what === "filter") this.proxy.write(FILTER, filterSource(version));
-    else if (what === "router") writeFileSync(this.routerFile, routerSource(version));
-    else this.proxy.reconfigure(configOf(version, this.upstream.port));
+    const version = this.next(what);
+    writeFileSync(this.file(what), this.text(what, version));
     return version;
+  }
+  /** The number of the next version, for who saves it otherwise. */
+  next(what: Edited): number {
+    return ++this.#versions[what];
   }
 
   /** The last version that was saved. */
@@ -158,6 +173,8 @@ export class Load {
   readonly #onSeen = new Set<(seen: Seen) => void>();
   readonly #clients: Promise<void>[];
   readonly failures: string[] = [];
+  /** What the last answer told. */
+  last: Seen | undefined;
   #running = true;
   requests = 0;
 
@@ -205,8 +222,12 @@ export class Load {
       const text = await once(this.#port);
       this.requests++;
       const seen = seenIn(text);
-      if (seen === undefined) this.failures.push(text);
-      else for (const onSeen of this.#onSeen) onSeen(seen);
+      if (seen === undefined) {
+        this.failures.push(text);
+        continue;
+      }
+      this.last = seen;
+      for (const onSeen of this.#onSeen) onSeen(seen);
     }
   }
 }
