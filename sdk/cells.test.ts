@@ -1,6 +1,14 @@
 import { Worker } from "node:worker_threads";
 import { describe, expect, it } from "vitest";
-import { CellHeap, counter, held, tokenBucket, tokenBuckets, ttlMap } from "./cells.ts";
+import {
+  CellHeap,
+  counter,
+  held,
+  type TokenBuckets,
+  tokenBucket,
+  tokenBuckets,
+  ttlMap,
+} from "./cells.ts";
 
 let now = 1e9;
 const heap = (bytes = 1 << 20) => new CellHeap(new ArrayBuffer(bytes), 0, () => now);
@@ -118,6 +126,26 @@ describe("the heap", () => {
     h.release(a);
     expect(h.acquire("a", 64)).toBe(a);
     expect(h.words[a >> 2]).toBe(7);
+  });
+
+  it("gives a table of another size memory of its own, while the one before is at work in its", () => {
+    const h = heap();
+    const spec = (maxKeys: number) =>
+      tokenBuckets({ maxKeys, maxTokens: 2, tokensPerFill: 2, fillIntervalMs: 3_600_000 });
+    const before = open(spec(1500), h);
+    const old = Array.from({ length: 1500 }, (_, k) => `old${k}`);
+    for (const key of old) before.take(key, 2);
+    const after = open(spec(100), h);
+    // None of these is forgotten for the next one.
+    const keys = Array.from({ length: 100 }, (_, k) => `new${k}`);
+    for (const key of keys) after.take(key);
+    expect(keys.filter((key) => after.remaining(key) !== 1)).toEqual([]);
+    // So full a table forgets a few of its own.
+    const known = (of: TokenBuckets) => old.filter((key) => of.remaining(key) === 0).length;
+    expect([known(before), known(open(spec(1500), h))]).toEqual([
+      expect.toSatisfy((n: number) => n > 1300),
+      expect.toSatisfy((n: number) => n > 1300),
+    ]);
   });
 
   it("uses memory again that nobody uses, cleared, and says when there is none", () => {

@@ -461,11 +461,14 @@ export class CellHeap implements CellMemory {
     this.seeds = [load(words, HEADER.SEED_A), load(words, HEADER.SEED_B)];
   }
 
-  /** Byte offset of the block of that name, zero when it is new; undefined: no memory is left. */
+  /**
+   * Byte offset of the block of that name and size, zero when it is new; undefined: no memory is left. A table of another size is
+   * another block: its keys lie elsewhere, and streams of the generation before may still be at work in theirs.
+   */
   acquire(name: string, bytes: number): number | undefined {
     // The names need no secret, only to be told apart, and by every thread alike.
-    const a = hash(name, 0x51ab);
-    const b = hash(name, 0x7e11);
+    const a = hash(`${name} ${bytes}`, 0x51ab);
+    const b = hash(`${name} ${bytes}`, 0x7e11);
     const size = ((bytes + 7) >> 3) * 2 + BLOCK.HEADER;
     return this.#locked(() => {
       const { words } = this;

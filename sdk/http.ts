@@ -39,8 +39,7 @@ export interface ReplyOptions extends Partial<Omit<Reply, "type" | "status" | "h
  * names the caller.
  */
 export function reply(status: number, options: ReplyOptions = {}): Reply {
-  // Further bounds are the sandbox's: shipped filters pass on what upstreams answer.
-  if (!Number.isInteger(status) || status < 100 || status > 999)
+  if (!Number.isInteger(status) || status < 200 || status > 599)
     throw new RangeError(`reply(${JSON.stringify(status)}): write a whole number from 200 to 599`);
   const { headers = NO_HEADERS } = options;
   return {

@@ -47,6 +47,7 @@ export * from "./matcher.ts";
 export * from "./matcher-inputs.ts";
 export * from "./metadata-match.ts";
 export * from "./network.ts";
+export * from "./no-verdict.ts";
 export * from "./proxy-protocol.ts";
 export * from "./rate-limit.ts";
 export * from "./rbac.ts";

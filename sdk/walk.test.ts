@@ -114,3 +114,17 @@ describe("an answer that may come before the event ends", () => {
     expect([told, bodies]).toEqual([[], []]);
   });
 });
+
+describe("what is no verdict", () => {
+  it.each([["foo"], [5], [null], [{ status: 200 }]])("fails the filter: %j", async (value) => {
+    for (const given of [value, Promise.resolve(value)]) {
+      const { told } = answered({ onResponseHeaders: () => given as unknown as Verdict });
+      await null;
+      expect(told.filter((line) => !line.startsWith("waiting"))).toEqual([
+        expect.stringMatching(
+          /^NoVerdict: it returned .*; return nothing, done, reply\(…\) or hold/,
+        ),
+      ]);
+    }
+  });
+});

@@ -13,6 +13,7 @@ import {
   reply,
   type Verdict,
 } from "./http.ts";
+import { HTTP_VERDICTS, NoVerdict } from "./no-verdict.ts";
 
 /** What ends a walk where filters fail, and where they hold more of a body than they may: Envoy's answers. */
 export const FILTER_FAILED = reply(500, {
@@ -475,7 +476,12 @@ export class Walk {
     this.waiting = false;
     this.#prompt = false;
     this.#askedAt = at;
-    if (verdict !== undefined) this.#decide(verdict, onHead);
+    try {
+      if (verdict !== undefined) this.#decide(verdict, onHead);
+    } catch (error) {
+      this.#fail(at, error);
+      return;
+    }
     // The promise settled within our call of `then`: the loop that made the call is still running and goes on.
     if (this.#running) return;
     this.#run();
@@ -492,8 +498,10 @@ export class Walk {
     this.#owner.onFilterError(error, this.#filterAt(at), this.#response);
   }
 
-  #decide(verdict: Reply | Hold | Done | LastChunk, onHead: boolean): void {
-    switch (verdict.type) {
+  /** Throws on what is no verdict. */
+  #decide(verdict: Reply | Hold | Done | LastChunk | null, onHead: boolean): void {
+    // A filter in plain JavaScript may answer anything, null too.
+    switch (verdict?.type) {
       case "last_chunk":
         // Of a head it is the body, which follows it, if there is no other.
         if (onHead && !this.#headEnd) break;
@@ -513,6 +521,8 @@ export class Walk {
       case "done":
         this.#filters[this.#filterAt(this.#askedAt)] = undefined;
         break;
+      default:
+        throw new NoVerdict(verdict, HTTP_VERDICTS);
     }
   }
 

@@ -1,5 +1,6 @@
 // Hot path: every downstream read.
 import {
+  assertNetworkVerdict,
   Chunk,
   type CloseEvent,
   type ConnectionHandler,
@@ -128,6 +129,7 @@ export class NetworkChainRun implements ConnectionHandler, Listed {
 
   /** The chain stops at filter `at`, until it or its promise resumes it. */
   #stopAt(at: number, result: typeof stop | PromiseLike<Uint8Array | typeof stop | void>): void {
+    assertNetworkVerdict(result, false);
     this.#stoppedAt = at;
     this.#single = undefined;
     if (!this.#paused) {

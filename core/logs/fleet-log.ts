@@ -9,12 +9,8 @@ import type { Thread } from "../thread.ts";
 import { borrowed } from "./line-buffer.ts";
 import type { LineOrder } from "./line-order.ts";
 import type { Log } from "./log.ts";
+import { Repeats } from "./repeats.ts";
 import { scriptPlace } from "./script-place.ts";
-
-/** Within this time a repeated message is counted, not printed: what concerns all threads is reported by each of them. */
-const REPEAT_MS = 1_000;
-/** How many different messages are remembered for that; if there are more, all are forgotten. */
-const REMEMBERED = 1_000;
 
 export interface FleetLogParts {
   readonly log: Log;
@@ -43,7 +39,7 @@ export interface FleetLogParts {
 /** Passes what threads report on to the log and the stats. */
 export class FleetLog implements FleetEvents {
   readonly #parts: FleetLogParts;
-  readonly #said = new Map<string, { since: number; times: number }>();
+  readonly #repeats = new Repeats();
   /** Source positions of any module, a package's or core's own. */
   readonly #find: FleetLogParts["find"];
   readonly onCall: FleetLogParts["onCall"];
@@ -67,7 +63,7 @@ export class FleetLog implements FleetEvents {
     const { log } = this.#parts;
     if (single === true) log[level](fields, message);
     else
-      this.#once(`${level} ${message} ${JSON.stringify(fields)}`, (more) => {
+      this.#repeats.once(`${level} ${message} ${JSON.stringify(fields)}`, (more) => {
         const { stack = "", ...others } = fields;
         const inCode = locate(message, String(stack), this.#find);
         if (inCode.file === "") log[level]({ ...fields, ...more }, message);
@@ -86,7 +82,7 @@ export class FleetLog implements FleetEvents {
       server.opened(name);
     }
     if (reverted !== undefined && reverted.length > 0) this.#parts.onReverted(reverted);
-    this.#once(`fault ${name} ${use} ${path} ${reason}`, (more) => {
+    this.#repeats.once(`fault ${name} ${use} ${path} ${reason}`, (more) => {
       // A package's fault is located in the package itself, even if core's code stands above it in the stack.
       const inCode = locate(reason, stack, name === "" ? this.#find : find);
       const located = inCode.file === "" ? charged : inCode;
@@ -133,19 +129,5 @@ export class FleetLog implements FleetEvents {
   onLost(thread: Thread, reason: string): void {
     this.#parts.stats.forget(thread.memory.stats);
     this.#parts.log.error(`${thread.name} died and is started again: ${reason}`);
-  }
-
-  /** Calls `print` unless the same key was printed within REPEAT_MS. `times`: how often it has come since, if more than once. */
-  #once(key: string, print: (more: { times?: number }) => void): void {
-    const now = performance.now();
-    const known = this.#said.get(key);
-    if (known !== undefined && now - known.since < REPEAT_MS) {
-      known.times++;
-      return;
-    }
-    if (this.#said.size >= REMEMBERED) this.#said.clear();
-    const times = known?.times ?? 1;
-    this.#said.set(key, { since: now, times: 1 });
-    print(times > 1 ? { times } : {});
   }
 }

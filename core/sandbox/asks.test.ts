@@ -190,9 +190,6 @@ describe("a sandboxed listener filter", () => {
   });
 
   it.each([
-    ["return 99;"],
-    ["return -1;"],
-    ["return 'perhaps';"],
     ["socket.remoteAddress = { ip: 'nowhere', port: 1 }; return 0;"],
     ["socket.remoteAddress = { ip: '192.0.2.9', port: 99999 }; return 0;"],
     ["socket.serverName = 'x'.repeat(300); return 0;"],
@@ -204,6 +201,21 @@ describe("a sandboxed listener filter", () => {
     expect(await look("abc")).toBe("close");
     expect(worker.malformations).toHaveLength(1);
     expect({ ...socket, setMetadata: 0 }).toEqual({ ...socketOf(), setMetadata: 0 });
+  });
+
+  it.each([
+    ["99", "99"],
+    ["-1", "-1"],
+    ["null", "null"],
+    ["'perhaps'", '"perhaps"'],
+    ["Promise.resolve(2.5)", "2.5"],
+  ])("that answers %s is told so, with the line of its hook", async (code, named) => {
+    const { look } = await open(`onBytes() { return ${code}; }`, socketOf());
+    expect(await look("abc")).toBe("close");
+    expect(worker.faults[0]!.reason).toBe(
+      `onBytes: it returned ${named}; return "more", "close" or how many of the 3 bytes it takes`,
+    );
+    expect(worker.faults[0]!.stack).toMatch(/^test\.js:\d+:\d+$/);
   });
 
   it("closes what it fails at, or lets it pass, as its policy says", async () => {

@@ -95,18 +95,23 @@ describe("a throw", () => {
 
   it.each([
     ["42", "42"],
+    ["null", "null"],
+    ["false", "false"],
+    ["() => 1", "a function"],
     ['"hello"', '"hello"'],
+    ['Promise.resolve("late")', '"late"'],
     ["{ status: 200 }", "an object of another kind"],
-  ])("for what is no verdict, %s, names it", async (code, named) => {
+  ])("for what is no verdict, %s, names it and the line of the hook", async (code, named) => {
     const sandbox = await worker.sandbox(
       filter(`onRequestHeaders() { cx.log.info(7); return (${code}); }`),
     );
     const e = await new Exchange(worker, [stubs(worker, sandbox)], HEAD).requestHeaders().settled();
     expect([e.reply?.status, worker.faults[0]!.reason, worker.logged[0]!.message]).toEqual([
       500,
-      `onRequestHeaders threw: it returned ${named}; return nothing, done, reply(…) or hold(…)`,
+      `onRequestHeaders: it returned ${named}; return nothing, done, reply(…) or hold(…)`,
       "7",
     ]);
+    expect(worker.faults[0]!.stack).toMatch(/^test\.js:\d+:\d+$/);
   });
 
   it.each([

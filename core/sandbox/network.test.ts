@@ -122,6 +122,26 @@ describe("a sandboxed network filter", () => {
     expect(peer.passed).toBe("hello");
   });
 
+  it.each([
+    ["return 42", "42; return nothing, stop or a promise"],
+    ["return null", "null; return nothing, stop or a promise"],
+    ['return Promise.resolve("x")', '"x"; return nothing, stop or bytes'],
+  ])("fails its connection, no other one, where it does %s", async (code, told) => {
+    const sandbox = await worker.sandbox(
+      filter(`onData(c) { if (c.text() === "bad") { ${code}; } }`),
+    );
+    const [bad, good] = [new Peer(sandbox), new Peer(sandbox)];
+    expect(await good.send("a")).toBe("same");
+    void bad.send("bad");
+    await worker.until(() => bad.connection.closed !== undefined);
+    expect([await good.send("b"), bad.connection.closed]).toEqual(["same", "abort"]);
+    expect([sandbox.counts.faults, worker.faults[0]!.reason]).toEqual([
+      0,
+      `onData: it returned ${told}`,
+    ]);
+    expect(worker.faults[0]!.stack).toMatch(/^test\.js:4:\d+$/);
+  });
+
   it("carries both directions at once, in pieces", async () => {
     const sandbox = await worker.sandbox(
       filter(

@@ -1,4 +1,5 @@
 import { ANSWER } from "../inside/sandbox/layout.ts";
+import type { Source } from "./isolate.ts";
 import type { SandboxOptions } from "./options.ts";
 
 const LEVELS = ["debug", "info", "warn", "error"];
@@ -11,6 +12,7 @@ interface Told {
   readonly serves?: unknown;
   readonly hook?: unknown;
   readonly stack?: unknown;
+  readonly code?: unknown;
 }
 
 /** Handles a sandbox's message to core: a log line, lines for a file, a thrown error, or a stat, which `define` gets. */
@@ -41,7 +43,23 @@ export function takeNote(
       serves === true,
     );
   } else if (kind === ANSWER.THROWN) {
-    const reason = `${told.hook} threw: ${told.message}`;
-    options.onFault({ package: options.package, reason, stack: String(told.stack ?? "") });
+    const { hook, message, stack = "", code } = told;
+    const { package: name, module } = options;
+    if (typeof code === "string")
+      options.onFault({
+        package: name,
+        reason: `${hook}: ${message}`,
+        stack: placeOf(code, module),
+      });
+    else
+      options.onFault({ package: name, reason: `${hook} threw: ${message}`, stack: String(stack) });
   }
+}
+
+/** Where that text stands in the module, as a line of a stack. "": nowhere, or in more places than one. */
+function placeOf(text: string, { code, filename }: Source): string {
+  const at = text === "" ? -1 : code.indexOf(text);
+  if (at < 0 || code.includes(text, at + 1)) return "";
+  const before = code.slice(0, at).split("\n");
+  return `${filename}:${before.length}:${before.at(-1)!.length + 1}`;
 }

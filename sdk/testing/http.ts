@@ -16,6 +16,7 @@ import {
   type Verdict,
 } from "../http.ts";
 import type { Address } from "../network.ts";
+import { HTTP_VERDICTS, NoVerdict } from "../no-verdict.ts";
 import type { Route } from "../route.ts";
 import { requestHeaders, responseHeaders } from "./codec.ts";
 import type { TestContext } from "./context.ts";
@@ -362,6 +363,10 @@ class Lane {
     }
     if (verdict?.type === "reply") {
       this.#stream.onReply(verdict);
+      return;
+    }
+    if (verdict !== undefined && verdict?.type !== "done" && verdict?.type !== "hold") {
+      this.#stream.onError(new NoVerdict(verdict, HTTP_VERDICTS));
       return;
     }
     if (verdict?.type === "done") this.#stream.onDone();

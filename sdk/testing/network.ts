@@ -6,6 +6,7 @@ import {
   type NetworkResult,
   stop,
 } from "../network.ts";
+import { assertNetworkVerdict } from "../no-verdict.ts";
 import { TestConnection } from "./connection.ts";
 import type { TestContext } from "./context.ts";
 
@@ -156,6 +157,7 @@ class Direction {
     };
     try {
       const result = this.#ask(chunk, endStream);
+      assertNetworkVerdict(result, false);
       chunk?.replace(chunk.copy());
       memory.fill(0x21);
       if (result === undefined) goOn();
@@ -171,7 +173,11 @@ class Direction {
     chunk: Chunk | undefined,
     goOn: () => void,
   ): void {
-    result.then(
+    const settled = result.then((brought) => {
+      assertNetworkVerdict(brought, true);
+      return brought;
+    });
+    settled.then(
       (brought) => {
         if (!this.#connection.open) return;
         if (brought instanceof Uint8Array) chunk?.replace(brought);

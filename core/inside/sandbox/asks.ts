@@ -5,6 +5,9 @@ import type { Surroundings } from "./surroundings.ts";
 
 /** Answers the questions of one ParkedAsk. `value` and the answer are JSON values; `bytes` belong to the callee. */
 export interface Asked {
+  /** Who is asked, and by which hook, where what went wrong is told. */
+  readonly filter: object | undefined;
+  readonly hook: string;
   ask(value: unknown, bytes: Chunk): unknown;
   /** No further questions come. */
   end(): void;
@@ -67,15 +70,15 @@ export class AskTable {
             try {
               this.#answer(token, settled);
             } catch (error) {
-              this.#fail(token, error);
+              this.#fail(state, token, error);
             }
           },
           (error) => {
-            if (state.token === token) this.#fail(token, error);
+            if (state.token === token) this.#fail(state, token, error);
           },
         );
     } catch (error) {
-      this.#fail(token, error);
+      this.#fail(state, token, error);
     }
   }
 
@@ -88,8 +91,8 @@ export class AskTable {
     }
   }
 
-  #fail(token: number, error: unknown): void {
-    this.#around.thrown(token, "a call", error);
+  #fail({ asked }: AskState, token: number, error: unknown): void {
+    this.#around.thrown(token, asked.hook, error, asked.filter);
     this.#put(token, VERDICT_TYPE.FAULT, "");
   }
 

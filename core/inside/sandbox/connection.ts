@@ -1,6 +1,7 @@
 // Hot path: every read of a connection with a sandboxed network filter.
 import {
   type Address,
+  assertNetworkVerdict,
   Chunk,
   type CloseEvent,
   type DownstreamConnection,
@@ -189,12 +190,16 @@ export class ConnectionTable {
     const replaced = (): boolean =>
       chunk !== undefined &&
       (chunk.memory !== given!.memory || chunk.at !== given!.at || chunk.end !== given!.end);
+    const fail = (error: unknown): void => {
+      this.#around.thrown(token, hook, error, state.filter);
+      this.#answer(state, token, VERDICT_TYPE.FAULT, undefined);
+    };
     let result: NetworkResult;
     try {
       result = call();
+      assertNetworkVerdict(result, false);
     } catch (error) {
-      this.#around.thrown(token, hook, error);
-      this.#answer(state, token, VERDICT_TYPE.FAULT, undefined);
+      fail(error);
       return;
     }
     if (result === undefined || result === stop) {
@@ -211,15 +216,19 @@ export class ConnectionTable {
     (result as PromiseLike<undefined | Uint8Array | typeof stop>).then(
       (bytes) => {
         if (state.token !== base) return;
+        try {
+          assertNetworkVerdict(bytes, true);
+        } catch (error) {
+          fail(error);
+          return;
+        }
         const type = bytes === stop ? VERDICT_TYPE.STOP : VERDICT_TYPE.GO_ON;
         if (bytes instanceof Uint8Array)
           this.#answer(state, token, type, new Chunk(bytes, 0, bytes.length));
         else this.#answer(state, token, type, replaced() ? chunk : undefined);
       },
       (error) => {
-        if (state.token !== base) return;
-        this.#around.thrown(token, hook, error);
-        this.#answer(state, token, VERDICT_TYPE.FAULT, undefined);
+        if (state.token === base) fail(error);
       },
     );
   }

@@ -4,7 +4,6 @@
  */
 import * as sdk from "@tsproxy/sdk";
 import * as prelude from "./main.ts";
-import { boundedReply as reply } from "./reply.ts";
 
 // The code that builds the isolate removes this global before the package is loaded.
-Object.assign(globalThis, { "tsproxy:image": { sdk: { ...sdk, reply }, prelude: { ...prelude } } });
+Object.assign(globalThis, { "tsproxy:image": { sdk: { ...sdk }, prelude: { ...prelude } } });

@@ -30,11 +30,12 @@ type ToldEntry = Pick<LogEntry, "info" | (typeof PLAIN)[number]> & {
 
 /** An access logger in a sandbox, called with a batch of entries at a time. */
 export class Logged implements Asked {
-  readonly #logger: AccessLogger;
+  readonly hook = "log";
+  readonly filter: AccessLogger;
   readonly #around: Surroundings;
 
   constructor(logger: AccessLogger, around: Surroundings) {
-    this.#logger = logger;
+    this.filter = logger;
     this.#around = around;
   }
 
@@ -42,9 +43,9 @@ export class Logged implements Asked {
   ask(batch: unknown): undefined {
     for (const told of batch as readonly ToldEntry[]) {
       try {
-        this.#logger.log(entryOf(told));
+        this.filter.log(entryOf(told));
       } catch (error) {
-        this.#around.thrown(0, "log", error);
+        this.#around.thrown(0, this.hook, error);
       }
     }
   }

@@ -1,10 +1,11 @@
-import type {
-  AcceptedSocket,
-  Address,
-  Chunk,
-  ListenerAnswer,
-  ListenerFilter,
-  ListenerFilterFactory,
+import {
+  type AcceptedSocket,
+  type Address,
+  type Chunk,
+  type ListenerAnswer,
+  type ListenerFilter,
+  type ListenerFilterFactory,
+  NoVerdict,
 } from "@tsproxy/sdk";
 import type { Asked } from "./asks.ts";
 
@@ -18,22 +19,31 @@ export class Peeked implements Asked {
   readonly #create: ListenerFilterFactory;
   #socket: PeekedSocket | undefined = undefined;
   #filter: ListenerFilter | undefined = undefined;
+  readonly hook = "onBytes";
   #isWaiting = true;
 
   constructor(create: ListenerFilterFactory) {
     this.#create = create;
   }
 
+  get filter(): ListenerFilter | undefined {
+    return this.#filter;
+  }
+
   ask(value: unknown, bytes: Chunk): unknown {
     this.#socket ??= new PeekedSocket(value as Told);
     this.#filter ??= this.#create(this.#socket);
     const answer = this.#filter.onBytes(bytes);
-    return typeof answer === "object"
-      ? answer.then((settled) => this.#told(settled))
-      : this.#told(answer);
+    return typeof answer === "object" && answer !== null
+      ? answer.then((settled) => this.#told(settled, bytes))
+      : this.#told(answer, bytes);
   }
 
-  #told(answer: ListenerAnswer): object {
+  #told(answer: ListenerAnswer, { length }: Chunk): object {
+    const isCount =
+      Number.isInteger(answer) && (answer as number) >= 0 && (answer as number) <= length;
+    if (!isCount && answer !== "more" && answer !== "close")
+      throw new NoVerdict(answer, `"more", "close" or how many of the ${length} bytes it takes`);
     this.#isWaiting = answer === "more";
     return { answer, ...this.#socket!.changes() };
   }

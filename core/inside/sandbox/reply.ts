@@ -1,12 +1,5 @@
-import { type Reply, type ReplyOptions, reply } from "@tsproxy/sdk";
+import type { Reply } from "@tsproxy/sdk";
 import { ANSWER_MAX, FRAMING, PART_SIZE, REPLY } from "./layout.ts";
-
-/** The SDK's `reply` in a sandbox: throws at its caller what `measureReply` would throw later, where no line is known. */
-export function boundedReply(status: number, options?: ReplyOptions): Reply {
-  if (status < 200 || status > 599)
-    throw new RangeError(`reply(${status}): write a whole number from 200 to 599`);
-  return reply(status, options);
-}
 
 /** Size of a reply without its body. Throws on a reply that a sandboxed filter must not give. */
 export function measureReply(reply: Reply): number {

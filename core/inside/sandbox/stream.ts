@@ -1,8 +1,10 @@
 // Hot path: every record of an HTTP stream is handled here (test/bench/sandbox.ts).
 import {
   Chunk,
+  HTTP_VERDICTS,
   type LastChunk,
   latin1Decode,
+  NoVerdict,
   type Reply,
   utf8Encode,
   type Verdict,
@@ -247,7 +249,7 @@ export class StreamTable {
     const words = this.#around.words;
     const record = words[place + (1 + passed) * RECORD_WORDS]! >> 2;
     const token = words[record + RECORD.TOKEN]!;
-    this.fail(token, HOOK_OF_KIND[kind] ?? "hook", failure.error);
+    this.fail(token, HOOK_OF_KIND[kind] ?? "hook", failure.error, next?.filter);
   }
 
   /** Answers a hook's result, at once or when its promise settles. */
@@ -304,13 +306,14 @@ export class StreamTable {
   }
 
   #fault(state: StreamState, kind: number, error: unknown): void {
-    this.fail(state.token | laneOf(kind), HOOK_OF_KIND[kind] ?? "hook", error);
+    const hook = HOOK_OF_KIND[kind] ?? "hook";
+    this.fail(state.token | laneOf(kind), hook, error, state.filter);
   }
 
   /** Reports that a hook threw, and answers FAULT; the failure policy then decides about this stream. */
-  fail(token: number, hook: string, error: unknown): void {
+  fail(token: number, hook: string, error: unknown, filter?: object): void {
     const { outbox } = this.#around;
-    this.#around.thrown(token, hook, error);
+    this.#around.thrown(token, hook, error, filter);
     const at = outbox.open(ANSWER.VERDICT, token, 0, VERDICT.REST * 4);
     const w = at >> 2;
     outbox.words[w + VERDICT.TYPE] = VERDICT_TYPE.FAULT;
@@ -344,6 +347,8 @@ export class StreamTable {
     let value = 0;
     let reply: Reply | undefined;
     if (verdict !== undefined) {
+      // A filter in plain JavaScript may answer anything.
+      if (verdict === null) throw new NoVerdict(verdict, HTTP_VERDICTS);
       switch (verdict.type) {
         case "reply":
           type = VERDICT_TYPE.REPLY;
@@ -368,9 +373,7 @@ export class StreamTable {
           type = VERDICT_TYPE.DONE;
           break;
         default:
-          throw new TypeError(
-            `it returned ${named(verdict)}; return nothing, done, reply(…) or hold(…)`,
-          );
+          throw new NoVerdict(verdict, HTTP_VERDICTS);
       }
     }
     // A body hook may edit the head while it is held; the chain ignores edits of a head that has gone on.
@@ -509,11 +512,3 @@ function early(result: unknown): unknown {
     ? { ...(result as Reply), early: true }
     : result;
 }
-
-/** A value that should not be there, as a message names it. */
-const named = (value: unknown): string =>
-  typeof value === "string"
-    ? JSON.stringify(value.slice(0, 40))
-    : typeof value === "object"
-      ? "an object of another kind"
-      : String(value).slice(0, 40);

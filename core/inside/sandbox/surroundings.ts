@@ -1,4 +1,4 @@
-import { type CellHeap, latin1Decode, Runtime, type Timer } from "@tsproxy/sdk";
+import { type CellHeap, latin1Decode, NoVerdict, Runtime, type Timer } from "@tsproxy/sdk";
 import { ascii } from "../ascii.ts";
 import { StatsTable } from "../stats.ts";
 import { TimerWheel, type WheelTimer } from "../timers.ts";
@@ -114,8 +114,11 @@ export class Surroundings {
     this.#tell(ANSWER.LOG, 0, { level, message: text, fields, serves }, brief);
   }
 
-  /** Reports what a hook threw. Core counts every error; only the first THROWN_A_SECOND of a second carry message and stack. */
-  thrown(token: number, hook: string, error: unknown): void {
+  /**
+   * Reports what a hook threw. Core counts every error; only the first THROWN_A_SECOND of a second carry message and stack. The stack
+   * of a NoVerdict names no line of the filter: core finds the one of its hook by the hook's text.
+   */
+  thrown(token: number, hook: string, error: unknown, filter: object = {}): void {
     this.#tick();
     if (this.#thrown++ >= THROWN_A_SECOND) {
       this.outbox.open(ANSWER.THROWN, token, 0, 0);
@@ -123,7 +126,8 @@ export class Surroundings {
       return;
     }
     const { message, stack } = describeError(error);
-    this.#tell(ANSWER.THROWN, token, { hook, message, stack });
+    const code = error instanceof NoVerdict ? textOf(filter, hook) : undefined;
+    this.#tell(ANSWER.THROWN, token, { hook, message, stack, code }, { hook, message });
   }
 
   /** Tells core the names of stats that are new since the last call. */
@@ -174,6 +178,16 @@ export function describeError(error: unknown): { message: string; stack: string 
     return { message: String(error).slice(0, TEXT_MAX), stack: "" };
   } catch {
     return { message: "an error that cannot be read", stack: "" };
+  }
+}
+
+/** The source text of a hook, or how it begins. Undefined: it cannot be told. */
+function textOf(filter: object, hook: string): string | undefined {
+  try {
+    const text = String((filter as Readonly<Record<string, unknown>>)[hook]);
+    return text.slice(0, TEXT_MAX);
+  } catch {
+    return undefined;
   }
 }
 

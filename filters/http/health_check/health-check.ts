@@ -69,7 +69,11 @@ export class HealthCheck {
       const headers: [string, string][] = cached.degraded ? [["x-envoy-degraded", ""]] : [];
       const fine = cached.status >= 200 && cached.status < 300;
       const flags = fine ? [] : ["LH"];
-      return reply(cached.status, { headers, flags, details: "health_check_cached" });
+      // Upstreams may answer with statuses past 599, filters may not.
+      return {
+        ...reply(200, { headers, flags, details: "health_check_cached" }),
+        status: cached.status,
+      };
     }
     const details = this.#clusters.length === 0 ? "health_check_ok" : this.#judgeClusters();
     return details.startsWith("health_check_ok") ? reply(200, { details }) : refusal(details);
