@@ -20,8 +20,9 @@ export default defineConfig({
       "--enable-experimental-regexp-engine",
       "--enable-experimental-regexp-engine-on-excessive-backtracks",
     ],
+    setupFiles: ["test/patience.ts"],
     exclude: ["**/node_modules/**", ...(hasOpenssl ? [] : OF_TLS)],
-    // What hangs, hangs; nothing else may fail for its time, however busy the machine is. More than PATIENCE_MS, which tells what for.
+    // What hangs, hangs; nothing else may fail for its time, however busy the machine is. More than PATIENCE_MS (test/integration/patience.ts), which tells what for.
     testTimeout: 300_000,
     hookTimeout: 300_000,
     teardownTimeout: 60_000,

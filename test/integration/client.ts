@@ -1,5 +1,6 @@
 import http from "node:http";
 import net from "node:net";
+import { patienceMs } from "./patience.ts";
 
 export interface Answer {
   readonly status: number;
@@ -48,9 +49,6 @@ export function get(port: number, path: string, ask: Ask = {}): Promise<Answer> 
     request.end(body);
   });
 }
-
-/** How long a thing that should happen may take on a machine that is busy with something else. */
-export const PATIENCE_MS = 120_000;
 
 /** A client that says the bytes it is told to say. */
 export class RawClient {
@@ -126,7 +124,7 @@ export class RawClient {
         this.#waiting.delete(settle);
         const got = JSON.stringify(this.#text.slice(-400));
         reject(new Error(`never came: ${what}; received ${this.#text.length} bytes, last ${got}`));
-      }, PATIENCE_MS);
+      }, patienceMs());
       this.#waiting.add(settle);
       settle();
     });
@@ -153,7 +151,7 @@ export async function eventually<T>(
   what: string,
   everyMs = 20,
 ): Promise<T> {
-  const until = performance.now() + PATIENCE_MS;
+  const until = performance.now() + patienceMs();
   for (;;) {
     const value = await ask();
     if (holds(value)) return value;

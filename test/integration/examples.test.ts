@@ -7,7 +7,8 @@ import { promisify } from "node:util";
 import { afterEach, expect, test } from "vitest";
 import { makeCertificates } from "../../examples/tls-edge/certificates.ts";
 import { hasOpenssl } from "../programs.ts";
-import { deferred, eventually, get, PATIENCE_MS, RawClient } from "./client.ts";
+import { deferred, eventually, get, RawClient } from "./client.ts";
+import { PATIENCE_MS } from "./patience.ts";
 import { ROOT } from "./proxy.ts";
 
 /** An example as a person runs it, but on free ports. */

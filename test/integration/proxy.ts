@@ -2,8 +2,9 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import os from "node:os";
 import path from "node:path";
-import { eventually, get, PATIENCE_MS } from "./client.ts";
+import { eventually, get } from "./client.ts";
 import type { Json } from "./config.ts";
+import { PATIENCE_MS, patienceMs } from "./patience.ts";
 
 export const ROOT = path.join(import.meta.dirname, "../..");
 export const CLI = path.join(ROOT, "core/bin/tsproxy.js");
@@ -93,7 +94,7 @@ export class Proxy {
   static async start(options: ProxyOptions): Promise<Proxy> {
     const proxy = Proxy.launch(options);
     try {
-      await proxy.#until(() => proxy.#ready(), "readiness");
+      await proxy.#until(() => proxy.#ready(), '"watching …", the last line of a start');
     } catch (error) {
       await proxy.stop();
       throw error;
@@ -252,13 +253,18 @@ export class Proxy {
         else if (this.#gone)
           finish(() => reject(new StartFailure(this.#child.exitCode, this.#output)));
       };
-      const deadline = setTimeout(
-        () => finish(() => reject(new Error(`never came: ${what}\n${this.#output.slice(-4000)}`))),
-        PATIENCE_MS,
-      );
+      const ms = patienceMs();
+      const deadline = setTimeout(() => finish(() => reject(this.#neverCame(what, ms))), ms);
       this.#waiting.add(look);
       look();
     });
+  }
+
+  #neverCame(what: string, ms: number): Error {
+    const output = this.#output === "" ? "it has said nothing" : this.#output.slice(-4000);
+    const processes = this.tree().map((pid) => `${pid} ${commandOf(pid)}: ${stateOf(pid)}`);
+    const waited = `never came within ${Math.round(ms / 1000)} s: ${what}`;
+    return new Error(`${waited}\n${output}\nits processes:\n${processes.join("\n")}`);
   }
 
   #look(): void {
@@ -284,7 +290,18 @@ function residentBytes(pid: number): number {
 
 function commandOf(pid: number): string {
   try {
-    return readFileSync(`/proc/${pid}/cmdline`, "utf8");
+    return readFileSync(`/proc/${pid}/cmdline`, "utf8").replaceAll("\0", " ").trim();
+  } catch {
+    return "";
+  }
+}
+
+/** Of its main thread; "": it has ended. */
+function stateOf(pid: number): string {
+  try {
+    // Behind its name, which may have spaces. Times are in hundredths of a second.
+    const fields = readFileSync(`/proc/${pid}/stat`, "utf8").split(") ")[1]!.split(" ");
+    return `${fields[0]}, ${(Number(fields[11]) + Number(fields[12])) / 100} s of CPU`;
   } catch {
     return "";
   }

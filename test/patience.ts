@@ -1,0 +1,4 @@
+import { beforeEach } from "vitest";
+import { onTestBegan } from "./integration/patience.ts";
+
+beforeEach(({ task }) => onTestBegan(task.timeout));
