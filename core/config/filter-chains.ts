@@ -67,12 +67,11 @@ function checkCriteria(match: FilterChainMatchConfig, maker: Maker): void {
   ];
   for (const range of ranges) {
     if (range?.address_prefix === undefined) continue;
-    const place = placeOf(maker, range, "address_prefix");
-    const v4 = isIPv4(range.address_prefix);
-    if (!v4 && !isIPv6(range.address_prefix))
-      report.error(place, `malformed IP address: ${range.address_prefix}`);
-    else if (v4 && range.prefix_len > 32)
-      report.error(placeOf(maker, range, "prefix_len"), `${range.prefix_len} is more than 32`);
+    if (!isIPv4(range.address_prefix) && !isIPv6(range.address_prefix))
+      report.error(
+        placeOf(maker, range, "address_prefix"),
+        `malformed IP address: ${range.address_prefix}`,
+      );
   }
   for (const [i, name] of (match.server_names ?? []).entries()) {
     const list = maker.origin.get(match.server_names!);
@@ -81,7 +80,8 @@ function checkCriteria(match: FilterChainMatchConfig, maker: Maker): void {
       placeOf(maker, match, "server_names");
     if (name === "*")
       report.error(place, '"*" is not a server name', "leave server_names out to match every name");
-    else if (name.replace(/^\*\./, "").includes("*"))
+    // Stars behind a whole first label are no wildcards, but Envoy takes them: they match themselves.
+    else if (name.includes("*") && !name.startsWith("*."))
       report.error(
         place,
         `partial wildcard "${name}"`,

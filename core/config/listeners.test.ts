@@ -98,13 +98,18 @@ describe("listeners", () => {
       source_prefix_ranges: [{ address_prefix: "1.1.1.1", prefix_len: 32 }],
       source_ports: [5],
     });
+    config(
+      chain(
+        '[{filter_chain_match: {server_names: ["*.*.b", "*.b.*"], prefix_ranges: [{address_prefix: 1.1.1.1, prefix_len: 33}]}}]',
+      ),
+    );
     expect(
       errors(
         chain(
-          "[{filter_chain_match: {prefix_ranges: [{address_prefix: 1.1.1.1, prefix_len: 33}]}}]",
+          "[{filter_chain_match: {prefix_ranges: [{address_prefix: 1.1.1.1, prefix_len: 33}, {address_prefix: 1.1.1.1, prefix_len: 32}]}}]",
         ),
       )[0],
-    ).toMatch(/33 is more than 32$/);
+    ).toMatch(/"1\.1\.1\.1\/32" stands here twice/);
     expect(errors(chain('[{filter_chain_match: {server_names: ["*"]}}]'))[0]).toMatch(
       /"\*" is not a server name/,
     );

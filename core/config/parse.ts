@@ -6,6 +6,8 @@ import {
   isScalar,
   isSeq,
   parseAllDocuments,
+  type Range,
+  visit,
   type Node as YamlNode,
 } from "yaml";
 import type { Place, Report } from "./diagnostic.ts";
@@ -21,6 +23,7 @@ import {
   ScalarNode,
 } from "./document.ts";
 import { parseJson } from "./json.ts";
+import { indentOutdented, type Moved } from "./outdented.ts";
 import { readPlainYaml } from "./plain-yaml.ts";
 
 export type Format = "yaml" | "json";
@@ -129,8 +132,35 @@ function sentence(message: string): string {
  * `plainScalar` reads them as Envoy does.
  */
 export function yamlDocuments(text: string): readonly Document.Parsed[] {
+  const documents = strictDocuments(text);
+  if (!documents[0]?.errors.some(({ code }) => code === "BAD_INDENT" || code === "MISSING_CHAR"))
+    return documents;
+  const moved = indentOutdented(text);
+  if (moved === undefined) return documents;
+  const readAnew = strictDocuments(moved.text);
+  for (const document of readAnew) moveBack(document, moved);
+  return readAnew;
+}
+
+function strictDocuments(text: string): readonly Document.Parsed[] {
   const options = { schema: "failsafe", uniqueKeys: false, prettyErrors: false } as const;
   return parseAllDocuments(text, options) as Document.Parsed[];
+}
+
+/** Gives all that was read of the moved text its place in the text as it was. */
+function moveBack(document: Document.Parsed, moved: Moved): void {
+  document.range = rangeBefore(document.range, moved);
+  for (const error of document.errors)
+    error.pos = [moved.before(error.pos[0]), moved.before(error.pos[1])];
+  visit(document, {
+    Node(_, node) {
+      if (node.range) node.range = rangeBefore(node.range, moved);
+    },
+  });
+}
+
+function rangeBefore([start, end, all]: Range, moved: Moved): Range {
+  return [moved.before(start), moved.before(end), moved.before(all)];
 }
 
 /** Turns the nodes of the `yaml` package into a tree of ours; expands aliases. */

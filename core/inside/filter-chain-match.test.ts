@@ -67,6 +67,24 @@ describe("the most specific value of each criterion is taken, in Envoy's order",
     expect(choose(chains, input())).toBe("none");
   });
 
+  test("a star behind a wildcard is a letter like others, and an empty name is any name", () => {
+    const chains = {
+      star: { server_names: ["*.*.test"] },
+      end: { server_names: ["*.b.*"] },
+      any: { server_names: ["", "a.test"] },
+    };
+    expect(choose(chains, input({ serverName: "x.*.test" }))).toBe("star");
+    expect(choose(chains, input({ serverName: "x.b.*" }))).toBe("end");
+    expect(choose(chains, input({ serverName: "x.y.test" }))).toBe("any");
+    expect(choose(chains, input())).toBe("any");
+  });
+
+  test("a prefix of more bits than an IPv4 address has is the address", () => {
+    const chains = { one: { prefix_ranges: [cidr("10.0.0.1/60")] }, any: {} };
+    expect(choose(chains, input())).toBe("one");
+    expect(choose(chains, input({ local: "10.0.0.2:80" }))).toBe("any");
+  });
+
   test("the first of the client's protocols that a chain names", () => {
     const chains = {
       h2: { application_protocols: ["h2"] },

@@ -20,7 +20,7 @@ interface Entry<T> {
 interface Parsed {
   readonly port: number | undefined;
   readonly destination: readonly Cidr[];
-  /** In lower case; a wildcard without its `*`, as Envoy keeps it, so that `.example.com` is one as well. */
+  /** In lower case; a wildcard without its `*`, as Envoy keeps it, so that `.example.com` is one as well. "": any name. */
   readonly serverNames: readonly string[];
   readonly transport: string;
   readonly applications: readonly string[];
@@ -100,7 +100,6 @@ function prefixLength(cidrs: readonly Cidr[], ip: Uint8Array | undefined): numbe
 }
 
 function byServerName<T>(entries: readonly Entry<T>[], name: string): readonly Entry<T>[] {
-  if (entries.every((e) => e.match.serverNames.length === 0)) return entries;
   if (name !== "") {
     const exact = entries.filter((e) => e.match.serverNames.includes(name));
     if (exact.length > 0) return exact;
@@ -110,7 +109,7 @@ function byServerName<T>(entries: readonly Entry<T>[], name: string): readonly E
       if (wildcard.length > 0) return wildcard;
     }
   }
-  return entries.filter((e) => e.match.serverNames.length === 0);
+  return entries.filter((e) => e.match.serverNames.includes(""));
 }
 
 function byApplication<T>(
@@ -141,7 +140,9 @@ function parse(match: FilterChainMatchConfig): Parsed {
   return {
     port: match.destination_port,
     destination: cidrs(match.prefix_ranges),
-    serverNames: (match.server_names ?? []).map((name) => name.toLowerCase().replace(/^\*\./, ".")),
+    serverNames: match.server_names?.length
+      ? match.server_names.map((name) => name.toLowerCase().replace(/^\*\./, "."))
+      : [""],
     transport: match.transport_protocol ?? "",
     applications: match.application_protocols ?? [],
     directSource: cidrs(match.direct_source_prefix_ranges),
