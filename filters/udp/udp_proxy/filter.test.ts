@@ -69,6 +69,16 @@ function begin(config: object = {}) {
   return { cx, cluster, listener, logged, send, answer };
 }
 
+test("the clusters that the config names have their stats before the first session", () => {
+  const input = "envoy.extensions.matching.common_inputs.network.v3.SourceIPInput";
+  const matcher_tree = {
+    input: { name: "ip", typed_config: { "@type": input } },
+    exact_match_map: { map: { "192.0.2.1": { action: route, keep_matching: false } } },
+  };
+  for (const config of [{}, { matcher: { matcher_tree } }, { matcher: undefined, cluster: "dns" }])
+    expect(begin(config).cx.stats.values.get("cluster.dns.udp.sess_rx_datagrams")).toBe(0);
+});
+
 test("each client has a session with one host, and gets what comes back", () => {
   const { cx, cluster, listener, send, answer } = begin();
   send("one");

@@ -49,7 +49,13 @@ class UdpProxy implements UdpListenerFilter, SessionOwner {
     // With `prefer_gro`, the default, Envoy reads several datagrams at once, into a buffer with room for any datagram.
     this.maxDatagram = gro ? LARGEST_DATAGRAM : most;
     this.#perPacket = config.use_per_packet_load_balancing;
-    this.#clusterOf = clusterChoice(config, cx);
+    const choice = clusterChoice(config, cx);
+    this.#clusterOf = choice.of;
+    // As in Envoy, the stats of clusters that the config names are there from the start.
+    for (const name of choice.names) {
+      const cluster = cx.clusters.get(name);
+      if (cluster !== undefined) this.#statsOf(cluster);
+    }
     this.#hash = hashPolicy(config);
     this.logs = new AccessLogs(config.access_log, "access_log", cx);
     this.logEveryMs = config.access_log_options?.access_log_flush_interval ?? 0;
@@ -146,20 +152,28 @@ class UdpProxy implements UdpListenerFilter, SessionOwner {
   }
 }
 
-function clusterChoice(
-  config: Config,
-  cx: SetupContext,
-): (client: Address, local: Address) => string | undefined {
+/** Which cluster is for whom, and all that can be chosen. */
+interface ClusterChoice {
+  readonly of: (client: Address, local: Address) => string | undefined;
+  readonly names: ReadonlySet<string>;
+}
+
+function clusterChoice(config: Config, cx: SetupContext): ClusterChoice {
   const { cluster, matcher } = config;
   if ((cluster === undefined) === (matcher === undefined))
     throw new ConfigError("", "give one of matcher and cluster");
-  if (matcher === undefined) return () => cluster;
+  const names = new Set<string>();
+  if (matcher === undefined) return { of: () => cluster, names: names.add(cluster!) };
   if (matcher.matcher_list === undefined && matcher.matcher_tree === undefined) {
     const always = matcher.on_no_match?.action?.typed_config.cluster;
-    return () => always;
+    if (always !== undefined) names.add(always);
+    return { of: () => always, names };
   }
-  const tree = compileMatcher(matcher, "matcher", cx, (action) => action.cluster);
-  return (client, local) => tree.match(subject(client, local));
+  const tree = compileMatcher(matcher, "matcher", cx, (action) => {
+    names.add(action.cluster);
+    return action.cluster;
+  });
+  return { of: (client, local) => tree.match(subject(client, local)), names };
 }
 
 /** What a matcher tree can examine: a datagram has addresses only. */
