@@ -33,6 +33,8 @@ export class BodyReader {
   #frame: number = FRAME.NONE;
   #left = 0;
   #chunks: ChunkedDecoder | undefined = undefined;
+  /** Where the bytes end whose chunks are known to be sound; 0: none are. */
+  #soundTo = 0;
   #trailers: HeaderMap | undefined = undefined;
   /** `#trailers` went to a receiver, which may keep it beyond the message: the next message gets another map. */
   #isGiven = false;
@@ -58,6 +60,7 @@ export class BodyReader {
     this.#frame = FRAME.CHUNKED;
     this.#chunks ??= new ChunkedDecoder();
     this.#chunks.reset();
+    this.#soundTo = 0;
     if (this.#isGiven) this.#trailers = undefined;
     this.#isGiven = false;
   }
@@ -96,6 +99,7 @@ export class BodyReader {
     const chunks = this.#chunks!;
     switch (chunks.next(memory, at, end)) {
       case CHUNK.MORE:
+        this.#soundTo = 0;
         this.at = chunks.at;
         return BODY.MORE;
       case CHUNK.DATA:
@@ -103,16 +107,26 @@ export class BodyReader {
         this.at = this.dataEnd = chunks.end;
         this.last = chunks.isLast(memory, end);
         if (this.last) this.at += LAST_CHUNK_BYTES;
+        else if (chunks.end === end) this.#soundTo = 0;
+        // As in Envoy, nothing goes on of chunks that came at once with a bad one.
+        else if (this.#soundTo !== end) {
+          if (!chunks.isSound(memory, end)) return this.#bad(end);
+          this.#soundTo = end;
+        }
         return BODY.DATA;
       case CHUNK.END:
         this.#frame = FRAME.TRAILERS;
         this.at = chunks.at;
         return chunks.at < end ? this.#readTrailers(memory, chunks.at, end) : BODY.MORE;
       default:
-        this.error = PARSE.MALFORMED;
-        this.at = end;
-        return BODY.BAD;
+        return this.#bad(end);
     }
+  }
+
+  #bad(end: number): number {
+    this.error = PARSE.MALFORMED;
+    this.at = end;
+    return BODY.BAD;
   }
 
   #readTrailers(memory: Uint8Array, at: number, end: number): number {

@@ -97,6 +97,26 @@ export class ChunkedDecoder {
     return CHUNK.MORE;
   }
 
+  /** After DATA: false if what follows, up to `end` or the last chunk, is no framing. Reads nothing. */
+  isSound(memory: Uint8Array, end: number): boolean {
+    const { at, end: dataEnd } = this;
+    const state = this.#state;
+    const left = this.#left;
+    const digits = this.#digits;
+    const extensionBytes = this.#extensionBytes;
+    const quoted = this.#quoted;
+    let code: number = CHUNK.DATA;
+    while (code === CHUNK.DATA) code = this.next(memory, this.end, end);
+    this.at = at;
+    this.end = dataEnd;
+    this.#state = state;
+    this.#left = left;
+    this.#digits = digits;
+    this.#extensionBytes = extensionBytes;
+    this.#quoted = quoted;
+    return code !== CHUNK.BAD;
+  }
+
   /** After DATA: true if `CRLF 0 CRLF CRLF` follows, so that this data is the body's last and no trailers come. */
   isLast(memory: Uint8Array, end: number): boolean {
     const q = this.end;

@@ -174,7 +174,7 @@ describe("responses", () => {
     [
       "with a bad chunk",
       "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nokx\r\n0\r\n\r\n",
-      ["head 200 []", "body ok", "retire", "reset protocol_error"],
+      ["head 200 []", "retire", "reset protocol_error"],
     ],
     [
       "with more lines than allowed",
@@ -210,12 +210,12 @@ describe("responses", () => {
         ask();
         send(wire.slice(0, cut));
         send(wire.slice(cut));
-        expect(events.take(), `${why}, cut at ${cut}`).toEqual(expected);
+        expect(surely(events.take()), `${why}, cut at ${cut}`).toEqual(surely(expected));
       }
       const { events, ask, send } = open(options);
       ask();
       for (const byte of wire) send(byte);
-      expect(events.take(), `${why}, in single bytes`).toEqual(expected);
+      expect(surely(events.take()), `${why}, in single bytes`).toEqual(surely(expected));
     }
   });
 
@@ -293,3 +293,9 @@ describe("responses", () => {
     expect(events.take()).toEqual(["retire", "reset connection_failed"]);
   });
 });
+
+/** The events, without data before a bad chunk: how much of it goes on depends on the reads. */
+function surely(events: readonly string[]): readonly string[] {
+  if (events.at(-1) !== "reset protocol_error") return events;
+  return events.filter((line) => !line.startsWith("body"));
+}

@@ -580,17 +580,17 @@ const book: Readonly<Record<string, readonly Case[]>> = {
     [
       "data that is longer than its chunk",
       `POST / HTTP/1.1\r\n${HOST}Transfer-Encoding: chunked\r\n\r\n5\r\nhello!\r\n0\r\n\r\n`,
-      ["head POST / HTTP/1.1 [host: a.test]", "body hello", ...BAD],
+      ["head POST / HTTP/1.1 [host: a.test]", ...BAD],
     ],
     [
       "data that ends with LF alone",
       `POST / HTTP/1.1\r\n${HOST}Transfer-Encoding: chunked\r\n\r\n5\r\nhello\n0\r\n\r\n`,
-      ["head POST / HTTP/1.1 [host: a.test]", "body hello", ...BAD],
+      ["head POST / HTTP/1.1 [host: a.test]", ...BAD],
     ],
     [
       "extensions without measure",
       `POST / HTTP/1.1\r\n${HOST}Transfer-Encoding: chunked\r\n\r\n${`1;${"e".repeat(3000)}\r\na\r\n`.repeat(6)}`,
-      ["head POST / HTTP/1.1 [host: a.test]", "body aaaaa", ...BAD],
+      ["head POST / HTTP/1.1 [host: a.test]", ...BAD],
     ],
     [
       "a length beside it (RFC 9112 §6.3)",
@@ -746,6 +746,22 @@ for (const [section, cases] of Object.entries(book)) {
   });
 }
 
+it("no data goes on that came in one read with a chunk that is none; what came before did", () => {
+  const head = `POST / HTTP/1.1\r\n${HOST}Transfer-Encoding: chunked\r\n\r\n`;
+  const read = "head POST / HTTP/1.1 [host: a.test]";
+  expect(decode([head, "3\r\nabc\r\n2\r\nde\r\nzz\r\n"])).toEqual([read, ...BAD]);
+  const sound = "3\r\nabc\r\n1\r\nd";
+  const bad = "\r\n1\r\ne\r\nzz\r\n";
+  expect(bad).toHaveLength(sound.length);
+  expect(decode([head, sound, bad])).toEqual([read, "body abcd", ...BAD]);
+});
+
+/** The events, without data before an error: how much of it goes on depends on the reads. */
+function surely(events: readonly string[]): readonly string[] {
+  if (!events.at(-1)?.startsWith("error")) return events;
+  return events.filter((line) => !line.startsWith("body"));
+}
+
 describe("however the bytes are cut", () => {
   const cases = Object.values(book).flat();
 
@@ -754,14 +770,14 @@ describe("however the bytes are cut", () => {
       const step = wire.length > 2000 ? 97 : 1;
       for (let cut = 1; cut < wire.length; cut += step) {
         const got = decode([wire.slice(0, cut), wire.slice(cut)], options);
-        expect(got, `${why}, cut at ${cut}`).toEqual(events);
+        expect(surely(got), `${why}, cut at ${cut}`).toEqual(surely(events));
       }
     }
   });
 
   it("single bytes give the same events too", () => {
     for (const [why, wire, events, options] of cases) {
-      expect(decode([...wire], options), why).toEqual(events);
+      expect(surely(decode([...wire], options)), why).toEqual(surely(events));
     }
   });
 
