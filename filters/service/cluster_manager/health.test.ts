@@ -309,6 +309,26 @@ describe("outlier detection", () => {
     ]);
   });
 
+  it("counts rows of failures without a gap, though a report of one takes its time", () => {
+    start(1, { enforcing_consecutive_5xx: 0 });
+    const reports: Row[] = [];
+    const worker = () =>
+      new OutlierMonitor(table, 0, CONFIG, cx.runtime, (row) => reports.push(row));
+    const workers = [worker(), worker()];
+    const fail = (times: number): void => {
+      for (let n = 0; n < times; n++) workers[n % 2]!.onCode(500);
+    };
+    const hear = (): void => {
+      for (const row of reports.splice(0)) detector.onRow(hosts[0]!, row);
+    };
+    fail(7);
+    hear();
+    expect(stat("detected_consecutive_5xx")).toBe(2);
+    fail(2);
+    hear();
+    expect(stat("detected_consecutive_5xx")).toBe(3);
+  });
+
   it("shows no ejections in use before the first", () => {
     start(2);
     // The names are listed; a gauge that is set counts as used.

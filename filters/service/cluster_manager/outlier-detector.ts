@@ -50,11 +50,7 @@ const OUTLIER_STATS: StatSet = {
   histograms: [],
 };
 
-const ROW_WORDS: Readonly<Record<Row, number>> = {
-  CONSECUTIVE_5XX: WORD.CONSECUTIVE_5XX,
-  CONSECUTIVE_GATEWAY_FAILURE: WORD.CONSECUTIVE_GATEWAY,
-  CONSECUTIVE_LOCAL_ORIGIN_FAILURE: WORD.CONSECUTIVE_LOCAL,
-};
+const ROW_WORDS = [WORD.CONSECUTIVE_5XX, WORD.CONSECUTIVE_GATEWAY, WORD.CONSECUTIVE_LOCAL];
 
 /** Counts and types for one origin of errors: responses of the host, or our attempts to reach it (local origin). */
 interface Origin {
@@ -166,7 +162,6 @@ export class OutlierDetector {
     this.#count(`ejections_detected_${NAMES[row]}`);
     this.#eject(host, row);
     if (row === "CONSECUTIVE_5XX") this.#count("ejections_consecutive_5xx");
-    if (host.slot !== undefined) this.#table.clear(host.slot, ROW_WORDS[row]);
   }
 
   /** Called when an active check of the host has succeeded. */
@@ -360,8 +355,7 @@ export class OutlierDetector {
     host.flags &= ~FLAG.FAILED_OUTLIER_CHECK;
     host.outlier.lastUnejectionMs = this.#cx.now();
     // Failures from before the ejection must not eject the host again at once.
-    if (host.slot !== undefined)
-      for (const word of Object.values(ROW_WORDS)) this.#table.clear(host.slot, word);
+    if (host.slot !== undefined) for (const word of ROW_WORDS) this.#table.clear(host.slot, word);
     this.#showActive();
     this.#onChanged();
     this.#write(host, host.outlier.lastEjectionMs, { action: "UNEJECT" });

@@ -30,9 +30,19 @@ export class OutlierTable {
     return Atomics.load(this.#words, this.#at + slot * SLOT_WORDS + word);
   }
 
-  /** Returns the new value. */
-  increment(slot: number, word: number): number {
-    return Atomics.add(this.#words, this.#at + slot * SLOT_WORDS + word, 1) + 1;
+  increment(slot: number, word: number): void {
+    Atomics.add(this.#words, this.#at + slot * SLOT_WORDS + word, 1);
+  }
+
+  /** Counts one more. True: it is the `most`th of a row, and the next one is the first again, whichever worker counts it. */
+  completesRow(slot: number, word: number, most: number): boolean {
+    const at = this.#at + slot * SLOT_WORDS + word;
+    for (;;) {
+      const before = Atomics.load(this.#words, at);
+      const isWhole = before + 1 === most;
+      const after = isWhole ? 0 : before + 1;
+      if (Atomics.compareExchange(this.#words, at, before, after) === before) return isWhole;
+    }
   }
 
   /** Sets a count to 0; writes only if it is not 0 already, as it mostly is. */
@@ -102,11 +112,11 @@ export class OutlierMonitor {
         "outlier_detection.consecutive_gateway_failure",
         config.consecutive_gateway_failure,
       );
-      if (table.increment(slot, WORD.CONSECUTIVE_GATEWAY) === most)
+      if (table.completesRow(slot, WORD.CONSECUTIVE_GATEWAY, most))
         this.#onRow("CONSECUTIVE_GATEWAY_FAILURE");
     } else table.clear(slot, WORD.CONSECUTIVE_GATEWAY);
     const most = this.#runtime.integer("outlier_detection.consecutive_5xx", config.consecutive_5xx);
-    if (table.increment(slot, WORD.CONSECUTIVE_5XX) === most) this.#onRow("CONSECUTIVE_5XX");
+    if (table.completesRow(slot, WORD.CONSECUTIVE_5XX, most)) this.#onRow("CONSECUTIVE_5XX");
   }
 
   /** Counts a successful connect. `final`: no response will be counted for it (TCP). */
@@ -129,7 +139,7 @@ export class OutlierMonitor {
       "outlier_detection.consecutive_local_origin_failure",
       this.#config.consecutive_local_origin_failure,
     );
-    if (this.#table.increment(this.slot, WORD.CONSECUTIVE_LOCAL) === most)
+    if (this.#table.completesRow(this.slot, WORD.CONSECUTIVE_LOCAL, most))
       this.#onRow("CONSECUTIVE_LOCAL_ORIGIN_FAILURE");
   }
 }
