@@ -194,9 +194,9 @@ export class Door {
     }
     if (gate[GATE.SLOW] === 1) {
       gate[GATE.SLOW] = 0;
-      this.#cpu.suspect(now);
-      this.#closeGate();
+      if (this.#cpu.suspect(now)) this.#closeGate();
     }
+    this.#cpu.rest(now);
     this.collect();
     this.#alarms.mergeSoon();
     // Records that the gate has not entered with are entered by core.
