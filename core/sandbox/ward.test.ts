@@ -255,6 +255,8 @@ describe("a place whose code was stopped", () => {
     const ends = worker.stat("ends.bad");
     await ask(finished, BAD, "/loop");
     expect(await ask(finished, BAD, "/")).toBe("1");
+    // Both isolates have set the use up: that of all others may still be on its way.
+    await worker.until(() => finished.ready);
     await finished.finish();
     expect(worker.stat("ends.bad")).toBe(ends + 2);
   });

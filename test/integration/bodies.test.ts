@@ -26,10 +26,7 @@ beforeAll(async () => {
   raw = await tcpUpstream((socket) => onConnection(socket));
   proxy = await Proxy.start({
     config: bootstrap(
-      [
-        listener("main", httpFilter([route("/", "origin", { timeout: "0s" })])),
-        listener("tcp", tcpProxy("raw")),
-      ],
+      [listener("main", httpFilter([route("/", "origin")])), listener("tcp", tcpProxy("raw"))],
       [cluster("origin", [upstream.port]), cluster("raw", [raw.port])],
     ),
   });

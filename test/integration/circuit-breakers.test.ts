@@ -49,7 +49,7 @@ function start(port: number, limits: Json): Promise<Proxy> {
   return Proxy.start({
     concurrency: 4,
     config: bootstrap(
-      [listener("main", httpFilter([route("/", "slow", { timeout: "0s" })]))],
+      [listener("main", httpFilter([route("/", "slow")]))],
       [cluster("slow", [port], { circuit_breakers })],
     ),
   });
@@ -110,12 +110,7 @@ test("what an isolate held is free again when it has been killed in mid-request"
     concurrency: 1,
     env: { TSPROXY_SHIPPED_FILTERS: shipped },
     config: bootstrap(
-      [
-        listener(
-          "main",
-          httpFilter([direct("/ready", "yes"), route("/", "slow", { timeout: "0s" })]),
-        ),
-      ],
+      [listener("main", httpFilter([direct("/ready", "yes"), route("/", "slow")]))],
       [
         cluster("slow", [upstream.port], {
           circuit_breakers: { thresholds: [{ max_requests: LIMIT }] },

@@ -33,9 +33,9 @@ export function http(
   };
 }
 
-/** A route by prefix to a cluster. */
+/** A route by prefix to a cluster. The 15 s that a response may take else are short for one on a busy machine. */
 export function route(prefix: string, cluster: string, more: Json = {}): Json {
-  return { match: { prefix }, route: { cluster, ...more } };
+  return { match: { prefix }, route: { cluster, timeout: "0s", ...more } };
 }
 
 /** A route by prefix that answers by itself. */

@@ -36,7 +36,7 @@ async function closingOrigin(): Promise<number> {
 }
 
 async function start(env: Readonly<Record<string, string>>): Promise<Proxy> {
-  const filter = http([route("/", "origin", { timeout: "0s" })]);
+  const filter = http([route("/", "origin")]);
   const transport_socket = downstreamTls({ certificate, key });
   const proxy = await Proxy.start({
     config: bootstrap(

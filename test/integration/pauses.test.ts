@@ -77,7 +77,7 @@ beforeAll(async () => {
       },
     },
   });
-  const routes = [route("/", "origin", { timeout: "0s" })];
+  const routes = [route("/", "origin")];
   const echo = { name: "network/echo", config: {} };
   const never = { name: "listener/never", config: {} };
   proxy = await Proxy.start({

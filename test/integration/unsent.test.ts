@@ -27,7 +27,7 @@ async function stuck(): Promise<{ proxy: Proxy; read: () => void }> {
     });
   });
   ends.push(() => upstream.close());
-  const filter = http([route("/", "origin", { timeout: "0s" })]);
+  const filter = http([route("/", "origin")]);
   const proxy = await start({
     config: bootstrap(
       [
