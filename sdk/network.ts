@@ -95,6 +95,17 @@ export interface Connection {
   resume(): void;
   /** Calls `handler.onAgain` in a later turn: a way to yield after much synchronous work. */
   again(): void;
+  /** What `NetworkChain.relay` asks of the connection that it is given. Absent: its bytes cannot be relayed. */
+  relayWith?(other: Connection): Relay | undefined;
+}
+
+/**
+ * Two connections that core passes bytes between, from the one to the other and back, as fast as the slower side takes them. It ends
+ * when one of the two closes.
+ */
+export interface Relay {
+  /** Calls `onRelayed` of both sides now. It is called once a second without, and before either side's `onClosed`. */
+  settle(): void;
 }
 
 /** The owner of a connection: whoever opened it, or the terminal filter of a downstream one. */
@@ -102,6 +113,11 @@ export interface ConnectionHandler {
   onConnected?(): void;
   /** Called once a read. The chunk is lent. */
   onData(chunk: Chunk): void;
+  /**
+   * So many `bytes` of this connection have been relayed since it was told last. If there are any, `size` is that of the last read,
+   * which came at `at` on the clock of `cx.now()`.
+   */
+  onRelayed?(bytes: number, size: number, at: number): void;
   /** The peer sent FIN. */
   onEof(): void;
   onClosed(event: CloseEvent): void;
@@ -230,6 +246,8 @@ export interface NetworkFilter {
   onBlocked?(): void;
   onDrained?(): void;
   onAgain?(): void;
+  /** Of the filter that has called `NetworkChain.relay`: as of ConnectionHandler. */
+  onRelayed?(bytes: number, size: number, at: number): void;
   /** Exactly once. */
   onClose?(event: CloseEvent): void;
 }
@@ -258,6 +276,13 @@ export interface NetworkChain {
    * they go before the chunk in hand. `endStream`: FIN follows.
    */
   injectWrite(bytes: Uint8Array, endStream?: boolean): void;
+  /**
+   * The last filter of the chain hands over the connection and an established one to an upstream: from now on core writes what either
+   * sends to the other. `onData` comes no more but for the end of a side, and for bytes that had been read before or that the other
+   * side can take no more; all other hooks come as without. Undefined: bytes go on coming, since another filter of the chain has
+   * `onData` or `onWrite`, or one of the two is encrypted or no socket. Absent in a sandbox.
+   */
+  relay?(upstream: Pick<Connection, "relayWith">): Relay | undefined;
 }
 
 /** A connection before its chain is chosen. */

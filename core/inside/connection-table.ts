@@ -14,6 +14,7 @@ import {
   type InternalOwner,
 } from "./internal.ts";
 import type { Io } from "./io.ts";
+import { RelayTable } from "./relay.ts";
 import { COMMAND } from "./ring.ts";
 import type { TimerWheel } from "./timers.ts";
 
@@ -38,6 +39,7 @@ interface Outgoing {
 export class ConnectionTable implements InternalOwner {
   readonly io: Io;
   readonly wheel: TimerWheel;
+  readonly relays: RelayTable;
   readonly onFault: (error: unknown) => void;
   readonly #byIndex: (SocketConnection | undefined)[] = [];
   readonly #pulls: SocketConnection[] = [];
@@ -56,6 +58,7 @@ export class ConnectionTable implements InternalOwner {
   constructor(io: Io, wheel: TimerWheel, onFault: (error: unknown) => void = () => {}) {
     this.io = io;
     this.wheel = wheel;
+    this.relays = new RelayTable(io, wheel);
     this.onFault = onFault;
   }
 

@@ -4,6 +4,7 @@ import type {
   Chunk,
   CloseEvent,
   CloseType,
+  Connection,
   ConnectionHandler,
   DownstreamConnection,
   Gauge,
@@ -13,6 +14,7 @@ import type {
 } from "@tsproxy/sdk";
 import type { Handshake } from "./handshake.ts";
 import type { Io } from "./io.ts";
+import type { Relay, RelayTable } from "./relay.ts";
 import { COMMAND, HOW } from "./ring.ts";
 import type { TimerWheel, WheelTimer } from "./timers.ts";
 import { WriteChain, type WriteOwner } from "./write-chain.ts";
@@ -44,6 +46,7 @@ export type Wire = Pick<
 export interface ConnectionOwner {
   readonly io: Io;
   readonly wheel: TimerWheel;
+  readonly relays: RelayTable;
   onFault(error: unknown): void;
   /** Runs a task that writes into the output segment (connection-table.ts has its limit), in a later turn if there is no room now. */
   soon(task: () => void): void;
@@ -105,6 +108,8 @@ export class SocketConnection implements DownstreamConnection, WriteOwner {
   connectEnd = -1;
   handshakeEnd = -1;
   open = true;
+  /** Core passes on its bytes. */
+  relay: Relay | undefined = undefined;
   /** The socket has closed, or was never created, and `onClosed` has run. */
   gone = false;
   readonly #table: ConnectionOwner;
@@ -133,6 +138,7 @@ export class SocketConnection implements DownstreamConnection, WriteOwner {
   #againAsked = false;
   /** Writes are kept until the transport is ready. */
   #held = false;
+  #hasTls = false;
   /** The filters with `onWrite`, if there are any. */
   #writes: WriteChain | undefined = undefined;
 
@@ -195,6 +201,7 @@ export class SocketConnection implements DownstreamConnection, WriteOwner {
       this.#pending = [];
       this.#pendingAt = 0;
       if (!this.#socketBlocked) this.#table.pull(this);
+      this.relay?.update();
       this.#tellBlocked();
     }
     this.#pending.push(bytes);
@@ -240,6 +247,7 @@ export class SocketConnection implements DownstreamConnection, WriteOwner {
       }
     }
     this.#pending = undefined;
+    this.relay?.update();
     if (this.#ending) io.command(COMMAND.END, this.id, 0, 0);
     this.#onFlushed();
     return true;
@@ -282,6 +290,7 @@ export class SocketConnection implements DownstreamConnection, WriteOwner {
 
   close(how: "flush" | "abort" | "reset"): void {
     if (!this.open || (this.#closing === "abort" && how !== "reset")) return;
+    this.relay?.end();
     if (how === "flush" && this.id >= 0) {
       if (this.#closing === "flush") return;
       this.#closing = "flush";
@@ -318,6 +327,7 @@ export class SocketConnection implements DownstreamConnection, WriteOwner {
 
   closeDelayed(ms: number): void {
     if (!this.open || this.#closing !== "no") return;
+    this.relay?.end();
     this.#closing = "delayed";
     this.#lingerMs = ms;
     if (this.#unsent) this.#limitFlush();
@@ -392,6 +402,34 @@ export class SocketConnection implements DownstreamConnection, WriteOwner {
     if (this.#againAsked) return;
     this.#againAsked = true;
     this.#table.again(this);
+  }
+
+  // ---- a relay
+
+  relayWith(other: Connection): Relay | undefined {
+    if (!(other instanceof SocketConnection) || !this.#mayRelay || !other.#mayRelay)
+      return undefined;
+    const relay = this.#table.relays.begin(this, other);
+    this.relay = other.relay = relay;
+    relay.update();
+    return relay;
+  }
+
+  /** Its bytes are those of a socket, and nobody here wants to see what is written to it. */
+  get #mayRelay(): boolean {
+    const isOpen = this.open && this.#closing === "no" && !this.connecting && this.id >= 0;
+    const isPlain = this.#io === this.#table.io && !this.#hasTls && !this.#held;
+    return isOpen && isPlain && this.#writes === undefined && this.relay === undefined;
+  }
+
+  /** Written bytes wait here for room. */
+  get keeps(): boolean {
+    return this.#pending !== undefined;
+  }
+
+  countRelayed(received: number, sent: number): void {
+    this.bytesReceived += received;
+    this.bytesSent += sent;
   }
 
   // ---- filters with `onWrite`
@@ -471,6 +509,7 @@ export class SocketConnection implements DownstreamConnection, WriteOwner {
 
   /** Starts TLS. `text`: its options as JSON in ASCII; `shown`: bytes already read that belong to the TLS handshake. */
   startTls(text: string, shown: Uint8Array): void {
+    this.#hasTls = true;
     this.#table.soon(() => {
       if (!this.open) return;
       const io = this.#io;
@@ -573,6 +612,7 @@ export class SocketConnection implements DownstreamConnection, WriteOwner {
   onClosed(local: boolean, error: string, connecting: boolean): void {
     if (this.gone) return;
     this.gone = true;
+    this.relay?.end();
     if (!local && error === "ECONNRESET") this.closeType = "RemoteReset";
     this.onGone?.();
     this.open = false;

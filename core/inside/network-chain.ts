@@ -3,6 +3,7 @@ import {
   assertNetworkVerdict,
   Chunk,
   type CloseEvent,
+  type Connection,
   type ConnectionHandler,
   type Drain,
   type Generation,
@@ -10,6 +11,7 @@ import {
   type NetworkChain,
   type NetworkFilter,
   type NetworkFilterFactory,
+  type Relay,
   type Slot,
   stop,
   type TransportFactory,
@@ -203,6 +205,17 @@ export class NetworkChainRun implements ConnectionHandler, Listed {
     }
   }
 
+  /** Undefined: a filter but the last wants bytes of the connection, or the two connections cannot be relayed. */
+  relay(at: number, upstream: Pick<Connection, "relayWith">): Relay | undefined {
+    const seen = this.#filters.some((filter, k) => k !== at && filter.onData !== undefined);
+    if (seen || this.#stoppedAt >= 0 || this.#keptSize > 0) return undefined;
+    return upstream.relayWith?.(this.connection);
+  }
+
+  onRelayed(bytes: number, size: number, at: number): void {
+    this.#filters.at(-1)?.onRelayed?.(bytes, size, at);
+  }
+
   onBlocked(): void {
     for (const filter of this.#filters) filter.onBlocked?.();
   }
@@ -264,5 +277,8 @@ class ChainHold implements NetworkChain {
   }
   injectWrite(bytes: Uint8Array, endStream = false): void {
     this.#run.connection.injectWrite(this.#at, bytes, endStream);
+  }
+  relay(upstream: Pick<Connection, "relayWith">): Relay | undefined {
+    return this.#run.relay(this.#at, upstream);
   }
 }

@@ -1,13 +1,13 @@
 /**
  * The memory that core and the builtin isolate of one worker share, and the numbers that both use in it.
  *
- *   control words | event ring | command ring | offered ids | landing | segments | slots
+ *   control words | event ring | command ring | offered ids | relayed | landing | segments | slots
  *
  * Crossing: core writes events (what sockets did) and enters the isolate; the isolate handles them and writes commands; core runs
  * these when the isolate returns. An event is four words: kind, id of the connection, and two more as told below; a command: op,
  * id and two more. Sockets read into `landing`, from where core copies to the input segment, or, while they move bulk, into a
- * slot of their own. The isolate writes its output to the output segment. Offsets of all parts are control words, so tests may
- * use tiny sizes.
+ * slot of their own. The isolate writes its output to the output segment. What core passes on by itself it counts in `relayed`,
+ * which has cells for each index of a connection. Offsets of all parts are control words, so tests may use tiny sizes.
  */
 export const EVENT = {
   /** offset, length: text `listener|remote ip|remote port|local ip|local port|unix path` */
@@ -62,7 +62,18 @@ export const COMMAND = {
   ACCEPT_PEER: 14,
   /** Make two connections of the isolate, connected with each other. offset: the other id; length: bytes that may wait in each */
   PAIR: 15,
+  /**
+   * Write what either of two connections reads to the other, without DATA events. offset: the other id; length: 1, or 0: no longer.
+   * Only what holds at the end of a flush matters.
+   */
+  RELAY: 16,
 } as const;
+
+/**
+ * Float64 cells of a connection in `relayed`: how many of its bytes have been passed on, the size of the last read among them, and
+ * when that was, on the clock of NOW.
+ */
+export const RELAYED = { BYTES: 0, SIZE: 1, AT: 2, CELLS: 3 } as const;
 
 /** How CLOSE closes. REFUSE: the command's length is the TLS alert to send. */
 export const HOW = { FLUSH: 0, ABORT: 1, RESET: 2, REFUSE: 3 } as const;
@@ -92,6 +103,7 @@ export const WORD = {
   TOTAL: 19,
   /** Counts crossings: odd while inside. The watchdog reads it. */
   BEAT: 20,
+  RELAYED: 21,
 } as const;
 const CONTROL_WORDS = 64;
 const KB = 1024;
@@ -113,6 +125,8 @@ export function createRing(sizes: RingSizes): SharedArrayBuffer {
     [WORD.EVENTS, sizes.events * 16],
     [WORD.COMMANDS, sizes.commands * 16],
     [WORD.IDS, Math.min(64, sizes.commands) * 4],
+    // Pages that no relay has touched take no memory.
+    [WORD.RELAYED, INDEXES * RELAYED.CELLS * 8],
     [WORD.LANDING, 64 * KB],
     [WORD.SEGMENTS, sizes.segments * 256 * KB],
     [WORD.SLOTS, sizes.slots * 64 * KB],
@@ -134,6 +148,9 @@ export function createRing(sizes: RingSizes): SharedArrayBuffer {
   control[WORD.TOTAL] = at;
   return shared;
 }
+
+/** Ids have 16 bits of index. */
+export const INDEXES = 1 << 16;
 
 /** The index in a connection id, which is generation << 16 | index; an index that is reused gets another generation. */
 export const indexOf = (id: number): number => id & 0xffff;

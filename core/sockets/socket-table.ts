@@ -1,7 +1,7 @@
 // Hot path: every command finds its connection here.
 import type dgram from "node:dgram";
 import type net from "node:net";
-import { indexOf } from "../inside/ring.ts";
+import { INDEXES, indexOf } from "../inside/ring.ts";
 import type { SecureWrites } from "./secure-writes.ts";
 import type { StreamHandle } from "./stream-handle.ts";
 
@@ -37,6 +37,8 @@ export class Entry {
   /** The TCP socket below, where `socket` is TLS. */
   raw: RawSocket | undefined = undefined;
   udp: dgram.Socket | undefined = undefined;
+  /** What it reads is written to that one, and the other way round (Relays). */
+  relayTo: Entry | undefined = undefined;
   /** Why it ended: an index into SOCKET_ERRORS. */
   error = 0;
   /** Decrypted bytes that arrived during a flush, to be delivered after it. */
@@ -46,9 +48,6 @@ export class Entry {
     this.id = id;
   }
 }
-
-/** Ids have 16 bits of index. */
-const INDEX_MAX = 0xffff;
 
 /** Open at once: offered and closing connections need some of the ids. */
 export const MAX_CONNECTIONS = 60_000;
@@ -63,7 +62,7 @@ export class SocketTable {
 
   issue(): Entry {
     const index = this.#freeIndexes.length > 0 ? this.#freeIndexes.pop()! : this.#entries.length;
-    if (index > INDEX_MAX) throw new Error("more than 65,536 connections on one worker");
+    if (index >= INDEXES) throw new Error("more than 65,536 connections on one worker");
     const generation = ((this.#generations[index] ?? 0) + 1) & 0x7fff;
     this.#generations[index] = generation;
     const entry = new Entry((generation << 16) | index);

@@ -9,6 +9,7 @@ import { Datagrams } from "./datagrams.ts";
 import type { Gathering } from "./gathering.ts";
 import { type Listening, ListeningSockets } from "./listening-sockets.ts";
 import { pairedSockets } from "./paired-sockets.ts";
+import { Relays } from "./relays.ts";
 import { SecureWrites } from "./secure-writes.ts";
 import type { Segments, Slots } from "./segments.ts";
 import { acceptPeer, closeSocket, endSocket } from "./socket-close.ts";
@@ -53,6 +54,7 @@ export class Sockets {
   readonly #turned: Entry[] = [];
   readonly #table = new SocketTable();
   readonly #datagrams: Datagrams;
+  readonly #relays: Relays;
   readonly #sweep: NodeJS.Timeout;
   readonly #contexts: Contexts | undefined;
   readonly #gathering: Gathering | undefined;
@@ -87,6 +89,13 @@ export class Sockets {
       this.#slotViews[slot] = memory.subarray(at, at + this.#slots.size);
     }
     this.#datagrams = new Datagrams(crossing, this.#table);
+    this.#relays = new Relays(crossing, {
+      onUnwritten: (entry, handle, request, letGo) => {
+        this.#onUnwritten(entry, handle, request, letGo);
+        this.#crossing.schedule();
+      },
+      turn: (entry) => this.#setReading(entry, !entry.paused),
+    });
     this.listening = new ListeningSockets({
       accepted: (name, handle, listening) => this.#onConnection(name, handle, listening),
       bound: (name, socket) => this.#datagrams.bound(name, socket),
@@ -113,9 +122,15 @@ export class Sockets {
 
   /** `n` bytes were read into the entry's slot or the landing area. Answers the buffer for the next read; undefined: the same. */
   #onRead(entry: Entry, n: number): Buffer | undefined {
+    entry.active = true;
+    if (!this.#relays.pass(entry, n)) this.#deliver(entry, n);
+    if (entry.paused) this.#setReading(entry, false);
+    return entry.closed ? undefined : this.#nextBuffer(entry, n);
+  }
+
+  #deliver(entry: Entry, n: number): void {
     let offset: number;
     if (entry.slot >= 0) {
-      entry.active = true;
       offset = this.#slots.base + entry.slot * this.#slots.size;
       this.#crossing.holdSlot(entry.slot);
     } else {
@@ -126,8 +141,6 @@ export class Sockets {
     // The next read in this poll phase would overwrite a full slot.
     if (n === this.#slots.size) this.#crossing.flush();
     else this.#crossing.schedule();
-    if (entry.paused) this.#setReading(entry, false);
-    return entry.closed ? undefined : this.#nextBuffer(entry, n);
   }
 
   #nextBuffer(entry: Entry, n: number): Buffer | undefined {
@@ -171,9 +184,10 @@ export class Sockets {
     this.#turned.length = 0;
   }
 
-  #setReading(entry: Entry, on: boolean): void {
+  #setReading(entry: Entry, wanted: boolean): void {
     const socket = entry.socket;
     const handle = socket?._handle;
+    const on = wanted && entry.relayTo?.blocked !== true;
     if (!handle || socket!.destroyed || entry.connecting || handle.reading === on) return;
     if (entry.handshakes) return;
     handle.reading = on;
@@ -218,12 +232,14 @@ export class Sockets {
     entry.blocked = false;
     this.#crossing.push(EVENT.DRAINED, entry.id, 0, 0);
     this.#crossing.schedule();
+    if (entry.relayTo !== undefined) this.#setReading(entry.relayTo, !entry.relayTo.paused);
   }
 
   #onClosed(entry: Entry, error: number): void {
     if (entry.closed) return;
     entry.closed = true;
     entry.plain = undefined;
+    this.#relays.untie(entry);
     entry.secure?.end();
     this.#table.open--;
     if (entry.accepted) this.#gathering?.onClosed();
@@ -292,6 +308,10 @@ export class Sockets {
         } else if (op === COMMAND.TLS) this.#startTls(entry, control[i + 2]!, control[i + 3]!);
         else if (op === COMMAND.UNREAD) this.#unread(entry, control[i + 2]!, control[i + 3]!);
         else if (op === COMMAND.ACCEPT_PEER) acceptPeer(socket);
+        else if (op === COMMAND.RELAY) {
+          const other = this.#table.find(control[i + 2]!);
+          if (!this.#relays.tie(entry, other, control[i + 3] === 1)) this.counts.refused++;
+        }
       }
       i += 4;
     }
@@ -334,42 +354,39 @@ export class Sockets {
     }
     if (first === undefined) return i;
     const request = pieces === undefined ? writeBuffer(handle, first) : writev(handle, pieces);
-    if (request !== undefined) this.#onUnwritten(entry, handle, request, from, i, mayPin);
+    if (request === undefined) return i;
+    // libuv still points into the memory of these commands.
+    this.#onUnwritten(entry, handle, request, this.#crossing.hold(from, i, mayPin));
     return i;
   }
 
+  /** The kernel did not take everything. `letGo` is called once nothing needs the bytes any more. */
   #onUnwritten(
     entry: Entry,
     handle: StreamHandle,
     request: WriteRequest | string,
-    from: number,
-    end: number,
-    mayPin: boolean,
+    letGo: () => void,
   ): void {
     if (typeof request === "string") {
+      letGo();
       entry.error = errorIndex(request);
       entry.plain = undefined;
       entry.socket?.destroy();
       return;
     }
-    this.#pin(entry, request, from, end, mayPin);
-    const unsent = handle.writeQueueSize;
-    this.#tellUnsent(entry, unsent);
-    if (!entry.blocked && unsent >= entry.socket!.writableHighWaterMark) {
-      entry.blocked = true;
-      this.#crossing.push(EVENT.BLOCKED, entry.id, 0, 0);
-    }
-  }
-
-  /** The kernel did not take everything: libuv still points into the memory of these commands. */
-  #pin(entry: Entry, request: WriteRequest, from: number, end: number, mayPin: boolean): void {
-    const letGo = this.#crossing.hold(from, end, mayPin);
     this.counts.pinned++;
     entry.writing++;
     request.oncomplete = (status) => {
       letGo();
       this.#onWritten(entry, status);
     };
+    const unsent = handle.writeQueueSize;
+    this.#tellUnsent(entry, unsent);
+    if (!entry.blocked && unsent >= entry.socket!.writableHighWaterMark) {
+      entry.blocked = true;
+      this.#crossing.push(EVENT.BLOCKED, entry.id, 0, 0);
+      if (entry.relayTo !== undefined) this.#setReading(entry.relayTo, false);
+    }
   }
 
   #onWritten(entry: Entry, status: number): void {

@@ -61,6 +61,10 @@ function start(
   const upstreams: { handler: ConnectionHandler; connection: TestConnection }[] = [];
   const chosen: string[] = [];
   const contexts: BalancerContext[] = [];
+  /** Connections that the chain was asked to relay. */
+  const relayed: TestConnection[] = [];
+  /** What core has to tell of the relay when it is asked. */
+  const relaySettles: (() => void)[] = [];
   const cluster = (name: string) =>
     ({
       name,
@@ -95,7 +99,13 @@ function start(
     ...config,
   };
   const factory = cx.setup(tcpProxy, full);
-  const filter = factory.create(downstream, downstream.chain);
+  const filter = factory.create(downstream, {
+    ...downstream.chain,
+    relay: (upstream) => {
+      relayed.push(upstream as TestConnection);
+      return { settle: () => relaySettles.shift()?.() };
+    },
+  });
   filter.onConnect!();
   return {
     cx,
@@ -104,6 +114,8 @@ function start(
     upstreams,
     chosen,
     contexts,
+    relayed,
+    relaySettles,
     logged,
     client: (text: string, endStream = false) => void filter.onData!(bytes(text), endStream),
     server: (text: string) => upstreams.at(-1)!.handler.onData(bytes(text)),
@@ -320,6 +332,52 @@ describe("back-pressure", () => {
     expect(t.upstream.pauses).toBe(0);
     expect(t.cx.stats.value("cluster.e.upstream_flow_control_resumed_reading_total")).toBe(1);
   });
+});
+
+describe("a relay", () => {
+  it("is asked for once the upstream is connected", () => {
+    const t = start();
+    expect(t.relayed).toEqual([]);
+    t.handler.onConnected!();
+    expect(t.relayed).toEqual([t.upstream]);
+  });
+
+  it("counts as bytes that pass here do", () => {
+    const t = connected();
+    t.filter.onRelayed!(120, 20, 1);
+    t.handler.onRelayed!(7, 7, 1);
+    t.client("more");
+    t.filter.onRelayed!(0, 20, 1);
+    expect(t.stat("downstream_cx_rx_bytes_total")).toBe(124);
+    expect(t.stat("downstream_cx_rx_bytes_buffered")).toBe(4);
+    expect(t.stat("downstream_cx_tx_bytes_total")).toBe(7);
+    t.filter.onClose!(remoteClose);
+    expect(t.stat("downstream_cx_rx_bytes_buffered")).toBe(0);
+    const { bytesReceived, bytesSent, upstreamWire } = t.logged[0]!.info;
+    expect([bytesReceived, bytesSent]).toEqual([124, 7]);
+    expect(upstreamWire).toMatchObject({ wireReceived: 7, wireSent: 124 });
+  });
+
+  it("is asked what has passed before a log entry is written", () => {
+    const t = connected({ access_log_options: { access_log_flush_interval: 1000 } });
+    t.relaySettles.push(() => t.filter.onRelayed!(5, 5, 1));
+    t.cx.clock.advance(1000);
+    expect(t.logged.map(({ info }) => info.bytesReceived)).toEqual([5]);
+  });
+
+  it.each(["filter", "handler"] as const)(
+    "is not idle when it has passed bytes of the %s",
+    (side) => {
+      const t = connected({ idle_timeout: 500 });
+      t.relaySettles.push(() => t[side].onRelayed!(5, 5, t.cx.now() - 200));
+      t.cx.clock.advance(500);
+      expect(t.downstream.closed).toBeUndefined();
+      t.cx.clock.advance(299);
+      expect(t.downstream.closed).toBeUndefined();
+      t.cx.clock.advance(1);
+      expect(t.downstream.closed).toBe("abort");
+    },
+  );
 });
 
 describe("limits of time", () => {

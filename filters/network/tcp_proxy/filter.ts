@@ -1,4 +1,4 @@
-// Hot path (test/bench): handles every read. Bytes are forwarded without a copy or an allocation.
+// Hot path (test/bench): handles every read, unless core relays. Bytes are forwarded without a copy or an allocation.
 //
 //   onConnect ──> connecting ──connected──> open ──both halves ended──> closing (after all output is written)
 //                  │   ▲                     │ └──upstream gone──────────────▲
@@ -20,9 +20,11 @@ import {
   defineNetworkFilter,
   type Host,
   type LogEntry,
+  type NetworkChain,
   type NetworkFilter,
   type NetworkFilterFactory,
   newStreamInfo,
+  type Relay,
   type SetupContext,
   type StreamInfo,
   type Timer,
@@ -44,6 +46,7 @@ const INIT_FAILURE = { connectFailed: 0, noHost: 1, overflow: 2, noRoute: 3 } as
 class TcpProxy implements NetworkFilter {
   readonly #shared: Shared;
   readonly #downstream: DownstreamConnection;
+  readonly #chain: NetworkChain;
   readonly #startedMs: number;
   #cluster: Cluster | undefined = undefined;
   #clusterName = "";
@@ -52,6 +55,8 @@ class TcpProxy implements NetworkFilter {
   #hostsBefore: AttemptedHost[] | undefined = undefined;
   #upstreamLocalAddress: Address | undefined = undefined;
   #upstream: Upstream | undefined = undefined;
+  /** Set while core passes bytes between the two connections, and after it. */
+  #relay: Relay | undefined = undefined;
   #attempts = 0;
   #connected = false;
   /** Copies of bytes received before the upstream was connected. As in Envoy they count as received when they are forwarded. */
@@ -88,9 +93,10 @@ class TcpProxy implements NetworkFilter {
   /** Made when a log first asks for it. */
   #streamId: string | undefined = undefined;
 
-  constructor(shared: Shared, downstream: DownstreamConnection) {
+  constructor(shared: Shared, downstream: DownstreamConnection, chain: NetworkChain) {
     this.#shared = shared;
     this.#downstream = downstream;
+    this.#chain = chain;
     this.#startedMs = shared.cx.now();
     downstream.describedBy = this;
     downstream.countUnsent?.(shared.stats.txBuffered);
@@ -144,7 +150,7 @@ class TcpProxy implements NetworkFilter {
     const size = chunk.end - chunk.at;
     const upstream = this.#upstream!.connection!;
     if (size > 0) {
-      this.#count(size);
+      this.#count(size, size);
       this.#lastByteMs = this.#shared.cx.now();
       upstream.write(chunk.memory, chunk.at, chunk.end);
       if (upstream.blocked) this.onUpstreamBlocked();
@@ -152,12 +158,19 @@ class TcpProxy implements NetworkFilter {
     if (endStream) this.#endUpstream();
   }
 
-  #count(received: number): void {
+  /** `size`: of the last read among them. */
+  #count(received: number, size: number): void {
     const { rxBytes, rxBuffered } = this.#shared.stats;
     this.#received += received;
     rxBytes.add(received);
-    rxBuffered.add(received - this.#lastRead);
-    this.#lastRead = received;
+    rxBuffered.add(size - this.#lastRead);
+    this.#lastRead = size;
+  }
+
+  onRelayed(bytes: number, size: number, at: number): void {
+    if (bytes === 0) return;
+    this.#count(bytes, size);
+    this.#lastByteMs = Math.max(this.#lastByteMs, at);
   }
 
   onBlocked(): void {
@@ -266,11 +279,19 @@ class TcpProxy implements NetworkFilter {
     const early = this.#early;
     this.#early = undefined;
     if (early !== undefined) {
-      this.#count(this.#earlyBytes);
+      this.#count(this.#earlyBytes, this.#earlyBytes);
       for (const bytes of early) upstream.write(bytes, 0, bytes.length);
     }
     if (this.#downstreamEnded) this.#endUpstream();
     this.#downstream.resume();
+    this.#relay = this.#chain.relay?.(upstream);
+  }
+
+  onUpstreamRelayed(bytes: number, at: number): void {
+    if (bytes === 0) return;
+    this.#sent += bytes;
+    this.#shared.stats.txBytes.add(bytes);
+    this.#lastByteMs = Math.max(this.#lastByteMs, at);
   }
 
   onUpstreamData(chunk: Chunk): void {
@@ -366,6 +387,7 @@ class TcpProxy implements NetworkFilter {
 
   // Reads only store the time, and the timer is armed again for the remainder: arming it on every read would cost a command each.
   #onIdle(): void {
+    this.#relay?.settle();
     const { cx, stats } = this.#shared;
     const rest = this.#lastByteMs + this.#idleMs - cx.now();
     if (rest > 0) {
@@ -417,6 +439,7 @@ class TcpProxy implements NetworkFilter {
   }
 
   #info(): StreamInfo {
+    this.#relay?.settle();
     const downstream = this.#downstream;
     const { responseFlag: flag } = downstream;
     this.#streamId ??= crypto.randomUUID();
@@ -495,6 +518,9 @@ class Upstream implements TunnelHandler {
   onData(chunk: Chunk): void {
     this.#proxy?.onUpstreamData(chunk);
   }
+  onRelayed(bytes: number, _size: number, at: number): void {
+    this.#proxy?.onUpstreamRelayed(bytes, at);
+  }
   onEof(): void {
     this.#proxy?.onUpstreamEof();
   }
@@ -540,8 +566,8 @@ class Shared implements NetworkFilterFactory {
     this.destinations = new Destinations(config);
   }
 
-  create(connection: DownstreamConnection): NetworkFilter {
-    return new TcpProxy(this, connection);
+  create(connection: DownstreamConnection, chain: NetworkChain): NetworkFilter {
+    return new TcpProxy(this, connection, chain);
   }
 
   /** Hash of the client's address; undefined without a hash policy or address. */

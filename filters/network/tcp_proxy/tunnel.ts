@@ -39,6 +39,7 @@ export type UpstreamPipe = Pick<
   | "close"
   | "pause"
   | "resume"
+  | "relayWith"
 >;
 
 /** Receives the events of a tunnel, or of a plain upstream connection. */

@@ -7,6 +7,7 @@ import type {
   ConnectOptions,
   Gauge,
   Output,
+  Relay,
   SetupContext,
   Timer,
   TlsInfo,
@@ -66,6 +67,9 @@ class Attempt implements ConnectionHandler {
   }
   onData(chunk: Chunk): void {
     this.#race.handler.onData(chunk);
+  }
+  onRelayed(bytes: number, size: number, at: number): void {
+    this.#race.handler.onRelayed?.(bytes, size, at);
   }
   onEof(): void {
     this.#race.handler.onEof();
@@ -295,6 +299,9 @@ export class Race implements Connection {
   resume(): void {
     if (this.#winner !== undefined) this.#winner.resume();
     else this.#pauses--;
+  }
+  relayWith(other: Connection): Relay | undefined {
+    return this.#winner?.relayWith?.(other);
   }
   again(): void {
     (this.#winner ?? this.#latest).again();

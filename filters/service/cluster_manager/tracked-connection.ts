@@ -92,6 +92,17 @@ export class TrackedConnection implements ConnectionHandler, Listed {
     this.#countSent();
   }
 
+  onRelayed(bytes: number, size: number, at: number): void {
+    if (bytes > 0) {
+      const { cxRxBytes, cxRxBuffered } = this.#owner.cells;
+      cxRxBytes.add(bytes);
+      cxRxBuffered.add(size - this.#lastRead);
+      this.#lastRead = size;
+    }
+    this.#countSent();
+    this.#handler.onRelayed?.(bytes, size, at);
+  }
+
   #countSent(): void {
     const sent = this.#connection?.bytesSent ?? 0;
     this.#owner.cells.cxTxBytes.add(sent - this.#sent);
