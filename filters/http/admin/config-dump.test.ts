@@ -86,6 +86,18 @@ describe("/config_dump", () => {
     ]);
   });
 
+  it("keeps the entries that lack what a mask names, if others have it", async () => {
+    const mask = "cluster.transport_socket.sni";
+    const { configs } = await ask(`/config_dump?resource=static_clusters&mask=${mask}`);
+    const cluster = { "@type": "type.googleapis.com/envoy.config.cluster.v3.Cluster" };
+    expect(configs.map((entry: { cluster: unknown }) => entry.cluster)).toEqual([
+      { ...cluster, transport_socket: { sni: "x" } },
+      cluster,
+    ]);
+    for (const query of ["mask=@type", "resource=static_clusters&mask=cluster.@type"])
+      expect((await ask(`/config_dump?${query}`)).status).toBe(400);
+  });
+
   it("keeps what a mask names", async () => {
     expect((await ask("/config_dump?mask=bootstrap.node.id")).configs).toEqual([
       {

@@ -1,7 +1,7 @@
 import type { HostStatus } from "@tsproxy/sdk";
 import { type Answer, bareRefusal, json } from "./answer.ts";
 import type { ConfigSnapshot, CoreData } from "./core-data.ts";
-import { fieldMask, type Json, trimmed } from "./field-mask.ts";
+import { allTrimmed, fieldMask, type Json, trimmed } from "./field-mask.ts";
 import { addressJson, localityJson } from "./host-json.ts";
 import type { Matcher, Query } from "./query.ts";
 import { shownNode } from "./server.ts";
@@ -69,8 +69,9 @@ export async function configDump(query: Query, core: CoreData): Promise<Answer> 
   if (!Object.hasOwn(known, resource))
     throw bareRefusal(404, `${resource} not found in config dump`);
   const entries = (dumps.find((d) => Object.hasOwn(d, resource))?.[resource] ?? []) as Json[];
-  const configs = entries.flatMap(
-    (entry) => trimmed({ "@type": ADMIN + known[resource], ...entry }, mask) ?? [],
+  const configs = allTrimmed(
+    entries.map((entry) => ({ "@type": ADMIN + known[resource], ...entry })),
+    mask,
   );
   if (configs.length === 0 && entries.length > 0)
     throw bareRefusal(400, `FieldMask ${query.get("mask")} could not be successfully used.`);

@@ -12,21 +12,28 @@ export function fieldMask(text: string | undefined): Mask | undefined {
 /** What the mask keeps of a message, or undefined if it names nothing of it. */
 export function trimmed(message: Json, mask: Mask | undefined): Json | undefined {
   if (mask === undefined) return message;
-  const kept = keep(message, mask);
-  if (kept === undefined) return undefined;
-  return { "@type": message["@type"], ...kept };
+  const kept = keep(message, mask, false);
+  return kept && { "@type": message["@type"], ...kept };
 }
 
-function keep(message: Json, mask: Mask): Json | undefined {
+/** The same for messages of one kind. As in Envoy, one that lacks what others have stays, and so do the typed messages in it. */
+export function allTrimmed(messages: readonly Json[], mask: Mask | undefined): readonly Json[] {
+  if (mask === undefined || messages.every((message) => keep(message, mask, false) === undefined))
+    return mask === undefined ? messages : [];
+  return messages.map((message) => ({ "@type": message["@type"], ...keep(message, mask, true) }));
+}
+
+/** `withEmpty`: typed messages on the way of a path stay though it names nothing in them. */
+function keep(message: Json, mask: Mask, withEmpty: boolean): Json | undefined {
   const result: Record<string, unknown> = {};
   for (const [key, value] of Object.entries(message)) {
     const below = mask.filter((path) => path[0] === key).map((path) => path.slice(1));
-    if (below.length === 0) continue;
+    if (below.length === 0 || key === "@type") continue;
     if (below.some((path) => path.length === 0)) result[key] = value;
     else if (typeof value === "object" && value !== null && !Array.isArray(value)) {
-      const inner = keep(value as Json, below);
-      if (inner === undefined) continue;
+      const inner = keep(value as Json, below, withEmpty);
       const type = (value as Json)["@type"];
+      if (inner === undefined && !(withEmpty && type !== undefined)) continue;
       result[key] = type === undefined ? inner : { "@type": type, ...inner };
     }
   }
