@@ -19,6 +19,30 @@ function connect(p: TestProxy) {
   return { client, take };
 }
 
+it("the codec of HTTP/2 is set up for the first client that speaks it; a canary does so at once", () => {
+  const proxy = (role: "worker" | "canary") => {
+    let setups = 0;
+    const counted: typeof http2 = {
+      ...http2,
+      setup: (config, cx) => {
+        setups++;
+        return http2.setup(config, cx);
+      },
+    };
+    const p = new TestProxy({ codec, http2: counted, router });
+    p.cx.role = role;
+    return { p: p.start(), setups: () => setups };
+  };
+  const { p, setups } = proxy("worker");
+  p.connect().get("/");
+  expect(setups()).toBe(0);
+  for (let n = 0; n < 2; n++) {
+    connect(p).client.send(frame(TYPE.HEADERS, FLAG.END_HEADERS | FLAG.END_STREAM, 1, GET));
+    expect(setups()).toBe(1);
+  }
+  expect(proxy("canary").setups()).toBe(1);
+});
+
 it("a client of HTTP/2 that leaves after one of its responses was cut off is not waited for", () => {
   const p = new TestProxy({ codec, http2, router }).start();
   const { client, take } = connect(p);

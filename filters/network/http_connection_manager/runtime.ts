@@ -69,7 +69,7 @@ export class Runtime {
   /** A connection stays open after a malformed request was refused. */
   readonly keepsFaulty: boolean;
   readonly http1: Slot<CodecFactory>;
-  readonly http2: Slot<CodecFactory>;
+  #http2: Slot<CodecFactory> | undefined = undefined;
   readonly codecOptions: CodecOptions;
   /** By type of upgrade, in lower case. */
   readonly upgrades: ReadonlyMap<string, Upgrade>;
@@ -158,8 +158,14 @@ export class Runtime {
       config.http_protocol_options.override_stream_error_on_invalid_http_message ??
       config.stream_error_on_invalid_http_message;
     this.http1 = cx.shipped("codec", "codec/http1");
-    this.http2 = cx.shipped("codec", "codec/http2");
+    // Its setup in the canary tells what is wrong with its code.
+    if (cx.role === "canary") void this.http2;
     this.codecOptions = codecOptions(config, cx);
+  }
+
+  /** Set up for the first client that speaks it: to load its code would take 7 ms of CPU of each thread's start. */
+  get http2(): Slot<CodecFactory> {
+    return (this.#http2 ??= this.cx.shipped("codec", "codec/http2"));
   }
 
   /** Undefined: the request belongs to no scope. */
