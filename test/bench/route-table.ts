@@ -30,9 +30,9 @@ const config = withDefaults(RouteConfig, {
 function compile(role: TestContext["role"]): RouteTable {
   globalThis.gc?.();
   const before = process.memoryUsage().heapUsed;
-  const begun = performance.now();
+  const begun = cpuMs();
   const made = new RouteTable(config, "route_config", Object.assign(new TestContext(), { role }));
-  const ms = performance.now() - begun;
+  const ms = cpuMs() - begun;
   globalThis.gc?.();
   const mib = (process.memoryUsage().heapUsed - before) / 2 ** 20;
   console.log(`${role}: compiled in ${ms.toFixed(0)} ms, ${mib.toFixed(0)} MiB`);
@@ -56,10 +56,16 @@ for (const [kind, host] of [
   });
   for (const subject of subjects) table.find(subject);
   let found = 0;
-  const from = performance.now();
+  const from = cpuMs();
   for (let k = 0; k < LOOKUPS; k++) if (table.find(subjects[k % 1000]!) !== undefined) found++;
-  const ns = ((performance.now() - from) * 1e6) / LOOKUPS;
+  const ns = ((cpuMs() - from) * 1e6) / LOOKUPS;
   console.log(`${kind}: ${ns.toFixed(0)} ns a lookup, ${found} of ${LOOKUPS} found`);
+}
+
+/** CPU time of this thread. */
+function cpuMs(): number {
+  const { user, system } = process.threadCpuUsage();
+  return (user + system) / 1000;
 }
 
 function fromWire(host: string): RequestHeaders {
