@@ -1,3 +1,4 @@
+import { EventEmitter } from "node:events";
 import fs from "node:fs";
 import { syncBuiltinESMExports } from "node:module";
 import os from "node:os";
@@ -116,6 +117,55 @@ test("a directory among files that do not matter is seen when it comes back, wit
     seen.length = 0;
   }
   watch.close();
+});
+
+test("a directory with many events that do not matter is looked at now and then instead, and loses none that do", () => {
+  const file = path.join(root, "front.yaml");
+  fs.writeFileSync(file, "1");
+  const { watch } = fs;
+  const open: EventEmitter[] = [];
+  fs.watch = ((_directory: string, onEvent: (...event: unknown[]) => void) => {
+    const watcher = new EventEmitter().on("change", onEvent);
+    open.push(watcher);
+    return Object.assign(watcher, { close: () => void open.splice(open.indexOf(watcher), 1) });
+  }) as never;
+  syncBuiltinESMExports();
+  vi.useFakeTimers({ toFake: ["setInterval", "clearInterval", "performance"] });
+  const seen: string[] = [];
+  const own = new Watch(
+    (directory) => seen.push(directory),
+    () => expect.unreachable("the system has watches"),
+  );
+  const happens = (times: number) => {
+    for (let k = 0; k < times && open.length > 0; k++) open[0]!.emit("change", "change", `${k}`);
+  };
+  try {
+    own.set(new Map([[root, new Set(["front.yaml"])]]));
+    expect(seen.splice(0)).toEqual([root]);
+    for (let second = 0; second < 30; second++) {
+      happens(4_000);
+      vi.advanceTimersByTime(1_000);
+    }
+    expect(open.length).toBe(1);
+    expect(seen).toEqual([]);
+    happens(10_000);
+    expect(open.length).toBe(0);
+    expect(seen.splice(0)).toEqual([root]);
+    own.refresh();
+    expect(open.length).toBe(0);
+    fs.writeFileSync(file, "22");
+    vi.advanceTimersByTime(2_000);
+    expect(seen.splice(0)).toEqual([root]);
+    expect(open.length).toBe(1);
+    happens(10_000);
+    vi.advanceTimersByTime(2_000);
+    expect(seen).toEqual([root]);
+    expect(vi.getTimerCount()).toBe(0);
+  } finally {
+    fs.watch = watch;
+    syncBuiltinESMExports();
+    own.close();
+  }
 });
 
 test("what the system has no watch for is compared now and then, until it has one again", async () => {

@@ -5,8 +5,13 @@ import { shortPath } from "../problem.ts";
 /** The names in a directory whose changes count. Undefined: all except logs, backups and swap files. */
 export type Interest = ReadonlySet<string> | undefined;
 
-/** How often directories are looked at for which the system has no watches, in milliseconds. */
+/** How often directories are looked at that are not watched, in milliseconds. */
 const POLL_MS = 2_000;
+/**
+ * A directory with this many events in POLL_MS that do not matter is looked at instead. Each takes 5 µs of CPU, a look as much as
+ * thousands of them.
+ */
+const MANY_EVENTS = 10_000;
 
 /** Directories that cannot be watched, and why (ENOSPC, EMFILE). */
 export interface Unwatched {
@@ -30,12 +35,15 @@ export function unwatchedMessage({ directories, code }: Unwatched): string {
 /**
  * Reports that something changed in a directory, never what: the listener reads the files again and compares bytes. So all kinds of
  * saving work alike (in place, rename over, unlink and create, a swapped link), whatever events a platform merges or drops. Where
- * the system has no more watches, names, sizes and times are compared every POLL_MS, until it has.
+ * the system has no more watches, names, sizes and times are compared every POLL_MS, until it has; where too much happens that does
+ * not matter, until the next time.
  */
 export class Watch {
   readonly #onEvent: (directory: string) => void;
   readonly #onTrouble: (unwatched: Unwatched | undefined) => void;
   readonly #watching = new Map<string, { readonly watcher: FSWatcher; readonly inode: number }>();
+  /** Directories in which too much happens that does not matter. */
+  readonly #busy = new Set<string>();
   #wanted: ReadonlyMap<string, Interest> = new Map();
   /** The same for directories that are there: the parent of a missing one counts its name. */
   #interests: ReadonlyMap<string, Interest> = new Map();
@@ -45,6 +53,7 @@ export class Watch {
   #poll: NodeJS.Timeout | undefined;
   /** Why the last attempt to watch a directory failed. */
   #code = "";
+  #isTroubled = false;
 
   /** `onTrouble`: the system has no watches for these directories; undefined: now it has for all. */
   constructor(
@@ -69,7 +78,9 @@ export class Watch {
       watcher.close();
       this.#watching.delete(directory);
     }
-    const missing = [...this.#interests.keys()].filter((at) => !this.#watching.has(at));
+    const missing = [...this.#interests.keys()].filter(
+      (at) => !this.#watching.has(at) && !this.#busy.has(at),
+    );
     const opened = missing.filter((directory) => this.#open(directory));
     const changed = opened.filter((directory) => this.#hasChanged(directory));
     this.#pollUnwatched();
@@ -83,10 +94,13 @@ export class Watch {
     for (const { watcher } of this.#watching.values()) watcher.close();
     this.#watching.clear();
     clearInterval(this.#poll);
+    this.#busy.clear();
     this.#wanted = this.#interests = new Map();
   }
 
   #open(directory: string): boolean {
+    let others = 0;
+    let since = performance.now();
     try {
       const watcher = watch(directory, (event, name) => {
         // The directory itself was moved or deleted: this watch ends, even if another one gets its path and inode.
@@ -94,7 +108,12 @@ export class Watch {
           return this.#lost(directory, watcher);
         const interest = this.#interests.get(directory);
         const counts = interest?.has(name ?? "") ?? !isNoise(name ?? "");
-        if (counts || name === null) this.#onEvent(directory);
+        if (counts || name === null) return this.#onEvent(directory);
+        if (++others < MANY_EVENTS) return;
+        const now = performance.now();
+        if (now - since < POLL_MS) return this.#rest(directory, watcher);
+        others = 0;
+        since = now;
       });
       watcher.on("error", () => this.#lost(directory, watcher));
       this.#watching.set(directory, { watcher, inode: inodeOf(directory) });
@@ -114,16 +133,19 @@ export class Watch {
     for (const at of this.#polled.keys()) if (!unwatched.includes(at)) this.#polled.delete(at);
     for (const at of unwatched)
       if (!this.#polled.has(at)) this.#polled.set(at, stateOf(at, this.#interests.get(at)) ?? "");
-    if (unwatched.length > 0 === (this.#poll !== undefined)) return;
-    clearInterval(this.#poll);
-    this.#poll = undefined;
-    if (unwatched.length > 0) this.#poll = setInterval(() => this.#compare(), POLL_MS).unref();
-    this.#onTrouble(
-      unwatched.length > 0 ? { directories: unwatched, code: this.#code } : undefined,
-    );
+    if (unwatched.length > 0 !== (this.#poll !== undefined)) {
+      clearInterval(this.#poll);
+      this.#poll = undefined;
+      if (unwatched.length > 0) this.#poll = setInterval(() => this.#compare(), POLL_MS).unref();
+    }
+    const directories = unwatched.filter((at) => !this.#busy.has(at));
+    if (directories.length > 0 === this.#isTroubled) return;
+    this.#isTroubled = !this.#isTroubled;
+    this.#onTrouble(this.#isTroubled ? { directories, code: this.#code } : undefined);
   }
 
   #compare(): void {
+    this.#busy.clear();
     this.refresh();
     for (const directory of [...this.#polled.keys()])
       if (this.#hasChanged(directory)) this.#onEvent(directory);
@@ -135,6 +157,16 @@ export class Watch {
     const now = stateOf(directory, this.#interests.get(directory)) ?? before;
     if (before !== undefined) this.#polled.set(directory, now!);
     return before === undefined || now !== before;
+  }
+
+  /** Events that wait behind those that do not matter are lost: it counts as changed. */
+  #rest(directory: string, watcher: FSWatcher): void {
+    watcher.close();
+    if (this.#watching.get(directory)?.watcher !== watcher) return;
+    this.#watching.delete(directory);
+    this.#busy.add(directory);
+    this.#pollUnwatched();
+    this.#onEvent(directory);
   }
 
   #lost(directory: string, watcher: FSWatcher): void {
