@@ -47,7 +47,9 @@ export async function superviseProxy(
   const { controlSocket: place, controlSocketMode: mode, parentShutdownMs } = options;
   const predecessor = options.takeover ? await Predecessor.find(place) : undefined;
   if (options.takeover && predecessor === undefined)
-    log.info("no proxy serves this config, so there is none to take over");
+    log.info(
+      "no proxy serves this config, so there is none to take over; one that serves another file is found by --base-id, where both have the same",
+    );
   const supervisor = new Supervisor({
     early,
     args: (role) => [JSON.stringify({ ...options, takeover: predecessor !== undefined, ...role })],

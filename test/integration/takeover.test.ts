@@ -133,3 +133,17 @@ test("without --takeover an address in use is refused", async () => {
     "the address is in use by another process",
   );
 });
+
+test("a proxy of another config file is taken over by the base id of both, and without one is not found", async () => {
+  const port = await freePort();
+  const id = ["--base-id", `${port}`];
+  const before = await started({ config: config(port, "before", 0), args: id });
+  const lost = Proxy.start({ config: config(port, "after", 0), args: ["--takeover"] });
+  await expect(lost).rejects.toThrow(
+    /none to take over; one that serves another file is found by --base-id.*the address is in use by another process/s,
+  );
+  expect((await get(port, "/")).text).toBe("before");
+  await started({ config: config(port, "after", 0), args: [...id, "--takeover"] });
+  expect(await before.exited).toBe(0);
+  expect((await get(port, "/")).text).toBe("after");
+});
