@@ -54,6 +54,7 @@ export interface SharedCounter {
   release(): void;
 }
 
+/** A cell that is one SharedCounter. */
 export function counter(): CellSpec<SharedCounter> {
   return {
     kind: "counter",
@@ -140,6 +141,7 @@ export interface BucketRate {
   readonly fillIntervalMs: number;
 }
 
+/** Tokens that all workers take from. */
 export interface TokenBucket {
   /** Takes so many (1 if absent), or none. False: there were not enough. */
   take(tokens?: number): boolean;
@@ -231,11 +233,13 @@ export interface TokenBuckets {
   waitMs(key: string): number;
 }
 
+/** The rate is that of each key. */
 export interface TokenBucketsOptions extends BucketRate {
   /** Where more keys than this are in use, the bucket that has been left alone longest is forgotten for a new one. */
   readonly maxKeys: number;
 }
 
+/** A cell with a bucket for each key, full when the key is new. */
 export function tokenBuckets(options: TokenBucketsOptions): CellSpec<TokenBuckets> {
   const pace = paceOf(options);
   const table = new TableShape(options.maxKeys);
@@ -264,11 +268,13 @@ export interface TtlMap {
   delete(key: string): void;
 }
 
+/** Where more keys than `maxKeys` are in use, the one that would end first is forgotten for a new one. */
 export interface TtlMapOptions {
   readonly maxKeys: number;
   readonly ttlMs: number;
 }
 
+/** A cell with a number for each key. */
 export function ttlMap({ maxKeys, ttlMs }: TtlMapOptions): CellSpec<TtlMap> {
   const table = new TableShape(maxKeys, 2);
   return {

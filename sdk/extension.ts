@@ -136,14 +136,20 @@ export function defineHttpFilter<
   return { kind: "http", ...definition, setup };
 }
 
+/** Filters of bytes: a chain of them serves each connection. */
 export const defineNetworkFilter = define("network");
+/** Filters that look at the first bytes of a connection before its chain is chosen. */
 export const defineListenerFilter = define("listener");
 export const defineCodec = define("codec");
 export const defineCluster = define("cluster");
+/** Chooses the cluster of a route by code. */
 export const defineClusterSpecifier = define("cluster_specifier");
+/** Policies that choose a host of a cluster for each request. */
 export const defineBalancer = define("balancer");
 export const defineHealthChecker = define("health");
+/** Loggers of streams and connections that have ended. */
 export const defineAccessLogger = define("access_log");
+/** What runs once in a process, beside the traffic. */
 export const defineService = define("service");
 export const defineTransport = define("transport");
 export const defineUdpFilter = define("udp");
@@ -165,6 +171,7 @@ export interface Generation<T> {
   release(): void;
 }
 
+/** Fires once each time that it is armed. */
 export interface Timer {
   /** Fires once, `ms` from now (not before; up to 20 ms late). Arming again moves it. */
   arm(ms: number): void;
@@ -174,6 +181,7 @@ export interface Timer {
 
 /** `stack`, that of an error, is written as the place in the source that it names. */
 export type LogFields = Readonly<Record<string, string | number | boolean | undefined>>;
+/** Lines of the proxy's log, with the name of the package. */
 export interface Log {
   debug(message: string, fields?: LogFields): void;
   info(message: string, fields?: LogFields): void;

@@ -7,8 +7,10 @@ import { type HeaderMap, RequestHeaders, ResponseHeaders } from "./headers.ts";
 import type { Stats } from "./stats.ts";
 import { headerText } from "./wire-text.ts";
 
+/** Bytes of a string are its UTF-8. An iterable is sent as it comes, and asked for more as the upstream takes it. */
 export type FetchBody = string | Uint8Array | AsyncIterable<string | Uint8Array>;
 
+/** What is asked, and how long and how much of an answer is waited for. */
 export interface FetchInit {
   /** Default: GET. */
   readonly method?: string;
@@ -51,6 +53,7 @@ export class FetchError extends Error {
   }
 }
 
+/** An answer of any status, once its head is there. Its body is read once. */
 export interface FetchResponse {
   readonly status: number;
   /** 200-299 */

@@ -17,6 +17,7 @@ export interface GrpcMethod<Q, A> {
   decode(bytes: Uint8Array): A;
 }
 
+/** What a call says beside its message. */
 export interface GrpcOptions {
   /** From the call to its status; the server is told (`grpc-timeout`). Absent: no deadline. */
   readonly timeoutMs?: number;
@@ -38,6 +39,7 @@ export interface GrpcStatus {
   readonly metadata: HeaderMap | undefined;
 }
 
+/** A call that did not end with OK. */
 export class GrpcError extends Error implements GrpcStatus {
   readonly code: number;
   readonly metadata: HeaderMap | undefined;
@@ -64,6 +66,7 @@ export interface GrpcEvents<A> {
   onBlocked?(blocked: boolean): void;
 }
 
+/** The caller's side of a streaming call. */
 export interface GrpcStream<Q> {
   send(message: Q): void;
   /** No more messages will be sent. */

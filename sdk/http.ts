@@ -29,6 +29,7 @@ export interface Reply {
   readonly grpcStatus?: number;
 }
 
+/** All that a reply may say beside its status; absent: nothing of it. */
 export interface ReplyOptions extends Partial<Omit<Reply, "type" | "status" | "headers">> {
   /** Pairs of name and value, or an object with values by name. */
   readonly headers?: Reply["headers"] | Readonly<Record<string, string>>;
@@ -79,6 +80,7 @@ export interface Hold {
   readonly trailers: boolean;
 }
 
+/** Keeps the head back until its body is there. By default: all of it, up to 1 MiB. */
 export function hold(
   options: {
     readonly body?: "buffer" | "stream";
@@ -111,6 +113,7 @@ export function lastChunk(bytes: Uint8Array): LastChunk {
   return { type: "last_chunk", bytes };
 }
 
+/** What a hook for a head or a chunk may answer, by itself or by a promise; nothing: go on. */
 export type Verdict = void | Reply | Hold | Done;
 /**
  * What a hook answers. A promise pauses this direction of the stream at this filter until it settles; a rejection is an error

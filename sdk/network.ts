@@ -227,8 +227,10 @@ export interface Drain {
  *   the connection, and so does a promise that is pending for 300 s, or for 10 s in a sandbox.
  */
 export type NetworkResult = void | typeof stop | Promise<void | Uint8Array | typeof stop>;
+/** A hook keeps the chain where it is until `resumeReading`, or drops what it was asked about on its way to the client. */
 export const stop = Symbol.for("tsproxy.stop");
 
+/** The object that a package makes for each connection, with the hooks that it needs. */
 export interface NetworkFilter {
   onConnect?(): NetworkResult;
   /** Bytes from the client, in order. `endStream`: it sent FIN (the chunk may be empty then). */
@@ -303,7 +305,9 @@ export interface AcceptedSocket {
   setFilterState?(key: string, value: unknown): void;
 }
 
+/** Bytes that the filter takes from the connection, or that it waits for more, or ends it. */
 export type ListenerAnswer = number | "more" | "close";
+/** The object that a package makes for each accepted connection. */
 export interface ListenerFilter {
   /**
    * Called at accept with no bytes, and again whenever more have come. `bytes` is everything received so far. Answers how many
@@ -314,4 +318,5 @@ export interface ListenerFilter {
   /** The client has closed, or the time is over, while the filter waited. */
   onAbandoned?(): void;
 }
+/** What a listener package's setup returns. */
 export type ListenerFilterFactory = (socket: AcceptedSocket) => ListenerFilter;

@@ -1,5 +1,6 @@
 import { type Static, type TObject, type TProperties, type TSchema, Type } from "@sinclair/typebox";
 
+/** Of TypeBox (`@sinclair/typebox`), whose documentation tells of all its types: schemas, and the values that they describe. */
 export { type Static, type TSchema, Type };
 
 /**

@@ -14,7 +14,7 @@ import { ModuleReader } from "./module-reader.ts";
 import { discoverShipped } from "./packages.ts";
 import { PACKED_CODE, PACKED_LIST, PACKED_SCHEMAS, type PackedPackage } from "./packed.ts";
 import { buildPreludes, PRELUDES } from "./preludes.ts";
-import { reference } from "./reference.ts";
+import { reference, unlisted } from "./reference.ts";
 
 const dist = path.join(ROOT, "dist");
 const require = createRequire(import.meta.url);
@@ -211,6 +211,10 @@ async function declarations(): Promise<void> {
   ]);
   const globals = await readFile(path.join(ROOT, "sdk/globals.d.ts"), "utf8");
   const text = await reference(path.join(dist, "sdk"), globals);
+  const exported = await Promise.all([import("@tsproxy/sdk"), import("@tsproxy/sdk/testing")]);
+  const missing = unlisted(text, exported.flatMap(Object.keys));
+  if (missing.length > 0)
+    throw new Error(`sdk/reference.md has no entry for ${missing.join(", ")}; see reference.ts`);
   await writeFile(path.join(dist, "sdk/reference.md"), text);
 }
 

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { entriesOf } from "./reference.ts";
+import { entriesOf, unlisted } from "./reference.ts";
 
 test("finds each exported declaration whole, with the comment before it", () => {
   const entries = entriesOf(`import type { A } from "./a.ts";
@@ -21,13 +21,21 @@ export declare function make(options?: {
 }): Thing;
 export type Kind = "a" | "b";
 export declare const names: readonly ["{"];
+/** Another library's. */
+export { type Static, Type };
 `);
   expect(entries.map(({ name, doc }) => [name, doc])).toEqual([
     ["Thing", 'A thing; with "{" in it.'],
     ["make", "Makes one.\n\n`options`: how."],
     ["Kind", ""],
     ["names", ""],
+    ["Static", "Another library's."],
+    ["Type", "Another library's."],
   ]);
   expect(entries[0]!.text.split("\n")).toHaveLength(6);
   expect(entries[1]!.text).toMatch(/\}\): Thing;$/);
+});
+
+test("tells which names a reference lacks", () => {
+  expect(unlisted("## a\n\n### one\n\n### two\n", ["one", "three", "two"])).toEqual(["three"]);
 });

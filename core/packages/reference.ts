@@ -35,6 +35,12 @@ export async function reference(folder: string, globals: string): Promise<string
   return parts.join("\n");
 }
 
+/** Those of `names` that the reference does not have. */
+export function unlisted(text: string, names: readonly string[]): string[] {
+  const listed = new Set(Array.from(text.matchAll(/^### (\w+)$/gm), ([, name]) => name));
+  return names.filter((name) => !listed.has(name));
+}
+
 const EXPORT =
   /^export (?:declare )?(?:abstract )?(?:async )?(class|interface|type|function|const|let) (\w+)/;
 
@@ -51,6 +57,10 @@ export function entriesOf(text: string): Entry[] {
       k = end;
       continue;
     }
+    // TypeBox's, which its own documentation tells of.
+    const names = /^export \{ (.+) \};$/.exec(line)?.[1] ?? "";
+    for (const [, name] of names.matchAll(/(?:^|, )(?:type )?(\w+)/g))
+      found.push({ name: name!, doc: docOf(comment), text: line });
     const match = EXPORT.exec(line);
     if (match !== null) {
       const end = endOf(lines, k);
