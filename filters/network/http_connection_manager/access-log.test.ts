@@ -163,9 +163,10 @@ it("begins its lines anew when an internal redirect sends the request through on
   expect(lines.splice(0)).toEqual(["DownstreamPeriodic 0 1000 -"]);
   p.up.last.respond(200, { "content-length": "0" }, "");
   expect(lines).toEqual(["DownstreamEnd 200 1000 0"]);
-  // The client has had one answer.
+  // The client has had one answer; each pass is a request.
   const answers = (kind: string) => p.cx.stats.value(`http.test.downstream_rq_${kind}`);
   expect([answers("3xx"), answers("2xx")]).toEqual([0, 1]);
+  expect([answers("total"), answers("http1_total")]).toEqual([2, 2]);
 });
 
 it("names the virtual cluster of requests that are forwarded, and of no others", () => {

@@ -164,10 +164,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, TimersOwner, LogEnt
     this.#timers.begin(runtime.config);
     info.startTime = runtime.clock.now();
     info.startedAt = this.#timers.startedAt;
-    runtime.stats.rqTotal.inc();
-    if (connection.isHttp2) runtime.stats.rqHttp2Total.inc();
-    else runtime.stats.rqHttp1Total.inc();
-    runtime.stats.rqActive.inc();
+    this.#countPass();
   }
 
   // ---- from the codec
@@ -725,8 +722,15 @@ export class HcmStream implements RequestDecoder, WalkOwner, TimersOwner, LogEnt
     this.#metadata = undefined;
     this.#filterState = undefined;
     this.#route.clear();
-    runtime.stats.rqTotal.inc();
-    runtime.stats.rqActive.inc();
+    this.#countPass();
+  }
+
+  #countPass(): void {
+    const { stats } = this.#runtime;
+    stats.rqTotal.inc();
+    if (this.#connection.isHttp2) stats.rqHttp2Total.inc();
+    else stats.rqHttp1Total.inc();
+    stats.rqActive.inc();
   }
 
   #finish(): void {
