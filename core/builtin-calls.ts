@@ -58,6 +58,8 @@ export class BuiltinCalls {
         return this.#onPublish(text);
       case "topic":
         return readText(this.topics.get(JSON.parse(text)) ?? "");
+      case "topics":
+        return this.#topicsOf(JSON.parse(text));
       case "fetched":
         return this.#onFetched(text);
     }
@@ -102,7 +104,23 @@ export class BuiltinCalls {
 
   #onPublish(text: string): void {
     const at = text.indexOf("\0");
-    this.#parts.post({ type: "publish", topic: text.slice(0, at), text: text.slice(at + 1) });
+    const topic = text.slice(0, at);
+    const value = text.slice(at + 1);
+    this.note(topic, value);
+    this.#parts.post({ type: "publish", topic, text: value });
+  }
+
+  /** Keeps what was published, for an isolate that takes this one's place. "": it was taken back. */
+  note(topic: string, value: SharedText): void {
+    if (value === "") this.topics.delete(topic);
+    else this.topics.set(topic, value);
+  }
+
+  #topicsOf(prefix: string): string {
+    const found = [...this.topics].filter(([topic]) => topic.startsWith(prefix));
+    return JSON.stringify(
+      Object.fromEntries(found.map(([topic, kept]) => [topic, readText(kept)])),
+    );
   }
 
   /**

@@ -276,7 +276,8 @@ export class Fleet implements RehearsalStage {
 
   #publish(topic: string, value: string, from?: Thread): void {
     const text = sharedText(value);
-    this.#topics.set(topic, text);
+    if (value === "") this.#topics.delete(topic);
+    else this.#topics.set(topic, text);
     for (const member of this.#members)
       if (member.thread !== from) member.post({ type: "publish", topic, text });
   }

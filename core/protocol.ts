@@ -1,6 +1,6 @@
 import type { AccessLogList, ExtensionRef, KeepAlive, SandboxManifest } from "@tsproxy/sdk";
 import type { StatsConfig } from "./admin/stats-config.ts";
-import type { StatList } from "./inside/stats.ts";
+import type { StatList, StatReturn } from "./inside/stats.ts";
 
 /** What a package's definition says of itself, as the describer has read it (describe.ts). Plain JSON. */
 export interface PackageInfo {
@@ -295,7 +295,7 @@ export type ToWorker =
     }
   /** `fd`: one end of a socket pair (Gathering). Worker 0 takes connections from it; another worker passes its own on. */
   | { readonly type: "take_from" | "give_through"; readonly fd: number }
-  /** `text`: JSON of the value. */
+  /** `text`: JSON of the value; "": it is taken back. */
   | { readonly type: "publish"; readonly topic: string; readonly text: SharedText }
   | { readonly type: "drain"; readonly ms: number }
   | {
@@ -390,6 +390,8 @@ export type FromWorker =
       readonly owner?: string;
       /** Scopes whose stats are shown as 0 until they are defined. */
       readonly listed?: readonly StatList[];
+      /** Stats that are gone, from before those above were defined. */
+      readonly returned?: StatReturn;
     }
   | {
       readonly type: "log";

@@ -373,7 +373,7 @@ class Worker {
   }
 
   #onPublished(topic: string, published: SharedText): void {
-    this.#calls.topics.set(topic, published);
+    this.#calls.note(topic, published);
     const text = readText(published);
     this.#guarded(() => this.#builtin.publish(topic, text));
     if (topic === RUNTIME_TOPIC) this.#boxes.setRuntime(text);

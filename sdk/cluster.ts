@@ -149,11 +149,13 @@ export interface ClusterType {
   /**
    * Finds hosts, on the control thread alone; updates reach every worker, and the first one ends the cluster's warming. The
    * function that is returned stops it when the package's code is replaced; otherwise it stops with `cx`. `changes`: in how
-   * many updates Envoy would make this change, which `membership_change` counts; absent: one.
+   * many updates Envoy would make this change, which `membership_change` counts; absent: one. `heard` false: nobody has answered yet;
+   * a start waits no longer, but a cluster that was made while others serve does.
    */
   discover?(
-    update: (hosts: readonly HostSpec[], changes?: number) => void,
+    update: (hosts: readonly HostSpec[], changes?: number, heard?: boolean) => void,
     cx: SetupContext,
+    made: MadeClusters,
   ): void | (() => void);
   /** Names of the clusters that this one is made of (aggregate): their levels of priority follow each other in this order. */
   readonly clusters?: readonly string[];
@@ -164,6 +166,38 @@ export interface ClusterType {
   readonly peerNames?: "verified" | "any";
   /** CLUSTER_PROVIDED: the type itself says which host a request goes to, on every worker. */
   provide?(own: ProvidedHosts): ProvidedBalancer;
+}
+
+/**
+ * Clusters that a cluster's type makes while the proxy serves, on the control thread: all threads set them up. They live on over
+ * reloads and lost isolates, for as long as the cluster that made them stays as it is in the config.
+ */
+export interface MadeClusters {
+  /** False: this generation is only prepared, or has ended, and changes nothing. */
+  readonly serves: boolean;
+  /** The cluster that makes them. */
+  readonly parent: string;
+  /** Those that it has made. */
+  readonly names: ReadonlySet<string>;
+  /**
+   * Adds a cluster, or puts another config in the place of one that was made so: that of the cluster itself with other `fields`
+   * (Envoy's). False: it was not added. One whose config is refused, as the log says then, never gets ready.
+   */
+  put(name: string, fields: Readonly<Record<string, unknown>>): boolean;
+  /** Its requests end as they would have; new ones do not find it. */
+  remove(name: string): void;
+}
+
+/** The same on any thread, for those who send requests. */
+export interface ReadyClusters {
+  /** The cluster that makes them. */
+  readonly parent: string;
+  /** It is set up here, its first hosts are known and their first checks done. */
+  has(name: string): boolean;
+  /** The host that its balancer chooses. Undefined: it is not ready or has none. */
+  choose(name: string, context: BalancerContext): Host | undefined;
+  /** Called for each that gets ready on this thread. */
+  onReady: ((name: string) => void) | undefined;
 }
 
 export interface ProvidedBalancer {
@@ -178,14 +212,31 @@ export interface ProvidedBalancer {
 
 /** A cluster that looks up a host's address when a request names the host. */
 export interface HostNames {
-  /** `known`: `choose` will find the host that `state` names (`STATE.DYNAMIC_HOST`), or else the authority. */
+  /** True: even an empty authority may be asked for. */
+  readonly takesEmpty?: boolean;
+  /**
+   * `known`: `choose` will find the host that `state` names (`STATE.DYNAMIC_HOST`), or else the authority. `waitMs`: how long it may
+   * take until the host's own cluster is ready, if each has one.
+   */
   resolve(
     authority: string,
-    state?: ReadonlyMap<string, unknown>,
+    state: ReadonlyMap<string, unknown> | undefined,
+    waitMs: number,
   ): NameOutcome | Promise<NameOutcome>;
 }
-/** `failed`: why the host has no address. `overflow`: too many hosts. `pending_overflow`: too many requests wait for one. */
-export type NameOutcome = "known" | "overflow" | "pending_overflow" | { readonly failed: string };
+/**
+ * `failed`: why the host has no address. `overflow`: too many hosts. `pending_overflow`: too many requests wait for one.
+ * `sub_cluster_overflow`: each host has a cluster of its own, and there are too many. `sub_cluster_timeout`: the host's is not ready in
+ * time. `again`: another generation has taken over, which may be asked.
+ */
+export type NameOutcome =
+  | "known"
+  | "overflow"
+  | "pending_overflow"
+  | "sub_cluster_overflow"
+  | "sub_cluster_timeout"
+  | "again"
+  | { readonly failed: string };
 
 /** Hosts that a worker makes as requests ask for them. */
 export interface ProvidedHosts {
@@ -195,6 +246,8 @@ export interface ProvidedHosts {
   at(address: Address, hostname: string): Host | undefined;
   /** A host that discovery has named, by its id. */
   find(id: string): Host | undefined;
+  /** Clusters that the type has made. */
+  readonly made: ReadyClusters;
   /** All that there are. On the control thread stats and admin go by them. */
   readonly hosts: readonly Host[];
   /** Where an authority names no port: 443 if connections are encrypted, else 80. */
@@ -435,6 +488,14 @@ export interface ClusterStatus {
   readonly name: string;
   readonly observabilityName: string;
   readonly addedViaApi: boolean;
+  /** It was made while the proxy serves: by which cluster, and how its config differs from that one's. `at`: in ISO 8601. */
+  readonly made?: {
+    readonly parent: string;
+    readonly fields: Readonly<Record<string, unknown>>;
+    readonly at: string;
+    /** Its first hosts are not known yet, or not checked. */
+    readonly warming: boolean;
+  };
   /** Figures of its hosts are stats as well: `cluster.<name>.endpoint.<address>.`. */
   readonly perEndpointStats?: boolean;
   /** The success rates that outlier detection judges hosts by, in percent; -1 or absent: none. */

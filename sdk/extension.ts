@@ -305,6 +305,10 @@ export interface SetupContext {
   /** Tells every isolate that has subscribed; the last value is kept for those that subscribe later. JSON values. */
   publish(topic: string, value: unknown): void;
   subscribe(topic: string, onValue: (value: unknown) => void): void;
+  /** Takes a topic's value back: subscribers are told `undefined`, later ones nothing. For topics whose names are ever new. */
+  retract(topic: string): void;
+  /** Subscribes to all topics that begin with `prefix`; `rest` is the rest of the name. */
+  subscribeAll(prefix: string, onValue: (rest: string, value: unknown) => void): void;
   /** The configuration is not put into service before this settles (either way). Bounded by core (15 s). */
   waitFor(settled: Promise<unknown>, what: string): void;
   /**
@@ -318,11 +322,21 @@ export interface SetupContext {
   sharedCount(name: string): SharedCount;
   /** An operation of core outside the isolate: `dns.resolve`, `core.stats`, … JSON in and out. */
   operation(name: string, args: unknown): Promise<unknown>;
+  /**
+   * A context for one of many things that come and go while the generation serves: what is made through it ends with it, and stats
+   * and cells are given back once no generation has a context of that name. It ends with this one at the latest.
+   */
+  child(name: string): ChildContext;
   /** Called when the generation ends. */
   onDispose(dispose: () => void): void;
   /** What `onHandover` of the generation before left, if this one replaces it. From a sandbox only what JSON can carry passes. */
   readonly previous: unknown;
   onHandover(state: () => unknown): void;
+}
+
+/** Answered by `SetupContext.child`. */
+export interface ChildContext extends SetupContext {
+  end(): void;
 }
 
 /**

@@ -5,6 +5,7 @@ import {
   NAMED_ONLY,
   type StatDefinition,
   type StatList,
+  type StatReturn,
 } from "../inside/stats.ts";
 
 export interface Distribution {
@@ -38,7 +39,14 @@ interface Place {
   /** Left out of snapshots (`stats_config.stats_matcher`). */
   hidden: boolean;
   /** Its cells: one for each thread, and for each isolate that the thread has had. */
-  cells: readonly { readonly block: Float64Array; readonly at: number }[];
+  cells: readonly CellPlace[];
+}
+
+interface CellPlace {
+  readonly block: Float64Array;
+  readonly at: number;
+  /** Its isolate is gone: nobody will give it back. */
+  readonly lost?: boolean;
 }
 
 const NO_CELLS: Place["cells"] = [];
@@ -68,6 +76,8 @@ export class StatsReader {
   /** The sets of stats that scopes list, by prefix; `#sets` keeps equal ones once, by their JSON. */
   readonly #listed = new Map<string, readonly StatSet[]>();
   readonly #sets = new Map<string, StatSet>();
+  /** Names that isolates which are gone have counted under. */
+  readonly #lost = new Set<string>();
   /** Counters' sums at the last `resetCounters`. */
   readonly #zero = new Map<string, number>();
   /** Of histograms, at the end of the last interval: their totals, and (`#intervals`) what was recorded in that interval. */
@@ -149,6 +159,27 @@ export class StatsReader {
     for (const name of this.#ofPackages) if (this.#isListed(name)) this.#takeBack(name);
   }
 
+  /** Called when a thread has given stats back. A name goes with the last thread that counts under it, and with its list. */
+  takeBack(memory: SharedArrayBuffer, { names, prefixes }: StatReturn): void {
+    for (const prefix of prefixes) {
+      this.#listed.delete(prefix);
+      for (const name of this.#lost) if (name.startsWith(prefix)) this.#removeUnused(name);
+    }
+    for (const name of names) {
+      const place = this.#places.get(name);
+      if (place === undefined) continue;
+      place.cells = place.cells.filter(({ block }) => block.buffer !== memory);
+      this.#removeUnused(name);
+    }
+  }
+
+  #removeUnused(name: string): void {
+    if (this.#places.get(name)?.cells.some(({ lost }) => lost !== true) === true) return;
+    for (const map of [this.#places, this.#zero, this.#lastTotals, this.#intervals])
+      map.delete(name);
+    this.#lost.delete(name);
+  }
+
   #isListed(name: string): boolean {
     for (let at = name.lastIndexOf(".") + 1; ; at = name.lastIndexOf(".", at - 2) + 1) {
       const own = name.slice(at);
@@ -208,9 +239,16 @@ export class StatsReader {
 
   /** Called when a thread or its isolates are gone: its counters stay in the sums, its gauges do not. */
   forget(memory: SharedArrayBuffer): void {
-    for (const place of this.#places.values()) {
-      if (place.kind !== "gauge") continue;
-      place.cells = place.cells.filter((c) => c.block.buffer !== memory);
+    for (const [name, place] of this.#places) {
+      if (!place.cells.some(({ block }) => block.buffer === memory)) continue;
+      if (place.kind === "gauge")
+        place.cells = place.cells.filter((c) => c.block.buffer !== memory);
+      else {
+        place.cells = place.cells.map((c) =>
+          c.block.buffer === memory ? { ...c, lost: true } : c,
+        );
+        this.#lost.add(name);
+      }
     }
   }
 

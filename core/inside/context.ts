@@ -3,6 +3,7 @@ import type {
   CellHeap,
   CellSpec,
   Certificate,
+  ChildContext,
   Clusters,
   Connection,
   ConnectionHandler,
@@ -40,7 +41,7 @@ import type { ConnectionTable } from "./connection-table.ts";
 import type { FileTable } from "./files.ts";
 import type { Host } from "./host.ts";
 import type { Regexes } from "./regexes.ts";
-import type { Registry, Scope } from "./registry.ts";
+import { type Registry, Scope } from "./registry.ts";
 import type { SharedCounts } from "./shared-counts.ts";
 import { ScopedStats, type StatsTable } from "./stats.ts";
 import type { TimerWheel } from "./timers.ts";
@@ -100,7 +101,7 @@ export class Context implements SetupContext {
     this.worker = around.worker;
     this.node = around.node;
     this.log = new PackageLog(around.host, scope.package);
-    this.stats = new ScopedStats(around.stats, "");
+    this.stats = new ScopedStats(around.stats, "", scope.place.lent);
     this.runtime = around.runtime;
     this.statPrefix = scope.place.statPrefix;
     this.listenerStatPrefix = scope.place.listenerStatPrefix;
@@ -142,7 +143,8 @@ export class Context implements SetupContext {
     options: { readonly statPrefix?: string } = {},
   ): Slot<Kinds[K]> {
     const pointer = this.#scope.nestedPlace(kind, ref.name);
-    const place = { pointer, statPrefix: options.statPrefix ?? "" };
+    const { lent } = this.#scope.place;
+    const place = { pointer, statPrefix: options.statPrefix ?? "", ...(lent && { lent }) };
     const slot = this.#around.registry.create(kind, ref, place, undefined);
     this.#scope.children.push(slot as never);
     return slot;
@@ -233,6 +235,15 @@ export class Context implements SetupContext {
     this.#scope.onDispose(this.#around.topics.subscribe(topic, onValue));
   }
 
+  retract(topic: string): void {
+    if (this.role !== "canary") this.#around.topics.retract(topic);
+  }
+
+  subscribeAll(prefix: string, onValue: (rest: string, value: unknown) => void): void {
+    if (this.role === "canary") return;
+    this.#scope.onDispose(this.#around.topics.subscribeAll(prefix, onValue));
+  }
+
   waitFor(settled: Promise<unknown>, what: string): void {
     if (this.role !== "canary") this.#around.waits.push({ settled, what });
   }
@@ -259,6 +270,22 @@ export class Context implements SetupContext {
 
   sharedCount(name: string): SharedCount {
     return this.#around.counts.of(name);
+  }
+
+  child(name: string): ChildContext {
+    const around = this.#around;
+    const outer = this.#scope;
+    const pointer = `${outer.place.pointer}/${name.replaceAll("~", "~0").replaceAll("/", "~1")}`;
+    const lent = around.stats.lend(`${outer.package} ${pointer}`);
+    const place = { pointer, statPrefix: this.statPrefix, lent };
+    const scope = new Scope(outer.registry, outer.package, place, undefined);
+    const end = (): void => {
+      outer.forget(end);
+      scope.dispose();
+    };
+    scope.onDispose(() => around.stats.takeBack(lent));
+    outer.onDispose(end);
+    return Object.assign(new Context(around, scope), { end });
   }
 
   operation(name: string, args: unknown): Promise<unknown> {

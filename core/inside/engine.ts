@@ -231,7 +231,8 @@ export class Engine implements GenerationsOwner {
     if (!this.#stats.hasNews) return;
     const defined = this.#stats.defined;
     this.#stats.defined = [];
-    this.host.tell("stats", { defined, listed: this.#stats.takeListed() });
+    const listed = this.#stats.takeListed();
+    this.host.tell("stats", { returned: this.#stats.takeReturned(), defined, listed });
   }
 
   /** Runs a call on behalf of a connection, which alone is closed if it throws. */

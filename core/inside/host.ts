@@ -44,6 +44,11 @@ export class Host {
     return this.#call("topic", JSON.stringify(name)) ?? "";
   }
 
+  /** The same of all topics that begin with `prefix`, by topic. */
+  topics(prefix: string): Readonly<Record<string, string>> {
+    return JSON.parse(this.#call("topics", JSON.stringify(prefix)) || "{}");
+  }
+
   log(level: string, message: string, fields: Readonly<Record<string, unknown>>): void {
     this.tell("log", { level, message, fields });
   }

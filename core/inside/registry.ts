@@ -12,6 +12,7 @@ import {
 } from "@tsproxy/sdk";
 import type { Refusal } from "../protocol.ts";
 import { misuse } from "./made.ts";
+import type { LentStats } from "./stats.ts";
 
 /** Makes the `cx` of one setup. The registry calls it; the engine provides it (context.ts). */
 type ContextMaker = (scope: Scope) => SetupContext;
@@ -24,6 +25,8 @@ export interface Place {
   readonly statPrefix: string;
   /** Stat prefix of the listener; only for network filters of a chain. */
   readonly listenerStatPrefix?: string;
+  /** Of a child context (`cx.child`), and of what is nested in it: the stats that are given back at its end. */
+  readonly lent?: LentStats;
 }
 
 /** What one setup has made: slots of nested packages, and disposers to run at its end. */

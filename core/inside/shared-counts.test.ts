@@ -80,3 +80,20 @@ it("takes the slots of names that nobody uses any more for others", () => {
   giveBack(counts, ledgers[1]!);
   expect(users()).toHaveLength(0);
 });
+
+it("gives a slot back with the last release, and keeps who comes later out of it", () => {
+  const { of } = threads(1);
+  const [shared] = of;
+  const held = shared!.of("removed");
+  held.acquire();
+  held.dispose!();
+  expect(shared!.of("removed").value).toBe(1);
+  shared!.of("removed").dispose!();
+  const removed = shared!.of("removed");
+  removed.dispose!();
+  removed.dispose!();
+  held.release();
+  const next = shared!.of("removed");
+  held.acquire();
+  expect([next.value, held.value]).toEqual([0, 1]);
+});

@@ -98,9 +98,9 @@ export class SharedCounts {
 
 /** One slot, in the shared table and in this thread's ledger. */
 class Count implements SharedCount {
-  readonly #totals: Int32Array;
-  readonly #ledger: Int32Array;
-  readonly #slot: number;
+  #totals: Int32Array;
+  #ledger: Int32Array;
+  #slot: number;
   readonly #onUnused: () => void;
   /** Number of callers of this thread that have not disposed of it. */
   callers = 0;
@@ -112,9 +112,20 @@ class Count implements SharedCount {
     this.#onUnused = onUnused;
   }
 
-  /** A count that is still held keeps its slot. */
+  /** A count that is still held keeps its slot until it is released. */
   dispose(): void {
-    if (--this.callers === 0 && this.#ledger[this.#slot] === 0) this.#onUnused();
+    this.callers--;
+    this.#leave();
+  }
+
+  /** Leaves the slot once nobody here needs it. Who still calls counts by itself, and not in the slot of another name. */
+  #leave(): void {
+    if (this.callers > 0 || this.#ledger[this.#slot] !== 0) return;
+    this.#onUnused();
+    this.#totals = new Int32Array(1);
+    this.#ledger = new Int32Array(1);
+    this.#slot = 0;
+    this.callers = Number.POSITIVE_INFINITY;
   }
 
   get value(): number {
@@ -142,7 +153,9 @@ class Count implements SharedCount {
 
   release(): number {
     this.#ledger[this.#slot]!--;
-    return Atomics.sub(this.#totals, this.#slot, 1) - 1;
+    const left = Atomics.sub(this.#totals, this.#slot, 1) - 1;
+    if (this.callers === 0) this.#leave();
+    return left;
   }
 }
 

@@ -16,10 +16,25 @@ export interface StatDefinition {
 
 export const NAMED_ONLY = -1;
 
+/** Names that are given back together, once nobody holds them. */
+export interface LentStats {
+  readonly key: string;
+  holders: number;
+  readonly names: Set<string>;
+  readonly prefixes: Set<string>;
+}
+
 /** Prefixes under which the stats of a set exist. Core shows those that nobody has defined yet as never used. */
 export interface StatList {
   readonly set: StatSet;
   readonly prefixes: readonly string[];
+}
+
+/** What core is told of stats that were given back. */
+export interface StatReturn {
+  readonly names: string[];
+  /** Of the lists. */
+  readonly prefixes: string[];
 }
 
 /**
@@ -27,8 +42,8 @@ export interface StatList {
  * that is a mistake in code, where peers could send a number that is not finite.
  */
 class Cell implements Counter, Gauge {
-  readonly #cells: Float64Array;
-  readonly #at: number;
+  #cells: Float64Array;
+  #at: number;
   /** The smallest amount that is taken. */
   readonly #min: number;
 
@@ -36,6 +51,16 @@ class Cell implements Counter, Gauge {
     this.#cells = cells;
     this.#at = at;
     this.#min = kind === "counter" ? 0 : -Number.MAX_VALUE;
+  }
+  isIn(cells: Float64Array): boolean {
+    return this.#cells === cells;
+  }
+  /** Answers where it was. Who still has it writes from now on what nobody reads. */
+  takeBack(): number {
+    const at = this.#at;
+    this.#cells = new Float64Array(1);
+    this.#at = 0;
+    return at;
   }
   inc(amount?: undefined): void {
     if (amount !== undefined) throw new TypeError(ONE_EACH);
@@ -57,7 +82,7 @@ class Cell implements Counter, Gauge {
 
 /** A histogram. It takes its 7 KB of cells with the first value: most histograms of a large config stay empty on most threads. */
 class Buckets implements Histogram {
-  readonly #open: () => { readonly cells: Float64Array; readonly at: number };
+  #open: () => { readonly cells: Float64Array; readonly at: number };
   #cells: Float64Array | undefined = undefined;
   #at = 0;
 
@@ -72,6 +97,17 @@ class Buckets implements Histogram {
     cells[this.#at + HISTOGRAM.COUNT]!++;
     cells[this.#at + HISTOGRAM.SUM]! += v;
     cells[this.#at + HISTOGRAM.BUCKETS + bucketOf(v)]!++;
+  }
+
+  isIn(cells: Float64Array): boolean {
+    return this.#cells === cells;
+  }
+  /** As of Cell; undefined: it has taken no cells. */
+  takeBack(): number | undefined {
+    const at = this.#cells === undefined ? undefined : this.#at;
+    this.#open = () => ({ cells: new Float64Array(HISTOGRAM_CELLS), at: 0 });
+    this.#cells = undefined;
+    return at;
   }
 
   #take(): Float64Array {
@@ -103,11 +139,23 @@ function bucketOf(value: number): number {
 export class StatsTable {
   readonly #cells: Float64Array;
   readonly #byName = new Map<string, Cell | Buckets>();
+  readonly #lent = new Map<string, LentStats>();
+  /** How many of them a name, or the prefix of a list, is in; Infinity: somebody else has it as well, and it stays. */
+  readonly #loans = new Map<string, number>();
+  /** Cells that were given back, by how many are together. */
+  readonly #free = new Map<number, number[]>([
+    [1, []],
+    [HISTOGRAM_CELLS, []],
+  ]);
   readonly #onFull: () => void;
   #isFull = false;
   #next: number;
   /** Stats defined since core was last told. */
   defined: StatDefinition[] = [];
+  /** Prefixes that are listed for good. */
+  readonly #prefixes = new Set<string>();
+  /** Stats given back since core was last told, and the prefixes that are listed no more. */
+  #returned: StatReturn = { names: [], prefixes: [] };
   /** Prefixes listed since core was last told, by set. */
   #listed = new Map<StatSet, string[]>();
 
@@ -144,15 +192,88 @@ export class StatsTable {
     return buckets;
   }
 
+  has(name: string): boolean {
+    return this.#byName.has(name);
+  }
+
+  /** Stats of that key; with each call one more holds them. */
+  lend(key: string): LentStats {
+    let lent = this.#lent.get(key);
+    if (lent === undefined) {
+      lent = { key, holders: 0, names: new Set(), prefixes: new Set() };
+      this.#lent.set(key, lent);
+    }
+    lent.holders++;
+    return lent;
+  }
+
+  /** One holder less; after the last one all of these stats are given back. */
+  takeBack(lent: LentStats): void {
+    if (--lent.holders > 0) return;
+    this.#lent.delete(lent.key);
+    const names = new Set([...lent.names].filter((name) => this.#isLast(name)));
+    const prefixes = new Set([...lent.prefixes].filter((prefix) => this.#isLast(prefix)));
+    for (const name of names) this.#giveUp(name);
+    this.defined = this.defined.filter(({ name }) => !names.has(name));
+    for (const [set, listed] of this.#listed)
+      this.#listed.set(
+        set,
+        listed.filter((prefix) => !prefixes.has(prefix)),
+      );
+    this.#returned.names.push(...names);
+    this.#returned.prefixes.push(...prefixes);
+  }
+
+  /** Notes in `lent` that it has that name or prefix, unless somebody has it for good. */
+  note(name: string, lent: Set<string> | undefined, isKnown: boolean): void {
+    const loans = this.#loans.get(name);
+    if (lent === undefined) {
+      if (loans !== undefined) this.#loans.set(name, Number.POSITIVE_INFINITY);
+    } else if (!lent.has(name) && (loans !== undefined || !isKnown)) {
+      lent.add(name);
+      this.#loans.set(name, (loans ?? 0) + 1);
+    }
+  }
+
+  #isLast(name: string): boolean {
+    const left = this.#loans.get(name)! - 1;
+    if (left === 0) this.#loans.delete(name);
+    else this.#loans.set(name, left);
+    return left === 0;
+  }
+
+  #giveUp(name: string): void {
+    const stat = this.#byName.get(name);
+    if (stat === undefined) return;
+    this.#byName.delete(name);
+    const inBlock = stat.isIn(this.#cells);
+    const at = stat.takeBack();
+    const size = stat instanceof Cell ? 1 : HISTOGRAM_CELLS;
+    if (inBlock && at !== undefined) this.#free.get(size)!.push(at);
+  }
+
+  takeReturned(): StatReturn {
+    const returned = this.#returned;
+    this.#returned = { names: [], prefixes: [] };
+    return returned;
+  }
+
   /** Names the stats of a set under a prefix without taking cells for them. */
-  list(prefix: string, set: StatSet): void {
+  list(prefix: string, set: StatSet, lent?: LentStats): void {
+    this.note(prefix, lent?.prefixes, this.#prefixes.has(prefix));
+    if (lent === undefined) this.#prefixes.add(prefix);
     const prefixes = this.#listed.get(set);
     if (prefixes === undefined) this.#listed.set(set, [prefix]);
     else prefixes.push(prefix);
   }
 
   get hasNews(): boolean {
-    return this.defined.length > 0 || this.#listed.size > 0;
+    return (
+      this.defined.length > 0 ||
+      this.#listed.size > 0 ||
+      this.#returned.names.length > 0 ||
+      this.#returned.prefixes.length > 0
+    );
   }
 
   /** Takes cells for all listed stats. */
@@ -173,6 +294,11 @@ export class StatsTable {
 
   /** Cells of the block; if it is full, private cells that nobody reads. */
   #allot(size: number): { readonly cells: Float64Array; readonly at: number } {
+    const free = this.#free.get(size)?.pop();
+    if (free !== undefined) {
+      this.#cells.fill(0, free, free + size);
+      return { cells: this.#cells, at: free };
+    }
     if (this.#next + size > this.#cells.length) {
       if (!this.#isFull) this.#onFull();
       this.#isFull = true;
@@ -184,32 +310,47 @@ export class StatsTable {
   }
 }
 
+const unread = (kind: "counter" | "gauge"): Cell => new Cell(new Float64Array(1), 0, kind);
+const UNREAD: Histogram = { record() {} };
+
 /** Stats whose names begin with a prefix. */
 export class ScopedStats implements Stats {
   readonly #table: StatsTable;
   readonly #prefix: string;
+  /** Where its names are noted. Undefined: they are never given back. */
+  readonly #lent: LentStats | undefined;
 
-  constructor(table: StatsTable, prefix: string) {
+  constructor(table: StatsTable, prefix: string, lent?: LentStats) {
     this.#table = table;
     this.#prefix = prefix;
+    this.#lent = lent;
   }
   #name(name: string): string {
     const full = this.#prefix + name;
     return full.startsWith("@") ? full : full.replaceAll(":", "_");
   }
+  #lend(name: string): string {
+    const full = this.#name(name);
+    this.#table.note(full, this.#lent?.names, this.#table.has(full));
+    return full;
+  }
+  /** The stats have been given back: who comes later counts what nobody reads. */
+  get #isOver(): boolean {
+    return this.#lent?.holders === 0;
+  }
   counter(name: string): Counter {
-    return this.#table.cell("counter", this.#name(name));
+    return this.#isOver ? unread("counter") : this.#table.cell("counter", this.#lend(name));
   }
   gauge(name: string): Gauge {
-    return this.#table.cell("gauge", this.#name(name));
+    return this.#isOver ? unread("gauge") : this.#table.cell("gauge", this.#lend(name));
   }
   histogram(name: string, unit = ""): Histogram {
-    return this.#table.histogram(this.#name(name), unit);
+    return this.#isOver ? UNREAD : this.#table.histogram(this.#lend(name), unit);
   }
   scope(prefix: string): Stats {
-    return new ScopedStats(this.#table, this.#prefix + prefix);
+    return new ScopedStats(this.#table, this.#prefix + prefix, this.#lent);
   }
   list(set: StatSet): void {
-    this.#table.list(this.#name(""), set);
+    if (!this.#isOver) this.#table.list(this.#name(""), set, this.#lent);
   }
 }

@@ -23,6 +23,8 @@ export class Topics {
   readonly #host: Host;
   readonly #texts = new Map<string, string>();
   readonly #subscribers = new Map<string, Set<(value: unknown) => void>>();
+  /** Subscribers to all topics that begin alike. */
+  readonly #families = new Set<Family>();
 
   constructor(host: Host) {
     this.#host = host;
@@ -34,6 +36,12 @@ export class Topics {
     this.#host.tellText("publish", `${topic}\0${text}`);
     this.#texts.set(topic, text);
     this.#deliver(topic, text);
+  }
+
+  /** Takes the topic's value back, in all isolates. Subscribers are told `undefined`. */
+  retract(topic: string): void {
+    this.#host.tellText("publish", `${topic}\0`);
+    this.onPublished(topic, "");
   }
 
   /** Calls `onValue` with the last value, if there is one, and with later ones. Answers the function that ends the subscription. */
@@ -52,17 +60,39 @@ export class Topics {
     };
   }
 
-  /** Another isolate has published a value. `text`: JSON. */
+  /**
+   * Calls `onValue` with the rest of the name and the last value of every topic that begins with `prefix`, and with later ones. Answers
+   * the function that ends the subscription.
+   */
+  subscribeAll(prefix: string, onValue: Family["onValue"]): () => void {
+    const family = { prefix, onValue };
+    this.#families.add(family);
+    const all = new Map(Object.entries(this.#host.topics(prefix)));
+    for (const [topic, text] of this.#texts) if (topic.startsWith(prefix)) all.set(topic, text);
+    for (const [topic, text] of all) onValue(topic.slice(prefix.length), JSON.parse(text));
+    return () => void this.#families.delete(family);
+  }
+
+  /** Another isolate has published a value. `text`: JSON; "": it was taken back. */
   onPublished(topic: string, text: string): void {
-    if (text.length <= KEPT_CHARS || this.#subscribers.has(topic)) this.#texts.set(topic, text);
+    if (text === "") this.#texts.delete(topic);
+    else if (text.length <= KEPT_CHARS || this.#subscribers.has(topic))
+      this.#texts.set(topic, text);
     else this.#texts.delete(topic);
     this.#deliver(topic, text);
   }
 
   #deliver(topic: string, text: string): void {
     const subscribers = this.#subscribers.get(topic);
-    if (subscribers === undefined) return;
-    const value: unknown = JSON.parse(text);
-    for (const onValue of [...subscribers]) onValue(value);
+    const families = [...this.#families].filter(({ prefix }) => topic.startsWith(prefix));
+    if (subscribers === undefined && families.length === 0) return;
+    const value: unknown = text === "" ? undefined : JSON.parse(text);
+    for (const onValue of [...(subscribers ?? [])]) onValue(value);
+    for (const { prefix, onValue } of families) onValue(topic.slice(prefix.length), value);
   }
+}
+
+interface Family {
+  readonly prefix: string;
+  readonly onValue: (rest: string, value: unknown) => void;
 }

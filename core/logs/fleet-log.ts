@@ -105,8 +105,9 @@ export class FleetLog implements FleetEvents {
   }
 
   onStats(thread: Thread, message: Extract<FromWorker, { type: "stats" }>): void {
-    const { defined, listed, owner = "" } = message;
+    const { defined, listed, returned, owner = "" } = message;
     const { stats } = this.#parts;
+    if (returned !== undefined) stats.takeBack(thread.memory.stats, returned);
     if (listed !== undefined) stats.list(listed);
     const told = defined as Parameters<StatsReader["define"]>[1];
     if (owner === "") stats.define(thread.memory.stats, told);

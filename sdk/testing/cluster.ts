@@ -7,9 +7,11 @@ import type {
   ClusterStats,
   Host,
   HostHealth,
+  MadeClusters,
   PoolCallbacks,
   PoolFailure,
   PoolHandle,
+  ReadyClusters,
   TrackedStats,
 } from "../cluster.ts";
 import type { RequestEncoder, ResetReason } from "../codec.ts";
@@ -280,5 +282,37 @@ export class TestExchange implements PoolHandle, RequestEncoder {
   }
   pauseReading(paused: boolean): void {
     this.paused = paused;
+  }
+}
+
+/** The clusters that a cluster's type makes: the test says which are ready, and sees what was asked for. */
+export class TestMade implements MadeClusters, ReadyClusters {
+  readonly parent = "c";
+  serves = true;
+  readonly made = new Map<string, Readonly<Record<string, unknown>>>();
+  readonly hosts = new Map<string, Host>();
+  onReady: ((name: string) => void) | undefined = undefined;
+
+  get names(): ReadonlySet<string> {
+    return new Set(this.made.keys());
+  }
+  put(name: string, fields: Readonly<Record<string, unknown>>): boolean {
+    this.made.set(name, fields);
+    return true;
+  }
+  remove(name: string): void {
+    this.made.delete(name);
+    this.hosts.delete(name);
+  }
+  has(name: string): boolean {
+    return this.hosts.has(name);
+  }
+  choose(name: string): Host | undefined {
+    return this.hosts.get(name);
+  }
+  /** A cluster that was made gets ready, with this host. */
+  begin(name: string, host: Host): void {
+    this.hosts.set(name, host);
+    this.onReady?.(name);
   }
 }

@@ -2,6 +2,7 @@ import { latin1Decode } from "../bytes.ts";
 import { CellHeap, type CellSpec } from "../cells.ts";
 import type { Cluster, Clusters } from "../cluster.ts";
 import type {
+  ChildContext,
   Definition,
   FileSink,
   Generation,
@@ -31,6 +32,8 @@ import { lineOf } from "./line.ts";
 async function microtasks(): Promise<void> {
   for (let k = 0; k < 50; k++) await Promise.resolve();
 }
+
+type Family = readonly [prefix: string, onValue: (rest: string, value: unknown) => void];
 
 /** Stats in a Map, for assertions by name. */
 export class TestStats implements Stats {
@@ -172,7 +175,7 @@ export class TestContext implements SetupContext {
   readonly logged: { level: string; message: string; fields: LogFields }[] = [];
   readonly opened: Opened[] = [];
   readonly files = new Map<string, string>();
-  readonly published = new Map<string, unknown>();
+  published = new Map<string, unknown>();
   readonly operations = new Map<string, (args: unknown) => unknown>();
   readonly definitions = new Map<string, Definition>();
   readonly clusterMap: Map<string, Cluster>;
@@ -181,7 +184,7 @@ export class TestContext implements SetupContext {
   readonly slots: TestSlot<unknown>[] = [];
   statPrefix = "";
   previous: unknown = undefined;
-  readonly #subscribers = new Map<string, ((value: unknown) => void)[]>();
+  #subscribers = new Map<string, ((value: unknown) => void)[]>();
   readonly #disposers: (() => void)[] = [];
   readonly #timers: Timer[] = [];
   readonly clusters: Clusters = { get: (name) => this.clusterMap.get(name) };
@@ -355,10 +358,51 @@ export class TestContext implements SetupContext {
   publish(topic: string, value: unknown): void {
     this.published.set(topic, value);
     for (const f of this.#subscribers.get(topic) ?? []) f(value);
+    this.#tellFamilies(topic, value);
   }
   subscribe(topic: string, onValue: (value: unknown) => void): void {
     this.#subscribers.set(topic, [...(this.#subscribers.get(topic) ?? []), onValue]);
     if (this.published.has(topic)) onValue(this.published.get(topic));
+  }
+  /** Plays another thread, or generation, of the process of `other`: what one publishes, both hear. */
+  join(other: TestContext): void {
+    this.published = other.published;
+    this.#subscribers = other.#subscribers;
+    this.#families = other.#families;
+  }
+  retract(topic: string): void {
+    this.published.delete(topic);
+    for (const f of this.#subscribers.get(topic) ?? []) f(undefined);
+    this.#tellFamilies(topic, undefined);
+  }
+  #families: Family[] = [];
+  subscribeAll(prefix: string, onValue: (rest: string, value: unknown) => void): void {
+    const family: Family = [prefix, onValue];
+    this.#families.push(family);
+    this.onDispose(() => void this.#families.splice(this.#families.indexOf(family), 1));
+    for (const [topic, value] of this.published)
+      if (topic.startsWith(prefix)) onValue(topic.slice(prefix.length), value);
+  }
+  #tellFamilies(topic: string, value: unknown): void {
+    for (const [prefix, onValue] of [...this.#families])
+      if (topic.startsWith(prefix)) onValue(topic.slice(prefix.length), value);
+  }
+  /** Ends with this context, or earlier by its `end`, which runs what its `onDispose` was given. */
+  child(): ChildContext {
+    const disposers: (() => void)[] = [];
+    const own = new Map<PropertyKey, unknown>();
+    own.set("onDispose", (dispose: () => void) => void disposers.push(dispose));
+    own.set("end", () => {
+      for (const dispose of disposers.splice(0)) dispose();
+    });
+    this.onDispose(own.get("end") as () => void);
+    return new Proxy(this, {
+      get(context, key) {
+        if (own.has(key)) return own.get(key);
+        const value: unknown = Reflect.get(context, key, context);
+        return typeof value === "function" ? value.bind(context) : value;
+      },
+    }) as unknown as ChildContext;
   }
   /** Memory that workers share: to play another worker, give it to another context. */
   cells: CellHeap;

@@ -166,6 +166,15 @@ export class SandboxContext implements SetupContext {
   publish(): void {
     unavailable("cx.publish");
   }
+  retract(): void {
+    unavailable("cx.retract");
+  }
+  child(): never {
+    return unavailable("cx.child");
+  }
+  subscribeAll(): void {
+    unavailable("cx.subscribeAll");
+  }
   subscribe(): void {
     unavailable("cx.subscribe");
   }

@@ -1,5 +1,11 @@
 import { DnsCacheConfig, type HostNames, type HostSpec } from "@tsproxy/sdk";
-import { requestHeaders, TestContext, TestHost, withDefaults } from "@tsproxy/sdk/testing";
+import {
+  requestHeaders,
+  TestContext,
+  TestHost,
+  TestMade,
+  withDefaults,
+} from "@tsproxy/sdk/testing";
 import { beforeEach, describe, expect, it } from "vitest";
 import forward from "./filter.ts";
 
@@ -33,14 +39,19 @@ function make(config: object = {}, defaultPort = 80) {
   const dns_cache_config = withDefaults(DnsCacheConfig, { name: "n", ...config });
   cx.role = "control";
   const type = cx.setup(forward, { dns_cache_config });
-  type.discover!((list) => {
-    hosts = list;
-  }, cx);
+  type.discover!(
+    (list) => {
+      hosts = list;
+    },
+    cx,
+    new TestMade(),
+  );
   cx.role = "worker";
   const made = cx.setup(forward, { dns_cache_config }).provide!({
     stats: cx.stats.scope("cluster.c."),
     at: () => undefined,
     hosts: [],
+    made: new TestMade(),
     find: (id) => {
       const spec = hosts.find((host) => host.id === id);
       return spec && new TestHost({ ip: spec.ip, port: spec.port });
@@ -50,7 +61,7 @@ function make(config: object = {}, defaultPort = 80) {
   });
   type State = ReadonlyMap<string, unknown>;
   const resolve = (authority: string, state?: State) =>
-    (made.names as HostNames).resolve(authority, state);
+    (made.names as HostNames).resolve(authority, state, 0);
   const chosen = (authority: string, filterState: State = new Map()) =>
     made.choose({
       head: requestHeaders("GET", "/", "host", authority),

@@ -116,7 +116,7 @@ export class NamedHosts implements ProvidedBalancer, HostNames {
 
   dispose(): void {
     this.#report.cancel();
-    for (const key of [...this.#waiting.keys()]) this.#settle(key, NO_ANSWER);
+    for (const key of [...this.#waiting.keys()]) this.#settle(key, "again");
   }
 
   #settle(key: string, outcome: NameOutcome): void {

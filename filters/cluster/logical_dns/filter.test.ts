@@ -1,5 +1,5 @@
 import type { HostSpec } from "@tsproxy/sdk";
-import { TestContext } from "@tsproxy/sdk/testing";
+import { TestContext, TestMade } from "@tsproxy/sdk/testing";
 import { beforeEach, expect, it } from "vitest";
 import logicalDns from "./filter.ts";
 
@@ -35,7 +35,7 @@ beforeEach(() => {
 
 it("is one host that moves to the address that is named first", async () => {
   answer = ["10.0.0.1", "10.0.0.2"];
-  make(endpoint("api.test")).discover!((hosts) => void lists.push(hosts), cx);
+  make(endpoint("api.test")).discover!((hosts) => void lists.push(hosts), cx, new TestMade());
   await settled();
   expect(lists).toEqual([
     [
@@ -54,7 +54,7 @@ it("is one host that moves to the address that is named first", async () => {
 
 it("stays where it is when the same addresses come, when none comes and when nobody answers", async () => {
   answer = ["10.0.0.1"];
-  make(endpoint("api.test")).discover!((hosts) => void lists.push(hosts), cx);
+  make(endpoint("api.test")).discover!((hosts) => void lists.push(hosts), cx, new TestMade());
   await settled();
   await round(["10.0.0.1"]);
   await round([]);

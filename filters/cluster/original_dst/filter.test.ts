@@ -1,5 +1,11 @@
 import { type Address, type BalancerContext, formatAddress } from "@tsproxy/sdk";
-import { requestHeaders, TestConnection, TestContext, TestHost } from "@tsproxy/sdk/testing";
+import {
+  requestHeaders,
+  TestConnection,
+  TestContext,
+  TestHost,
+  TestMade,
+} from "@tsproxy/sdk/testing";
 import { beforeEach, describe, expect, it } from "vitest";
 import originalDst from "./filter.ts";
 
@@ -33,6 +39,7 @@ function make(original_dst_lb_config: object = {}) {
       return [...hosts.values()];
     },
     find: () => undefined,
+    made: new TestMade(),
     defaultPort: 80,
     sweep: (sinceMs) => void swept.push(sinceMs),
   });

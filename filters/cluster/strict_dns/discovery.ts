@@ -21,6 +21,8 @@ export class Discovery {
   readonly #maxHostWeight: Gauge;
   #unanswered: number;
   #published = false;
+  /** Any name has been answered. */
+  #heard: boolean;
   #stopped = false;
 
   constructor(config: Config, specs: readonly HostSpec[], update: Update, cx: SetupContext) {
@@ -39,6 +41,7 @@ export class Discovery {
       return { spec, watch };
     });
     this.#unanswered = this.#targets.filter(({ watch }) => !watch.answered).length;
+    this.#heard = this.#unanswered < this.#targets.length || this.#targets.length === 0;
     if (this.#unanswered === 0) this.#publish();
     else this.#firstRound.arm(FIRST_ROUND_MS);
     for (const { watch } of this.#targets) watch.resolve();
@@ -51,8 +54,10 @@ export class Discovery {
 
   #onAnswer(changed: boolean, first: boolean): void {
     if (first) this.#unanswered--;
+    const isFirstOfAll = !this.#heard;
+    this.#heard = true;
     if (this.#published) {
-      if (changed) this.#publish();
+      if (changed || isFirstOfAll) this.#publish();
     } else if (this.#unanswered === 0) this.#publish();
   }
 
@@ -76,6 +81,7 @@ export class Discovery {
         [...new Set(watch.ips)].map((ip) => ({ ...spec, ip, hostname: spec.hostname || spec.ip })),
       ),
       changes,
+      this.#heard,
     );
   }
 }

@@ -1,5 +1,5 @@
 import type { HostSpec } from "@tsproxy/sdk";
-import { TestContext } from "@tsproxy/sdk/testing";
+import { TestContext, TestMade } from "@tsproxy/sdk/testing";
 import { beforeEach, describe, expect, it } from "vitest";
 import strictDns from "./filter.ts";
 
@@ -30,10 +30,14 @@ function discover(endpoints: object[], config: object = {}) {
     ...config,
   });
   expect(cluster.initialHosts).toEqual([]);
-  return cluster.discover!((hosts, n) => {
-    lists.push(hosts);
-    changes.push(n);
-  }, cx);
+  return cluster.discover!(
+    (hosts, n) => {
+      lists.push(hosts);
+      changes.push(n);
+    },
+    cx,
+    new TestMade(),
+  );
 }
 
 beforeEach(() => {

@@ -12,6 +12,7 @@ export async function clusters(query: Query, core: CoreData): Promise<Answer> {
   const matches = query.matcher("filter", () => new Refused(400, "Invalid re2 regex"));
   const wanted = core.clusters.clusters
     .filter((c) => matches === undefined || matches(c.name))
+    .filter(({ made }) => made?.warming !== true)
     .map((c) => ({ ...c, thresholds: presentThresholds(c, core) }));
   const cells = hostCells(await core.stats());
   if (query.wantsJson) {

@@ -39,6 +39,43 @@ describe("/config_dump", () => {
     });
   });
 
+  it("dumps clusters made while serving like the one that has made them", async () => {
+    const fields = {
+      type: "STRICT_DNS",
+      lb_policy: "RANDOM",
+      load_assignment: { cluster_name: "m" },
+    };
+    const madeOne = (name: string, warming: boolean) => ({
+      ...cluster(name, [1, 2]),
+      made: { parent: "up", fields, at: "2026-11-20T10:00:00.000Z", warming },
+    });
+    const clusters = { clusters: [cluster("up", [1, 2]), madeOne("m", false), madeOne("w", true)] };
+    const parent = { name: "up", connect_timeout: "1s", cluster_type: { name: "maker" } };
+    const world = { bootstrap: { static_resources: { clusters: [parent] } }, clusters };
+    const get = async (path: string) => JSON.parse((await start(world).ask(path)).body).configs;
+    const [dumped] = await get("/config_dump?resource=dynamic_active_clusters");
+    expect(dumped).toMatchObject({ last_updated: "2026-11-20T10:00:00.000Z" });
+    expect(dumped.cluster).toEqual({
+      "@type": "type.googleapis.com/envoy.config.cluster.v3.Cluster",
+      name: "m",
+      type: "STRICT_DNS",
+      lb_policy: "RANDOM",
+      connect_timeout: "1s",
+      load_assignment: { cluster_name: "m" },
+      upstream_http_protocol_options: { auto_sni: true, auto_san_validation: true },
+    });
+    const [warming] = await get("/config_dump?resource=dynamic_warming_clusters");
+    expect(warming.cluster.name).toBe("w");
+    const hosts = await get("/config_dump?include_eds&resource=dynamic_endpoint_configs");
+    expect(
+      hosts.map(
+        (h: { endpoint_config: { cluster_name: string } }) => h.endpoint_config.cluster_name,
+      ),
+    ).toEqual(["m"]);
+    const listed = await start(world).ask("/clusters?format=json");
+    expect(JSON.parse(listed.body).cluster_statuses).toHaveLength(2);
+  });
+
   it("has no dump of routes where no connection manager has any", async () => {
     const { body } = await start({ bootstrap: {} }).ask("/config_dump");
     expect(body).toContain("ListenersConfigDump");

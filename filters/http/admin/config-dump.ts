@@ -1,4 +1,4 @@
-import type { HostStatus } from "@tsproxy/sdk";
+import type { ClusterStatus, HostStatus } from "@tsproxy/sdk";
 import { type Answer, bareRefusal, json } from "./answer.ts";
 import type { ConfigSnapshot, CoreData } from "./core-data.ts";
 import { allTrimmed, fieldMask, type Json, trimmed } from "./field-mask.ts";
@@ -45,7 +45,7 @@ export async function configDump(query: Query, core: CoreData): Promise<Answer> 
   ]);
   const { locality } = server.node;
   const node = { ...shownNode(server, packages), ...(locality !== undefined && { locality }) };
-  const dumps = allDumps(config, node, named);
+  const dumps = allDumps(config, core.clusters.clusters, node, named);
   const resource = query.get("resource");
   const withHosts = query.has("include_eds");
   if (withHosts) dumps.splice(2, 0, endpoints(core, named));
@@ -79,7 +79,12 @@ export async function configDump(query: Query, core: CoreData): Promise<Answer> 
   return json(configs.length === 0 ? {} : { configs });
 }
 
-function allDumps(config: ConfigSnapshot, node: Json, named: Matcher | undefined): Json[] {
+function allDumps(
+  config: ConfigSnapshot,
+  status: readonly ClusterStatus[],
+  node: Json,
+  named: Matcher | undefined,
+): Json[] {
   const bootstrap = redacted({ ...config.bootstrap, node }) as Json;
   const resources = (bootstrap.static_resources ?? {}) as Json;
   const updated = config.clustersUpdatedAt ?? config.loadedAt;
@@ -117,10 +122,16 @@ function allDumps(config: ConfigSnapshot, node: Json, named: Matcher | undefined
   const secrets = listOf(resources.secrets).filter((s) => isWanted(s.name, named));
   return [
     { "@type": `${ADMIN}BootstrapConfigDump`, bootstrap, last_updated: config.loadedAt },
-    dump("ClustersConfigDump", "static_clusters", clusters, (cluster) => ({
-      cluster: { "@type": `${CONFIG}cluster.v3.Cluster`, ...cluster },
-      last_updated: updated,
-    })),
+    {
+      ...dump("ClustersConfigDump", "static_clusters", clusters, (cluster) => ({
+        cluster: { "@type": `${CONFIG}cluster.v3.Cluster`, ...cluster },
+        last_updated: updated,
+      })),
+      ...madeClusters(
+        status.filter(({ name }) => isWanted(name, named)),
+        listOf(resources.clusters),
+      ),
+    },
     dump("ListenersConfigDump", "static_listeners", listeners, (listener) => ({
       listener: { "@type": `${CONFIG}listener.v3.Listener`, ...listener },
       last_updated: config.loadedAt,
@@ -134,6 +145,34 @@ function allDumps(config: ConfigSnapshot, node: Json, named: Matcher | undefined
       },
     })),
   ];
+}
+
+/** Clusters that were made while the proxy serves: like the one that has made them, but for some fields. */
+function madeClusters(status: readonly ClusterStatus[], configs: readonly Json[]): Json {
+  const lists: Record<string, Json[]> = {};
+  for (const { name, made } of byName(status, (cluster) => cluster.name)) {
+    if (made === undefined) continue;
+    const parent = configs.find((config) => config.name === made.parent) ?? {};
+    const { name: _, cluster_type, lb_policy, ...inherited } = parent;
+    const { type, lb_policy: policy, ...fields } = made.fields;
+    const cluster = {
+      "@type": `${CONFIG}cluster.v3.Cluster`,
+      name,
+      type,
+      ...(policy !== "ROUND_ROBIN" && { lb_policy: policy }),
+      ...inherited,
+      ...fields,
+      // Envoy fills them in before it hands its config on.
+      upstream_http_protocol_options: parent.upstream_http_protocol_options ?? {
+        auto_sni: true,
+        auto_san_validation: true,
+      },
+    };
+    const list = made.warming ? "dynamic_warming_clusters" : "dynamic_active_clusters";
+    lists[list] ??= [];
+    lists[list].push({ cluster, last_updated: made.at });
+  }
+  return lists;
 }
 
 /** Protobuf's JSON has no key for an empty list. */
@@ -179,10 +218,12 @@ function scopedConfigs(scoped: Json): readonly Json[] {
 /** Hosts as ClusterLoadAssignments, an endpoint group for each locality and priority. */
 function endpoints(core: CoreData, named: Matcher | undefined): Json {
   const wanted = byName(
-    core.clusters.clusters.filter((cluster) => isWanted(cluster.name, named)),
+    core.clusters.clusters.filter(
+      ({ name, made }) => isWanted(name, named) && made?.warming !== true,
+    ),
     (cluster) => cluster.name,
   );
-  const list = wanted.map((cluster) => {
+  const assignmentOf = (cluster: ClusterStatus): Json => {
     const groups = new Map<string, EndpointGroup>();
     for (const host of cluster.hosts) {
       const locality = localityJson(host);
@@ -208,9 +249,21 @@ function endpoints(core: CoreData, named: Matcher | undefined): Json {
       policy: cluster.policy,
     };
     return { endpoint_config: assignment };
-  });
-  return dump("EndpointsConfigDump", "static_endpoint_configs", list, (entry) => entry);
+  };
+  const isMade = ({ made }: ClusterStatus): boolean => made !== undefined;
+  const fixed = wanted.filter((cluster) => !isMade(cluster));
+  return {
+    ...dump("EndpointsConfigDump", "static_endpoint_configs", fixed.map(assignmentOf), same),
+    ...dump(
+      "EndpointsConfigDump",
+      "dynamic_endpoint_configs",
+      wanted.filter(isMade).map(assignmentOf),
+      same,
+    ),
+  };
 }
+
+const same = (entry: Json): Json => entry;
 
 interface EndpointGroup {
   readonly locality: Json;

@@ -1,6 +1,7 @@
 // Hot path: every request of a forward proxy.
 import {
   DnsCacheConfig,
+  Duration,
   defineHttpFilter,
   type HeaderName,
   type HttpFilter,
@@ -25,8 +26,12 @@ interface Rewrite {
   readonly header: HeaderName | undefined;
 }
 
+/** Envoy's default of `cluster_init_timeout`. */
+const INIT_TIMEOUT_MS = 5_000;
 const OVERFLOW = "DNS cache overflow";
 const PENDING_OVERFLOW = "DNS cache pending request overflow";
+const SUB_OVERFLOW = "Sub cluster overflow";
+const SUB_TIMEOUT = "Sub cluster warming timeout";
 const FAILURE = "DNS resolution failure";
 const NO_NAME = reply(400, { body: "Empty host header", details: "empty_host_header" });
 
@@ -35,14 +40,16 @@ class DynamicForwardProxy implements HttpFilter {
   readonly #cx: SetupContext;
   readonly #stream: HttpStream;
   readonly #readsState: boolean;
+  readonly #initTimeoutMs: number;
 
-  constructor(cx: SetupContext, stream: HttpStream, readsState: boolean) {
+  constructor(cx: SetupContext, stream: HttpStream, readsState: boolean, initTimeoutMs: number) {
+    this.#initTimeoutMs = initTimeoutMs;
     this.#cx = cx;
     this.#stream = stream;
     this.#readsState = readsState;
   }
 
-  onRequestHeaders(headers: RequestHeaders) {
+  onRequestHeaders(headers: RequestHeaders): Reply | undefined | Promise<Reply | undefined> {
     const action = this.#stream.route?.action;
     if (action?.type !== "route") return undefined;
     const cluster = this.#cx.clusters.get(action.cluster ?? "");
@@ -54,12 +61,16 @@ class DynamicForwardProxy implements HttpFilter {
       const host = literal ?? (header === undefined ? undefined : headers.get(header));
       if (host !== undefined) headers.authority = host;
     }
-    if (headers.authority === "") return NO_NAME;
+    if (headers.authority === "" && names.takesEmpty !== true) return NO_NAME;
     const reads = this.#readsState && this.#stream.hasFilterState !== false;
     const state = reads ? this.#stream.filterState : undefined;
-    const outcome = names.resolve(headers.authority ?? "", state);
+    const outcome = names.resolve(headers.authority ?? "", state, this.#initTimeoutMs);
     if (outcome === "known") return undefined;
-    if (outcome instanceof Promise) return outcome.then(answer);
+    if (outcome instanceof Promise)
+      // "again": a reload has come between.
+      return outcome.then((late) =>
+        late === "again" ? this.onRequestHeaders(headers) : answer(late),
+      );
     if (outcome === "pending_overflow") cluster.stats.counter("upstream_rq_pending_overflow").inc();
     return answer(outcome);
   }
@@ -75,7 +86,12 @@ function answer(outcome: NameOutcome): Reply | undefined {
     });
   switch (outcome) {
     case "known":
+    case "again":
       return undefined;
+    case "sub_cluster_overflow":
+      return reply(503, { body: SUB_OVERFLOW, details: outcome });
+    case "sub_cluster_timeout":
+      return reply(503, { body: SUB_TIMEOUT, details: "sub_cluster_warming_timeout" });
     case "overflow":
       return reply(503, { body: OVERFLOW, details: "dns_cache_overflow" });
     case "pending_overflow":
@@ -87,7 +103,10 @@ export default defineHttpFilter({
   name: "envoy.filters.http.dynamic_forward_proxy",
   types: ["envoy.extensions.filters.http.dynamic_forward_proxy.v3.FilterConfig"],
   config: Type.Object({
-    dns_cache_config: DnsCacheConfig,
+    dns_cache_config: Type.Optional(DnsCacheConfig),
+    sub_cluster_config: Type.Optional(
+      Type.Object({ cluster_init_timeout: Duration({ default: 5_000 }) }),
+    ),
     allow_dynamic_host_from_filter_state: Type.Optional(Type.Boolean()),
   }),
   routeConfig: RouteConfig,
@@ -95,8 +114,8 @@ export default defineHttpFilter({
     literal: literal ? headerText(literal, "host_rewrite_literal") : undefined,
     header: header === undefined ? undefined : nameOf(header, "host_rewrite_header"),
   }),
-  setup:
-    ({ allow_dynamic_host_from_filter_state: readsState = false }, cx) =>
-    (stream) =>
-      new DynamicForwardProxy(cx, stream, readsState),
+  setup({ allow_dynamic_host_from_filter_state: readsState = false, sub_cluster_config }, cx) {
+    const initTimeoutMs = sub_cluster_config?.cluster_init_timeout ?? INIT_TIMEOUT_MS;
+    return (stream) => new DynamicForwardProxy(cx, stream, readsState, initTimeoutMs);
+  },
 });

@@ -40,7 +40,8 @@ export class Router {
   readonly upstreamFilters: readonly UpstreamFilter[] | undefined;
   readonly #virtual = new WeakMap<VirtualCluster, VirtualCharges>();
   readonly #free: RoutedRequest[] = [];
-  readonly #charges = new Map<string, ClusterCharges>();
+  /** By the cluster itself: one that is made again under a name has other stats. */
+  readonly #charges = new WeakMap<Cluster, ClusterCharges>();
   readonly #serviceTimes: (HeaderLine | undefined)[] = new Array(TIMES_KEPT).fill(undefined);
   readonly #timeouts = new Map<number, HeaderLine>();
 
@@ -88,10 +89,10 @@ export class Router {
   }
 
   charges(cluster: Cluster): ClusterCharges {
-    let charges = this.#charges.get(cluster.name);
+    let charges = this.#charges.get(cluster);
     if (charges === undefined) {
       charges = new ClusterCharges(cluster, this.cx.runtime, this.cx.node.locality?.zone ?? "");
-      this.#charges.set(cluster.name, charges);
+      this.#charges.set(cluster, charges);
     }
     return charges;
   }

@@ -90,6 +90,7 @@ export class CircuitBreaker {
   /** Number of pools, over all workers, in which requests wait because no connection may be opened. */
   readonly starving: SharedCount;
   readonly #note: (use: Use) => void;
+  #hasAsked = false;
 
   constructor(config: ClusterConfig, priority: Priority, cx: SetupContext) {
     const entry = thresholdsConfig(config, priority);
@@ -118,6 +119,15 @@ export class CircuitBreaker {
     this.starving = cx.sharedCount(`circuit_breakers|${config.name}|${priority}|starving`);
     const used = cx.role === "canary" ? undefined : openUsed(cx);
     this.#note = (use) => used?.add(usedBit(config.name, priority, use));
+  }
+
+  /** Gives the counts back: of a cluster that is removed, as others come with ever new names. */
+  dispose(): void {
+    const { connections, pending, requests, retries, pools } = this;
+    if (this.#hasAsked) this.budgetAsked?.release();
+    for (const { count } of [connections, pending, requests, retries, pools]) count.dispose?.();
+    this.budgetAsked?.dispose?.();
+    this.starving.dispose?.();
   }
 
   /** Called before the first request or connection: from now on the limits are shown. */
@@ -156,9 +166,13 @@ export class CircuitBreaker {
     );
     const { budgetAsked, pending, requests } = this;
     const isWorker = cx.role === "worker";
+    const ask = () => {
+      this.#hasAsked = true;
+      budgetAsked?.acquire();
+    };
     return {
       get value() {
-        if (isWorker && budgetAsked?.value === 0) budgetAsked.acquire();
+        if (isWorker && budgetAsked?.value === 0) ask();
         const active = pending.count.value + requests.count.value;
         return Math.max(least.value, Math.floor((percent.value / 100) * active));
       },
@@ -176,6 +190,7 @@ type Use = "requests" | "retries";
 interface UsedLimits {
   add(bit: number): void;
   has(bit: number): boolean;
+  delete(bit: number): void;
 }
 
 const USED: CellSpec<UsedLimits> = {
@@ -185,6 +200,7 @@ const USED: CellSpec<UsedLimits> = {
     const wordOf = (bit: number): number => (at >> 2) + (bit >> 5);
     return {
       add: (bit) => void Atomics.or(words, wordOf(bit), 1 << (bit & 31)),
+      delete: (bit) => void Atomics.and(words, wordOf(bit), ~(1 << (bit & 31))),
       has: (bit) => (Atomics.load(words, wordOf(bit)) & (1 << (bit & 31))) !== 0,
     };
   },
@@ -222,6 +238,7 @@ const BREAKER_STATS: StatSet = {
 
 /** Gauges of one limit, set only by the control thread, as all threads' values are added. `…_open` is created with the first use. */
 class ShownLimit {
+  readonly cluster: string;
   readonly #limit: Limit;
   readonly #isUsed: () => boolean;
   readonly #makeOpen: () => Gauge;
@@ -229,11 +246,13 @@ class ShownLimit {
   #open: Gauge | undefined = undefined;
 
   constructor(
+    cluster: string,
     limit: Limit,
     isUsed: () => boolean,
     makeOpen: () => Gauge,
     remaining: Gauge | undefined,
   ) {
+    this.cluster = cluster;
     this.#limit = limit;
     this.#isUsed = isUsed;
     this.#makeOpen = makeOpen;
@@ -258,6 +277,7 @@ class ShownLimit {
 
 /** `remaining_retries` of a retry budget. As in Envoy it is `max_retries` until the first retry is asked for, and 0 from then on. */
 interface ShownBudget {
+  readonly cluster: string;
   readonly asked: SharedCount;
   readonly left: Gauge;
   readonly first: number;
@@ -275,8 +295,10 @@ interface Unused {
  * in large configs most clusters have no traffic.
  */
 export class BreakerDisplay {
-  readonly #limits: ShownLimit[] = [];
-  readonly #budgets: ShownBudget[] = [];
+  #limits: ShownLimit[] = [];
+  #budgets: ShownBudget[] = [];
+  /** Of made clusters: what is given back when they are removed. */
+  readonly #made = new Map<string, { readonly cx: SetupContext; breakers: CircuitBreaker[] }>();
   #unused: Unused[] = [];
   readonly #used: UsedLimits;
   readonly #cx: SetupContext;
@@ -285,23 +307,49 @@ export class BreakerDisplay {
   constructor(configs: readonly ClusterConfig[], cx: SetupContext) {
     this.#cx = cx;
     this.#used = openUsed(cx);
-    for (const config of configs) {
-      statsOf(config, cx).list?.(BREAKER_STATS);
-      for (const priority of ["default", "high"] as const) {
-        // With `track_remaining` the gauges exist from the beginning.
-        const isShown = thresholdsConfig(config, priority)?.track_remaining === true;
-        if (isShown) this.#add(config, priority);
-        else
-          this.#unused.push({ bit: usedBit(config.name, priority, "requests"), config, priority });
-      }
-    }
+    for (const config of configs) this.#list(config);
     this.#timer = cx.timer(() => this.#show());
+  }
+
+  #list(config: ClusterConfig): void {
+    statsOf(config, this.#contextOf(config)).list?.(BREAKER_STATS);
+    for (const priority of ["default", "high"] as const) {
+      // With `track_remaining` the gauges exist from the beginning.
+      const isShown = thresholdsConfig(config, priority)?.track_remaining === true;
+      if (isShown) this.#add(config, priority);
+      else this.#unused.push({ bit: usedBit(config.name, priority, "requests"), config, priority });
+    }
+  }
+
+  #contextOf({ name }: ClusterConfig): SetupContext {
+    return this.#made.get(name)?.cx ?? this.#cx;
+  }
+
+  /** Shows the limits of a made cluster too; `cx`: its own. */
+  add(config: ClusterConfig, cx: SetupContext): void {
+    this.#made.set(config.name, { cx, breakers: [] });
+    this.#list(config);
+  }
+
+  /** A made cluster is gone. */
+  remove(cluster: string): void {
+    const made = this.#made.get(cluster);
+    this.#made.delete(cluster);
+    this.#limits = this.#limits.filter((limit) => limit.cluster !== cluster);
+    this.#budgets = this.#budgets.filter((budget) => budget.cluster !== cluster);
+    this.#unused = this.#unused.filter(({ config }) => config.name !== cluster);
+    for (const breaker of made?.breakers ?? []) breaker.dispose();
+    // Of another cluster that has the same bit the limits are shown by now, or after its next beginning.
+    for (const priority of ["default", "high"] as const)
+      for (const use of ["requests", "retries"] as const)
+        this.#used.delete(usedBit(cluster, priority, use));
   }
 
   #add(config: ClusterConfig, priority: Priority): void {
     const entry = thresholdsConfig(config, priority);
     const breaker = new CircuitBreaker(config, priority, this.#cx);
-    const stats = statsOf(config, this.#cx).scope(`circuit_breakers.${priority}.`);
+    this.#made.get(config.name)?.breakers.push(breaker);
+    const stats = statsOf(config, this.#contextOf(config)).scope(`circuit_breakers.${priority}.`);
     for (const [limit, open, remaining] of SHOWN) {
       const left =
         entry?.track_remaining === true ? stats.gauge(`remaining_${remaining}`) : undefined;
@@ -310,9 +358,14 @@ export class BreakerDisplay {
       const counted = asked === undefined ? left : undefined;
       const bit = usedBit(config.name, priority, limit === "retries" ? "retries" : "requests");
       const isUsed = () => this.#used.has(bit);
-      this.#limits.push(new ShownLimit(breaker[limit], isUsed, makeOpen, counted));
+      this.#limits.push(new ShownLimit(config.name, breaker[limit], isUsed, makeOpen, counted));
       if (asked !== undefined && left !== undefined)
-        this.#budgets.push({ asked, left, first: entry?.max_retries ?? DEFAULTS.maxRetries });
+        this.#budgets.push({
+          cluster: config.name,
+          asked,
+          left,
+          first: entry?.max_retries ?? DEFAULTS.maxRetries,
+        });
     }
   }
 

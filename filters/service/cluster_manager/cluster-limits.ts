@@ -57,6 +57,12 @@ export class ClusterLimits {
     return `host_connections|${this.#config.name}|${priority}|${host.key}`;
   }
 
+  /** Gives the counts back. */
+  dispose(): void {
+    this.#breaker?.dispose();
+    this.#highBreaker?.dispose();
+  }
+
   /** Connections and requests over all workers, both priorities together. */
   get inUse(): ClusterUse {
     const breakers = [this.breaker("default"), this.#highBreaker].filter(

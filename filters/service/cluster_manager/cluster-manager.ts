@@ -1,5 +1,6 @@
 import {
   type BalancerPolicy,
+  type ChildContext,
   type Clusters,
   type ClusterType,
   type CodecFactory,
@@ -7,13 +8,14 @@ import {
   everyOf,
   type HealthChecker,
   type HostSpec,
+  type ReadyClusters,
   type Service,
   type SetupContext,
   type Slot,
   type Timer,
 } from "@tsproxy/sdk";
 import type { HealthList } from "./cluster-health.ts";
-import { type ClusterConfig, type Config, checkPeerNames, isPlain } from "./config.ts";
+import { type ClusterConfig, type Config, check, checkPeerNames, isPlain } from "./config.ts";
 import { Connectivity } from "./connectivity.ts";
 import { type Estate, estateOf, fingerprintOf, type Heir, VERSION } from "./handover.ts";
 import { checkerOf } from "./health-checker.ts";
@@ -21,8 +23,10 @@ import { HealthDesk, healthTopic, needsHealth } from "./health-desk.ts";
 import { idOf, type Load } from "./host.ts";
 import { balancerOf } from "./lb-policy.ts";
 import { type LocalCluster, localityKey } from "./localities.ts";
+import { type Made, MadeRegister, madeConfig } from "./made-clusters.ts";
 import { Membership } from "./membership.ts";
 import type { Codecs } from "./protocols.ts";
+import { starvingTopic } from "./starvation.ts";
 import { UpstreamCluster } from "./upstream-cluster.ts";
 
 const LOOK_MS = 1_000; // interval of looking for new code of cluster packages
@@ -30,6 +34,13 @@ const LOOK_MS = 1_000; // interval of looking for new code of cluster packages
 /** One cluster of the config with the source of its hosts. */
 interface Entry {
   readonly cluster: UpstreamCluster;
+  readonly config: ClusterConfig;
+  /** Of a cluster that was made while the proxy serves, and ends with it; undefined: it is in the config. */
+  readonly own: ChildContext | undefined;
+  /** It was removed. Another one of that name may be there, and hears of the same hosts. */
+  removed: boolean;
+  /** Its hosts have been checked, if they are to be before it is used. */
+  checked: boolean;
   readonly type: Slot<ClusterType>;
   /** The generation of `type` that currently provides the hosts. */
   generation: Slot<ClusterType>["current"];
@@ -57,6 +68,12 @@ export class ClusterManager implements Service {
   readonly clusters: Clusters;
   readonly #cx: SetupContext;
   readonly #entries = new Map<string, Entry>();
+  /** Made clusters that are not ready yet, and removed ones whose last connections are open. */
+  readonly #warming = new Map<string, Entry>();
+  readonly #leaving = new Set<Entry>();
+  readonly #made: MadeRegister;
+  /** By the cluster that has made it: told of each made cluster that gets ready. */
+  readonly #ready = new Map<string, ReadyClusters>();
   /** Clusters that are set up at their first use (`isPlain`), by name. */
   readonly #unused = new Map<string, { readonly config: ClusterConfig; readonly at: string }>();
   readonly #codecs: Codecs;
@@ -83,12 +100,17 @@ export class ClusterManager implements Service {
       this.#previous === undefined ? [] : [this.#previous, ...this.#previous.ancestors()];
     this.#membership =
       cx.role === "control" ? new Membership(cx, config, this.#previous) : undefined;
+    this.#made = new MadeRegister(cx, {
+      printOf: (name) => this.#estate.fingerprints.get(name),
+      add: (name, made) => this.#addMade(name, made),
+      remove: (name) => this.#removeMade(name),
+    });
     this.#desk =
       cx.role === "control"
         ? new HealthDesk(
             cx,
-            (name) => this.#count(this.#entries.get(name)),
-            (name) => this.#onHealthyNoMore(this.#entries.get(name)),
+            (name) => this.#onHealth(this.#entryOf(name)),
+            (name) => this.#onHealthyNoMore(this.#entryOf(name)),
           )
         : undefined;
     this.#estate = this.#makeEstate(config);
@@ -119,6 +141,7 @@ export class ClusterManager implements Service {
       else this.#add(cluster, `[${k}]`);
     });
     if (cx.role === "canary") return;
+    this.#made.follow();
     cx.onHandover(() => this.#estate);
     this.#look.arm(LOOK_MS);
     if (this.#previous !== undefined) this.#previous.heir = this.#heir;
@@ -150,16 +173,28 @@ export class ClusterManager implements Service {
     return this.#entries.get(name);
   }
 
-  #add(config: ClusterConfig, at: string): void {
-    const { balancer, type } = this.#packages(config, at);
+  #entryOf(name: string): Entry | undefined {
+    return this.#entries.get(name) ?? this.#warming.get(name);
+  }
+
+  *#all(): IterableIterator<Entry> {
+    yield* this.#entries.values();
+    yield* this.#warming.values();
+  }
+
+  /** `own`: the context of a made cluster. */
+  #add(config: ClusterConfig, at: string, own?: ChildContext): void {
+    const cx: SetupContext = own ?? this.#cx;
+    const { balancer, type } = this.#packages(config, at, cx);
     const cluster = new UpstreamCluster({
-      cx: this.#cx,
+      cx,
       config,
       balancer,
       codecs: this.#codecs,
       loadOf: (name, host) => this.#loadOf(name, host),
       hostNames: this.#estate.hostNames,
       connectivity: this.#connectivity,
+      made: this.#readyOf(config.name),
       type: type.current.value,
       clusterOf: (name) => (this.#entries.get(name) ?? this.#late(name))?.cluster,
       onChanged: () => {
@@ -171,8 +206,13 @@ export class ClusterManager implements Service {
       // As in Envoy, the local cluster is not zone-aware itself: it is where the shares come from.
       local: () => (config.name === this.#cx.node.localCluster ? undefined : this.#local()),
     });
+    const waits = (config.health_checks ?? []).length > 0 && config.wait_for_warm_on_init !== false;
     const entry: Entry = {
       cluster,
+      config,
+      own,
+      removed: false,
+      checked: !waits,
       type,
       generation: type.current,
       stop: () => {},
@@ -183,9 +223,9 @@ export class ClusterManager implements Service {
       discovered: undefined,
     };
     entry.generation.acquire();
-    this.#entries.set(config.name, entry);
+    (own === undefined ? this.#entries : this.#warming).set(config.name, entry);
     if (this.#membership !== undefined) cluster.onOwnHosts = () => this.#count(entry);
-    const checker = this.#checker(config, at);
+    const checker = this.#checker(config, at, cx);
     if (this.#cx.role === "canary") return;
     if (needsHealth(config)) this.#followHealth(entry, config, checker);
     if (type.current.value.discover === undefined)
@@ -197,13 +237,14 @@ export class ClusterManager implements Service {
   #packages(
     config: ClusterConfig,
     at: string,
+    cx: SetupContext,
   ): { balancer: Slot<BalancerPolicy> | undefined; type: Slot<ClusterType> } {
     const name = `cluster/${(config.type ?? "STATIC").toLowerCase()}`;
     const named = config.cluster_type;
     const type =
       named === undefined
-        ? placed(at, "type", () => this.#cx.shipped("cluster", name, config))
-        : placed(`${at}.cluster_type`, "typed_config", () => this.#cx.extension("cluster", named));
+        ? placed(at, "type", () => cx.shipped("cluster", name, config))
+        : placed(`${at}.cluster_type`, "typed_config", () => cx.extension("cluster", named));
     const { value } = type.current;
     checkPeerNames(config, value, at);
     const provides = value.provide !== undefined || value.clusters !== undefined;
@@ -215,18 +256,89 @@ export class ClusterManager implements Service {
           ? `a cluster of type ${config.type ?? named?.name} chooses its hosts itself; write CLUSTER_PROVIDED`
           : "CLUSTER_PROVIDED is for clusters that choose their hosts themselves; this one does not",
       );
-    const balancer =
-      chosen && placed(at, chosen.place, () => this.#cx.extension("balancer", chosen.ref));
+    const balancer = chosen && placed(at, chosen.place, () => cx.extension("balancer", chosen.ref));
     return { balancer, type };
   }
 
-  #checker(config: ClusterConfig, at: string): Slot<HealthChecker> | undefined {
+  #checker(config: ClusterConfig, at: string, cx: SetupContext): Slot<HealthChecker> | undefined {
     const check = config.health_checks?.[0];
     // Workers do not check hosts; the canary has validated the checker's config.
     if (check === undefined || this.#cx.role === "worker") return undefined;
     const where = `${at}.health_checks[0]`;
     const { place, ref } = checkerOf(check, where);
-    return placed(where, place, () => this.#cx.extension("health", ref));
+    return placed(where, place, () => cx.extension("health", ref));
+  }
+
+  // ---- clusters made while serving
+
+  #addMade(name: string, made: Made): void {
+    const parent = this.#entries.get(made.parent);
+    if (parent === undefined) return;
+    const { peerNames } = parent.generation.value;
+    const config = madeConfig(name, parent.config, peerNames, made.fields);
+    const own = this.#cx.child(name);
+    this.#estate.fingerprints.set(name, fingerprintOf(config));
+    this.#membership?.add(config, made, own);
+    try {
+      check([config]);
+      this.#add(config, `cluster "${name}"`, own);
+    } catch (error) {
+      this.#estate.fingerprints.delete(name);
+      this.#membership?.forget(name);
+      own.end();
+      throw error;
+    }
+    this.#membership?.onAdded(name);
+  }
+
+  #removeMade(name: string): void {
+    const entry = this.#entryOf(name);
+    this.#membership?.remove(name);
+    this.#estate.fingerprints.delete(name);
+    if (this.#active && this.#cx.role === "control")
+      for (const topic of [topicOf(name), healthTopic(name), starvingTopic(name)])
+        this.#cx.retract(topic);
+    if (entry === undefined) return;
+    this.#entries.delete(name);
+    this.#warming.delete(name);
+    this.#desk?.remove(name);
+    entry.stop();
+    entry.generation.release();
+    entry.cluster.retire(undefined);
+    entry.removed = true;
+    this.#leaving.add(entry);
+    this.#forgetLeaving();
+  }
+
+  /** Gives back what removed clusters had, once their last connections have closed. */
+  #forgetLeaving(): void {
+    for (const entry of this.#leaving) {
+      if (entry.cluster.open() > 0) continue;
+      this.#leaving.delete(entry);
+      entry.cluster.dispose();
+      entry.own?.end();
+    }
+  }
+
+  /** Puts a made cluster to use once its first hosts are known, and checked. */
+  #onWarm(entry: Entry): void {
+    const { name } = entry.cluster;
+    if (!entry.warm || !entry.checked || !this.#warming.delete(name)) return;
+    this.#entries.set(name, entry);
+    this.#membership?.onWarm(name);
+    const parent = this.#made.get(name)?.parent;
+    if (parent !== undefined) this.#ready.get(parent)?.onReady?.(name);
+  }
+
+  #readyOf(parent: string): ReadyClusters {
+    const ready: ReadyClusters = {
+      parent,
+      has: (name) => this.#entries.has(name) && this.#made.get(name)?.parent === parent,
+      choose: (name, context) => this.#entries.get(name)?.cluster.hostFor(context),
+      onReady: undefined,
+    };
+    this.#ready.set(parent, ready);
+    return ready;
   }
 
   // ---- hosts
@@ -243,15 +355,17 @@ export class ClusterManager implements Service {
       return;
     }
     const warm = new Promise<void>((resolve) => {
-      this.#cx.subscribe(healthTopic(cluster.name), (value) => {
+      cluster.cx.subscribe(healthTopic(cluster.name), (value) => {
         const list = value as HealthList | undefined;
         if (list?.config !== cluster.fingerprint) return;
         cluster.setHealth(list);
-        if (list.warm) resolve();
+        if (!list.warm) return;
+        resolve();
+        this.#onChecked(entry);
       });
     });
     // Outlier detection is there as soon as the control thread is prepared, and every thread waits for that.
-    if ((config.health_checks ?? []).length > 0 && config.wait_for_warm_on_init !== false)
+    if (!entry.checked && entry.own === undefined)
       this.#cx.waitFor(warm, `the first health checks of cluster "${cluster.name}"`);
   }
 
@@ -260,7 +374,7 @@ export class ClusterManager implements Service {
     const { cluster } = entry;
     if (this.#cx.role === "control") this.#discover(entry);
     else {
-      this.#cx.subscribe(topicOf(cluster.name), (value) => {
+      cluster.cx.subscribe(topicOf(cluster.name), (value) => {
         const list = value as HostList | undefined;
         if (list?.config !== cluster.fingerprint) return;
         if (entry.generation.value.discover !== undefined) this.#onHosts(entry, list.hosts);
@@ -271,11 +385,13 @@ export class ClusterManager implements Service {
       if (entry.warm) resolve();
       else entry.onWarm = resolve;
     });
-    if (wait) this.#cx.waitFor(warm, `the hosts of cluster "${cluster.name}"`);
+    if (wait && entry.own === undefined)
+      this.#cx.waitFor(warm, `the hosts of cluster "${cluster.name}"`);
   }
 
   #onHosts(entry: Entry, hosts: readonly HostSpec[], changes?: number): void {
     const { cluster } = entry;
+    if (entry.removed) return;
     cluster.update(hosts);
     const desk = this.#desk;
     if (desk?.get(cluster.name) !== undefined) {
@@ -286,6 +402,18 @@ export class ClusterManager implements Service {
     entry.warm = true;
     entry.onWarm();
     this.#count(entry, changes);
+    this.#onWarm(entry);
+  }
+
+  #onChecked(entry: Entry): void {
+    if (entry.removed) return;
+    entry.checked = true;
+    this.#onWarm(entry);
+  }
+
+  #onHealth(entry: Entry | undefined): void {
+    this.#count(entry);
+    if (entry !== undefined && this.#desk?.get(entry.cluster.name)?.warm) this.#onChecked(entry);
   }
 
   #count(entry: Entry | undefined, changes?: number): void {
@@ -312,10 +440,12 @@ export class ClusterManager implements Service {
     let stopped = false;
     const stop = discover.call(
       entry.generation.value,
-      (hosts, changes) => {
-        if (!stopped) this.#onDiscovered(entry, hosts, changes);
+      (hosts, changes, heard = true) => {
+        if (stopped || (!heard && entry.own !== undefined)) return;
+        this.#onDiscovered(entry, hosts, changes);
       },
-      this.#cx,
+      entry.cluster.cx,
+      this.#made.of(entry.cluster.name),
     );
     entry.stop = () => {
       stopped = true;
@@ -331,7 +461,8 @@ export class ClusterManager implements Service {
 
   /** Looks for reloaded cluster packages: the source of hosts is replaced, hosts that stay the same are kept. */
   #onLook(): void {
-    for (const entry of this.#entries.values()) {
+    this.#forgetLeaving();
+    for (const entry of this.#all()) {
       if (entry.type.current === entry.generation) continue;
       entry.stop();
       entry.stop = () => {};
@@ -355,9 +486,9 @@ export class ClusterManager implements Service {
       members: this.#membership?.members ?? new Map(),
       hostNames: this.#previous?.hostNames ?? new Set(),
       heir: undefined,
-      load: (cluster, host) => this.#entries.get(cluster)?.cluster.load(host),
+      load: (cluster, host) => this.#entryOf(cluster)?.cluster.load(host),
       republish: () => {
-        for (const entry of this.#entries.values()) {
+        for (const entry of this.#all()) {
           this.#desk?.tell(entry.cluster.name);
           if (entry.published !== undefined) this.#publish(entry, entry.published);
         }
@@ -366,7 +497,7 @@ export class ClusterManager implements Service {
       surrender: (heir) => this.#surrender(heir),
       open: () => {
         let n = 0;
-        for (const entry of this.#entries.values()) n += entry.cluster.open();
+        for (const entry of [...this.#all(), ...this.#leaving]) n += entry.cluster.open();
         return n;
       },
       ancestors: () => this.#ancestors,
@@ -398,9 +529,10 @@ export class ClusterManager implements Service {
         const previous = this.#previous;
         this.#active = true;
         this.#previous = undefined;
-        for (const { cluster, inherited } of this.#entries.values())
+        for (const { cluster, inherited } of this.#all())
           if (inherited) this.#desk?.start(cluster.name, previous?.health(cluster.name));
         this.#membership?.begin();
+        this.#made.begin();
       },
       adopt: (connection, handler) => this.#cx.adopt(connection, handler),
       fingerprint: (cluster) => this.#estate.fingerprints.get(cluster),
@@ -413,11 +545,12 @@ export class ClusterManager implements Service {
     this.#look.cancel();
     this.#unused.clear();
     this.#successor = this.#estate.heir?.clusters;
-    for (const entry of this.#entries.values()) {
+    for (const entry of this.#all()) {
       entry.stop();
       entry.generation.release();
     }
     this.#desk?.stop();
+    this.#made.end();
     if (this.#active) {
       this.#membership?.end();
       this.#estate.heir?.begin();
@@ -432,7 +565,7 @@ export class ClusterManager implements Service {
   }
 
   #surrender(heir: Heir | undefined): void {
-    for (const entry of this.#entries.values()) entry.cluster.retire(heir);
+    for (const entry of [...this.#all(), ...this.#leaving]) entry.cluster.retire(heir);
     if (!this.#active) return;
     const ancestors = this.#ancestors;
     this.#ancestors = [];

@@ -599,6 +599,15 @@ function peerOptionsOf(
   return config.upstream_http_protocol_options ?? (peerNames && byName);
 }
 
+/** `upstream_http_protocol_options` that the type of a cluster implies; undefined: the config has its say. */
+export function peerNamesOf(
+  config: ClusterConfig,
+  peerNames: ClusterType["peerNames"],
+): Static<typeof UpstreamHttpOptions> | undefined {
+  const typed = config.typed_extension_protocol_options?.[HTTP_PROTOCOL_OPTIONS];
+  return typed === undefined ? peerOptionsOf(config, peerNames) : undefined;
+}
+
 /** Refuses a config whose hosts are named by requests but not held to these names. */
 export function checkPeerNames(
   config: ClusterConfig,

@@ -16,7 +16,7 @@ import type { ConnectionFacts } from "./pooled-connection.ts";
 export interface Estate {
   readonly version: typeof VERSION;
   /** Fingerprint of each cluster's config; if it is unchanged, the new generation takes over the cluster's state. */
-  fingerprints: ReadonlyMap<string, string>;
+  fingerprints: Map<string, string>;
   /** Host ids and priorities of each cluster, as last counted in `membership_change`. */
   members: ReadonlyMap<string, ReadonlyMap<string, number>>;
   /** Names of hosts that have stats cells on this worker. */

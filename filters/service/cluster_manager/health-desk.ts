@@ -74,7 +74,7 @@ export class HealthDesk {
   ): void {
     const { name } = config;
     const health = new ClusterHealth({
-      cx: this.#cx,
+      cx: cluster.cx,
       config,
       cluster,
       checker,
@@ -97,10 +97,14 @@ export class HealthDesk {
   }
 
   stop(): void {
-    for (const { health, timer } of this.#desks.values()) {
-      health.stop();
-      timer.cancel();
-    }
+    for (const name of [...this.#desks.keys()]) this.remove(name);
+  }
+
+  remove(cluster: string): void {
+    const desk = this.#desks.get(cluster);
+    desk?.health.stop();
+    desk?.timer.cancel();
+    this.#desks.delete(cluster);
   }
 
   /** Called when hosts are added or removed; publishes their health before the hosts themselves are published. */

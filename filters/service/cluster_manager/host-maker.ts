@@ -15,7 +15,7 @@ import { OutlierMonitor, type OutlierTable } from "./outlier-monitor.ts";
 import { HostCells } from "./stats.ts";
 import type { Transports } from "./transports.ts";
 
-/** Limit for hosts with own stats, as DNS may bring ever new addresses and stats are never freed; further hosts share stats. */
+/** Limit for hosts with own stats, as DNS may bring ever new addresses and stats stay as long as the cluster; further hosts share stats. */
 export const MAX_HOST_NAMES = 16_384;
 
 /** Parameters of HostMaker. */
@@ -35,6 +35,8 @@ export class HostMaker {
   readonly #parts: HostMakerParts;
   readonly #around: HostSurroundings;
   readonly #outliers: OutlierTable | undefined;
+  /** Those of `hostNames` that it has added. */
+  readonly #named = new Set<string>();
   /** Health published by the control thread; undefined before the first. */
   health: HealthList | undefined = undefined;
 
@@ -47,6 +49,11 @@ export class HostMaker {
       config.outlier_detection === undefined || cx.role !== "worker"
         ? undefined
         : openOutlierTable(cx, config);
+  }
+
+  /** The cluster was removed, and its stats with it. */
+  dispose(): void {
+    for (const name of this.#named) this.#parts.hostNames.delete(name);
   }
 
   make(spec: HostSpec, id: string): UpstreamHost {
@@ -101,6 +108,7 @@ export class HostMaker {
       return new HostCells(cx.stats, config.name, "others");
     }
     hostNames.add(name);
+    this.#named.add(name);
     return new HostCells(cx.stats, config.name, key);
   }
 }

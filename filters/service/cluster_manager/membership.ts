@@ -17,6 +17,7 @@ import { type ClusterConfig, type Config, policyOf } from "./config.ts";
 import { type Estate, fingerprintOf } from "./handover.ts";
 import { excludedBy, flagsText, healthBy } from "./health-flags.ts";
 import { addressOf, isCanary } from "./host.ts";
+import type { Made } from "./made-clusters.ts";
 
 interface Hosts {
   /** Hosts by id. */
@@ -54,6 +55,9 @@ export class Membership {
   /** What hosts weigh by their own reports, by key. */
   readonly #weights = new Map<string, Map<string, number>>();
   readonly #breakers: BreakerDisplay;
+  readonly #made = new Map<string, Made>();
+  /** Made clusters that are not ready. */
+  readonly #warming = new Set<string>();
   #active = false;
 
   constructor(cx: SetupContext, config: Config, previous: Estate | undefined) {
@@ -62,21 +66,65 @@ export class Membership {
     for (const name of ["cluster_modified", "cluster_removed"]) this.#stats.counter(name);
     this.#previous = previous;
     this.#breakers = new BreakerDisplay(config, cx);
-    for (const cluster of config) {
-      this.#configs.set(cluster.name, cluster);
-      const stats = cx.stats.scope(`cluster.${cluster.alt_stat_name || cluster.name}.`);
-      this.#cells.set(cluster.name, {
-        total: stats.gauge("membership_total"),
-        healthy: stats.gauge("membership_healthy"),
-        degraded: stats.gauge("membership_degraded"),
-        excluded: stats.gauge("membership_excluded"),
-        change: stats.counter("membership_change"),
-        warming: stats.gauge("warming_state"),
-      });
-      const members = previous?.members.get(cluster.name);
-      if (members !== undefined) this.members.set(cluster.name, members);
-    }
+    for (const cluster of config) this.#add(cluster, cx);
     cx.subscribe(WEIGHTS_TOPIC, (value) => this.#weigh(value as HostWeights));
+  }
+
+  #add(cluster: ClusterConfig, cx: SetupContext): void {
+    this.#configs.set(cluster.name, cluster);
+    const stats = cx.stats.scope(`cluster.${cluster.alt_stat_name || cluster.name}.`);
+    this.#cells.set(cluster.name, {
+      total: stats.gauge("membership_total"),
+      healthy: stats.gauge("membership_healthy"),
+      degraded: stats.gauge("membership_degraded"),
+      excluded: stats.gauge("membership_excluded"),
+      change: stats.counter("membership_change"),
+      warming: stats.gauge("warming_state"),
+    });
+    const members = this.#previous?.members.get(cluster.name);
+    if (members !== undefined) this.members.set(cluster.name, members);
+  }
+
+  /** Adds a cluster that is made while others serve. `cx`: its own. */
+  add(cluster: ClusterConfig, made: Made, cx: SetupContext): void {
+    this.#add(cluster, cx);
+    this.#made.set(cluster.name, made);
+    this.#warming.add(cluster.name);
+    this.#breakers.add(cluster, cx);
+  }
+
+  onAdded(cluster: string): void {
+    if (!this.#active) return;
+    this.#stats.counter("cluster_added").inc();
+    this.#countClusters(cluster);
+  }
+
+  /** The first hosts of a made cluster are known, and checked. */
+  onWarm(cluster: string): void {
+    if (this.#warming.delete(cluster) && this.#active) this.#countClusters(cluster);
+  }
+
+  remove(cluster: string): void {
+    if (!this.forget(cluster) || !this.#active) return;
+    this.#stats.counter("cluster_removed").inc();
+    this.#countClusters();
+  }
+
+  /** A made cluster is gone, or was refused. False: there was none. */
+  forget(cluster: string): boolean {
+    if (!this.#made.delete(cluster)) return false;
+    this.#warming.delete(cluster);
+    for (const map of [this.#configs, this.#cells, this.#hosts, this.#weights, this.members])
+      map.delete(cluster);
+    this.#breakers.remove(cluster);
+    return true;
+  }
+
+  #countClusters(changed?: string): void {
+    this.#stats.gauge("active_clusters").set(this.#configs.size - this.#warming.size);
+    this.#stats.gauge("warming_clusters").set(this.#warming.size);
+    if (changed !== undefined)
+      this.#cells.get(changed)?.warming.set(this.#warming.has(changed) ? 1 : 0);
   }
 
   #weigh({ cluster, weights }: HostWeights): void {
@@ -121,9 +169,8 @@ export class Membership {
     // A counter that something was added to counts as used, even if that was 0.
     if (modified > 0) this.#stats.counter("cluster_modified").add(modified);
     if (removed > 0) this.#stats.counter("cluster_removed").add(removed);
-    this.#stats.gauge("active_clusters").set(this.#configs.size);
-    this.#stats.gauge("warming_clusters").set(0);
-    for (const { warming } of this.#cells.values()) warming.set(0);
+    this.#countClusters();
+    for (const [name, { warming }] of this.#cells) warming.set(this.#warming.has(name) ? 1 : 0);
     for (const [cluster, hosts] of this.#hosts) this.#count(cluster, hosts);
     this.#breakers.begin();
   }
@@ -133,6 +180,7 @@ export class Membership {
     this.#active = false;
     this.#breakers.end();
     this.#stats.gauge("active_clusters").set(0);
+    this.#stats.gauge("warming_clusters").set(0);
     for (const cells of this.#cells.values()) {
       cells.total.set(0);
       cells.healthy.set(0);
@@ -167,6 +215,13 @@ export class Membership {
     this.members.set(cluster, now);
   }
 
+  #madeStatus(name: string): Pick<ClusterStatus, "made"> {
+    const made = this.#made.get(name);
+    if (made === undefined) return {};
+    const { parent, fields, at } = made;
+    return { made: { parent, fields, at, warming: this.#warming.has(name) } };
+  }
+
   /** Made when admin asks: it is long, and seldom read. */
   status(): ClusterManagerStatus {
     const clusters: ClusterStatus[] = [];
@@ -174,7 +229,8 @@ export class Membership {
       clusters.push({
         name,
         observabilityName: config.alt_stat_name || name,
-        addedViaApi: false,
+        addedViaApi: this.#made.has(name),
+        ...this.#madeStatus(name),
         ...(config.track_cluster_stats?.per_endpoint_stats === true && { perEndpointStats: true }),
         policy: policyOf(config),
         thresholds: [thresholdsOf(config, "default"), thresholdsOf(config, "high")],

@@ -6,6 +6,8 @@ const LOOK_MS = 16;
 /** Interval of asking the other workers again. */
 const ASK_MS = 200;
 
+export const starvingTopic = (cluster: string): string => `cluster/${cluster}/starving`;
+
 /**
  * Tracks the pools of a cluster in which requests wait because `max_connections` is reached by connections to other hosts or
  * of other workers. Asks all workers to close an idle connection and opens a new one when there is room.
@@ -22,7 +24,7 @@ export class Starvation {
 
   /** `pools`: the cluster's pools on this worker. */
   constructor(cluster: string, cx: SetupContext, pools: () => readonly Pool[]) {
-    this.#topic = `cluster/${cluster}/starving`;
+    this.#topic = starvingTopic(cluster);
     this.#cx = cx;
     this.#pools = pools;
     this.#timer = cx.timer(() => this.#look());

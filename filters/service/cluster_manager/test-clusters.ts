@@ -126,7 +126,8 @@ const listed = defineCluster({
 
 /** A cluster type whose hosts are supplied by the test, through `updates`. */
 class Discoverer {
-  readonly updates: ((hosts: readonly HostSpec[], changes?: number) => void)[] = [];
+  readonly updates: ((hosts: readonly HostSpec[], changes?: number, heard?: boolean) => void)[] =
+    [];
   stopped = 0;
   readonly definition = defineCluster({
     name: "discovered",

@@ -17,6 +17,7 @@ import type {
   Priority,
   ProvidedBalancer,
   ProvidedHosts,
+  ReadyClusters,
   SetupContext,
   SharedCounter,
   Slot,
@@ -71,6 +72,8 @@ export interface UpstreamClusterParts {
   /** Returns the object in which earlier generations count a host's requests in progress; undefined if they lack the host. */
   readonly loadOf: (cluster: string, hostId: string) => Load | undefined;
   readonly hostNames: Set<string>;
+  /** Clusters that its type has made. */
+  readonly made: ReadyClusters;
   /** Undefined if no cluster uses predictive preconnect. */
   readonly connectivity: Connectivity | undefined;
 }
@@ -128,10 +131,12 @@ export class UpstreamCluster implements Cluster, PoolOwner {
   /** The generation that takes over; set when this one ends. */
   #heir: Heir | undefined = undefined;
   #retired = false;
+  readonly #made: ReadyClusters;
 
   constructor(parts: UpstreamClusterParts) {
     const { cx, config, balancer, loadOf, hostNames } = parts;
     this.cx = cx;
+    this.#made = parts.made;
     this.name = config.name;
     this.observabilityName = config.alt_stat_name || config.name;
     this.metadata = config.metadata;
@@ -436,6 +441,7 @@ export class UpstreamCluster implements Cluster, PoolOwner {
         return hosts();
       },
       stats: this.stats,
+      made: this.#made,
       at: (address, hostname) => {
         const id = formatAddress(address);
         const known = this.#byId.get(id);
@@ -557,6 +563,12 @@ export class UpstreamCluster implements Cluster, PoolOwner {
     for (const host of this.#hosts) for (const pool of host.pools) pool.drain();
     this.#spread?.dispose();
     this.#provided?.dispose?.();
+  }
+
+  /** It was removed for good, and its last connection has closed: gives back what all workers share. */
+  dispose(): void {
+    this.limits.dispose();
+    this.#maker.dispose();
   }
 
   giveAway(connection: PooledConnection): boolean {

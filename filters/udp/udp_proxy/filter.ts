@@ -38,7 +38,7 @@ class UdpProxy implements UdpListenerFilter, SessionOwner {
   readonly #clusterOf: (client: Address, local: Address) => string | undefined;
   readonly #hash: (client: Address) => bigint | undefined;
   readonly #sessions = new Map<string, Session>();
-  readonly #clusterStats = new Map<string, ClusterUdpStats>();
+  readonly #clusterStats = new WeakMap<Cluster, ClusterUdpStats>();
 
   constructor(config: Config, cx: SetupContext) {
     this.cx = cx;
@@ -139,10 +139,10 @@ class UdpProxy implements UdpListenerFilter, SessionOwner {
   }
 
   #statsOf(cluster: Cluster): ClusterUdpStats {
-    let stats = this.#clusterStats.get(cluster.name);
+    let stats = this.#clusterStats.get(cluster);
     if (stats === undefined) {
       stats = new ClusterUdpStats(cluster.stats);
-      this.#clusterStats.set(cluster.name, stats);
+      this.#clusterStats.set(cluster, stats);
     }
     return stats;
   }

@@ -1,0 +1,168 @@
+import http from "node:http";
+import type { AddressInfo } from "node:net";
+import { afterEach, beforeEach, expect, test } from "vitest";
+import { deferred, eventually, get } from "./client.ts";
+import { bootstrap, type Json, listener, http as manager } from "./config.ts";
+import { Proxy } from "./proxy.ts";
+
+let upstream: http.Server;
+let port: number;
+let proxy: Proxy;
+/** Requests to /held are answered once this settles. */
+let released: ReturnType<typeof deferred<void>>;
+let held = 0;
+
+const DFP = "envoy.extensions.clusters.dynamic_forward_proxy.v3.ClusterConfig";
+
+/** `more`: a field of the parent, where another value makes it another cluster. */
+const configOf = (sub_clusters_config: Json, headers: Json[] = [], more: Json = {}) => {
+  const routes = [
+    { match: { prefix: "/by-name" }, route: { cluster_header: "x-cluster" } },
+    {
+      match: { prefix: "/" },
+      route: { cluster: "forward", timeout: "0s" },
+      response_headers_to_add: headers,
+    },
+  ];
+  const filter = {
+    name: "http/dynamic_forward_proxy",
+    config: { sub_cluster_config: { cluster_init_timeout: "60s" } },
+  };
+  const forward = {
+    name: "forward",
+    lb_policy: "CLUSTER_PROVIDED",
+    cluster_type: {
+      name: "envoy.clusters.dynamic_forward_proxy",
+      typed_config: { "@type": `type.googleapis.com/${DFP}`, sub_clusters_config },
+    },
+    ...more,
+  };
+  return bootstrap([listener("main", manager(routes, {}, [filter]))], [forward]);
+};
+
+const open = async (config: Json, concurrency = 2) => {
+  proxy = await Proxy.start({ config, concurrency });
+};
+const ask = (host: string, path = "/", headers: Record<string, string> = {}) =>
+  get(proxy.port("main"), path, { headers: { host, ...headers } });
+/** The upstream has many addresses, so that no host has to be asked of DNS, which takes its time. */
+const hostOf = (k: number) => `127.0.1.${k + 1}:${port}`;
+const statNames = async () => (await proxy.admin("/stats")).match(/^[^:]+/gm)!;
+const noneLeft = () =>
+  eventually(
+    async () => (await statNames()).filter((name) => name.includes("DFPCluster")),
+    (names) => names.length === 0,
+    "no stats of removed clusters",
+  );
+
+beforeEach(async () => {
+  released = deferred();
+  held = 0;
+  upstream = http.createServer(async (request, response) => {
+    if (request.url === "/held") {
+      held++;
+      await released.promise;
+    }
+    response.end(request.headers.host);
+  });
+  await new Promise<void>((resolve) => upstream.listen(0, "0.0.0.0", resolve));
+  port = (upstream.address() as AddressInfo).port;
+});
+afterEach(async () => {
+  released.resolve();
+  await proxy?.stop();
+  upstream.closeAllConnections();
+  upstream.close();
+});
+
+test("each host has one cluster for all workers, up to the limit", async () => {
+  await open(configOf({ max_sub_clusters: 2 }));
+  const [a, b, c] = [0, 1, 2].map(hostOf);
+  const answers = await Promise.all(Array.from({ length: 12 }, (_, k) => ask(k % 2 ? a! : b!)));
+  expect(answers.map(({ text }) => text)).toEqual(answers.map((_, k) => (k % 2 ? a : b)));
+  expect(await ask(c!)).toMatchObject({ status: 503, text: "Sub cluster overflow" });
+  const stat = await proxy.stats();
+  expect([stat("cluster_manager.cluster_added"), stat("cluster_manager.active_clusters")]).toEqual([
+    3, 3,
+  ]);
+  expect(stat(`cluster.DFPCluster_127.0.1.1_${port}.upstream_rq_total`)).toBe(6);
+  expect(stat("cluster.forward.upstream_rq_2xx")).toBe(12);
+  const clusters = await proxy.admin("/clusters");
+  expect(clusters).toContain(`DFPCluster:127.0.1.1:${port}::added_via_api::true`);
+});
+
+test("a cluster that nobody has used for its ttl goes with its stats, but not what goes on in it", async () => {
+  await open(configOf({ sub_cluster_ttl: "0.2s" }));
+  const before = (await statNames()).length;
+  const slow = ask(hostOf(0), "/held");
+  await proxy.untilStat("cluster_manager.cluster_removed", 1);
+  released.resolve();
+  expect((await slow).text).toBe(hostOf(0));
+  expect((await ask(hostOf(0))).text).toBe(hostOf(0));
+  await noneLeft();
+  // What a first request counts under stays; sub clusters leave nothing.
+  const after = (await statNames()).length;
+  for (const k of [1, 2, 3]) expect((await ask(hostOf(k))).text).toBe(hostOf(k));
+  await noneLeft();
+  expect((await statNames()).length).toBe(after);
+  expect(after).toBeGreaterThanOrEqual(before);
+});
+
+test("many hosts, one after the other, pass through a limit that is small", async () => {
+  await open(configOf({ max_sub_clusters: 10, sub_cluster_ttl: "0.05s" }));
+  for (let k = 0; k < 200; k++) {
+    const host = hostOf(k);
+    const answer = await eventually(
+      () => ask(host),
+      ({ text }) => text !== "Sub cluster overflow",
+      "room for another host",
+    );
+    expect(answer).toMatchObject({ status: 200, text: host });
+  }
+  await noneLeft();
+  await proxy.untilStat("cluster_manager.active_clusters", 1);
+});
+
+test("over a reload clusters live on, and no request fails: not those that they serve, not those that wait for one", async () => {
+  await open(configOf({}));
+  const [a, b] = [hostOf(0), hostOf(1)];
+  const slow = ask(a, "/held");
+  await eventually(
+    async () => held,
+    (n) => n === 1,
+    "the request is at the upstream",
+  );
+  let hasEnded = false;
+  const others: Promise<string>[] = [];
+  const load = (async () => {
+    for (let k = 0; !hasEnded; k++) {
+      others.push(ask(k % 3 ? a : hostOf(k % 40)).then(({ text }) => text));
+      await others.at(-1);
+    }
+  })();
+  const saved = { header: { key: "x-saved", value: "yes" } };
+  proxy.reconfigure(configOf({}, [saved]));
+  await eventually(
+    () => ask(a),
+    ({ headers }) => headers["x-saved"] === "yes",
+    "the new config serves",
+  );
+  hasEnded = true;
+  await load;
+  released.resolve();
+  expect((await slow).text).toBe(a);
+  expect((await Promise.all(others)).filter((text) => !text.startsWith("127.0.1."))).toEqual([]);
+  expect((await ask(b)).text).toBe(b);
+  const named = { "x-cluster": `DFPCluster:${a}` };
+  expect((await ask("x.test", "/by-name", named)).status).toBe(200);
+});
+
+test("with another parent they are made again", async () => {
+  await open(configOf({}));
+  const host = hostOf(0);
+  expect((await ask(host)).text).toBe(host);
+  proxy.reconfigure(configOf({}, [], { connect_timeout: "3s" }));
+  await proxy.untilStat("cluster_manager.cluster_removed", 1);
+  expect((await ask(host)).text).toBe(host);
+  expect(await proxy.stat("cluster_manager.active_clusters")).toBe(2);
+});
