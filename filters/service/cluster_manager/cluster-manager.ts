@@ -295,6 +295,7 @@ export class ClusterManager implements Service {
     const entry = this.#entryOf(name);
     this.#membership?.remove(name);
     this.#estate.fingerprints.delete(name);
+    this.#ready.delete(name);
     if (this.#active && this.#cx.role === "control")
       for (const topic of [topicOf(name), healthTopic(name), starvingTopic(name)])
         this.#cx.retract(topic);
