@@ -69,6 +69,8 @@ export class Door {
   #build = 0;
   /** Number of calls into the isolate that run on other threads now. */
   #away = 0;
+  /** They wait for those to end. */
+  #untilBack: (() => void)[] = [];
   /** Tokens of the streams whose records are in the block and wait for an answer from this entry. */
   #asked: number[] = [];
   #due = false;
@@ -104,6 +106,10 @@ export class Door {
   get isAway(): boolean {
     return this.#away > 0;
   }
+  /** No call runs on another thread any more. */
+  async back(): Promise<void> {
+    while (this.#away > 0) await new Promise<void>((resolve) => this.#untilBack.push(resolve));
+  }
 
   // ---- isolates come and go
 
@@ -128,6 +134,7 @@ export class Door {
     }
     this.#isolate = undefined;
     this.#away = 0;
+    this.#tellBack();
     this.#alarms.reset();
     this.#asked.length = 0;
     this.#due = this.#more = false;
@@ -411,7 +418,12 @@ export class Door {
   #return(): boolean {
     if (--this.#away > 0) return false;
     this.#inbox.locked = false;
+    this.#tellBack();
     return true;
+  }
+
+  #tellBack(): void {
+    for (const resolve of this.#untilBack.splice(0)) resolve();
   }
 
   #comeBack(): void {

@@ -586,9 +586,10 @@ export class Sandbox {
 
   /** No stream and no use is left: tells the package of the last streams' ends, disposes of its uses, and ends the sandbox. */
   async finish(): Promise<void> {
-    const { counts } = this;
-    for (let entries = -1; entries !== counts.entries && this.#hasRecords; ) {
-      entries = counts.entries;
+    for (let entries = -1; ; ) {
+      await this.#door.back();
+      if (entries === this.counts.entries || !this.#hasRecords) break;
+      ({ entries } = this.counts);
       this.#door.enter();
     }
     await this.#ward?.sandbox?.finish();

@@ -64,7 +64,8 @@ afterEach(() => {
 
 const build = (more: object = {}, config: object = {}): Promise<Sandbox> =>
   worker.sandbox(CODE, [{ name: "good" }, { name: "bad", bad: true, ...config }], {
-    limits: { timeoutMs: 250 },
+    // Twice as much as in service: a busy machine stops honest entries.
+    limits: { timeoutMs: 500 },
     now: () => clock.now,
     ward: {
       onFetch: (text) => void asked.push(text),
@@ -323,6 +324,18 @@ describe("a place whose code was stopped", () => {
     rests.end();
     worker.flush();
     await sandbox.finish();
+    expect(worker.stat("over.bad")).toBe(1);
+  });
+
+  it("hears of an end that comes while it runs, before it ends with its sandbox", async () => {
+    const sandbox = await build();
+    await ask(sandbox, BAD, "/loop");
+    const rests = await begin(sandbox, BAD, "/").settled();
+    const asks = ask(sandbox, BAD, "/");
+    worker.flush();
+    rests.end();
+    worker.flush();
+    await Promise.all([asks, sandbox.finish()]);
     expect(worker.stat("over.bad")).toBe(1);
   });
 
