@@ -36,6 +36,7 @@ export * from "./http-probe.ts";
 export * from "./http1-options.ts";
 export * from "./http2-options.ts";
 export * from "./ip.ts";
+export * from "./jitter.ts";
 export * from "./keep-alive.ts";
 export * from "./known-names.ts";
 export * from "./late-list.ts";

@@ -9,11 +9,10 @@ import type {
 } from "./cluster.ts";
 import { EdfScheduler } from "./edf.ts";
 import type { SetupContext } from "./extension.ts";
+import { Percent } from "./jitter.ts";
 import { compileHashPolicy, HashPolicyConfig, requestHash } from "./request-hash.ts";
 import { type Runtime, RuntimeDouble, RuntimeNumber } from "./runtime.ts";
 import { Duration, Enum, Extension, type Static, Type, UInt32 } from "./schema.ts";
-
-const Percent = Type.Object({ value: Type.Number({ default: 0, minimum: 0, maximum: 100 }) });
 
 /** Envoy's LocalityLbConfig: `locality_lb_config` of most policies. */
 export const LocalityLbConfig = Type.Object({

@@ -6,6 +6,7 @@ import {
   Extension,
   HeaderKeyFormat,
   Http2ProtocolOptions,
+  Percent,
   type Static,
   StringMatcher,
   Type,
@@ -24,6 +25,8 @@ const HttpFilters = Type.Array(
   Extension("http", { fields: { disabled: Type.Boolean({ default: false }) } }),
   { default: [] },
 );
+
+const DestinationPorts = Type.Array(UInt32(), { default: [] });
 
 export const Config = Type.Object({
   stat_prefix: Type.String({ minLength: 1 }),
@@ -60,6 +63,13 @@ export const Config = Type.Object({
     Type.Object({
       scheme_to_overwrite: Type.Optional(Type.String()),
       match_upstream: Type.Boolean({ default: false }),
+    }),
+  ),
+  /** The scheme by the port that a client connected to before this proxy, where a listener filter has told it. */
+  forward_proto_config: Type.Optional(
+    Type.Object({
+      https_destination_ports: DestinationPorts,
+      http_destination_ports: DestinationPorts,
     }),
   ),
   via: Type.String({ default: "" }),
@@ -131,6 +141,7 @@ export const Config = Type.Object({
       idle_timeout: Duration({ default: 3_600_000 }),
       max_headers_count: UInt32({ default: 100, minimum: 1 }),
       max_connection_duration: Duration({ default: 0 }),
+      max_connection_duration_jitter: Type.Optional(Percent),
       max_stream_duration: Duration({ default: 0 }),
       max_requests_per_connection: UInt32({ default: 0 }),
       /** For clusters only: refused here, as in Envoy. */
@@ -165,6 +176,7 @@ export const Config = Type.Object({
   request_headers_timeout: Duration({ default: 0 }),
   stream_error_on_invalid_http_message: Type.Boolean({ default: false }),
   drain_timeout: Duration({ default: 5000 }),
+  drain_timeout_jitter: Type.Optional(Percent),
   delayed_close_timeout: Duration({ default: 1000 }),
 });
 export type Config = Static<typeof Config>;

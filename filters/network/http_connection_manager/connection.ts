@@ -7,6 +7,7 @@ import {
   type Drain,
   type Gauge,
   type Generation,
+  jittered,
   latin1Decode,
   type NetworkFilter,
   type RequestDecoder,
@@ -94,7 +95,7 @@ export class HcmConnection implements NetworkFilter, ServerEvents {
     this.connection = connection;
     this.#runtime = manager.runtime;
     const runtime = this.#runtime;
-    this.peer = new Peer(connection, runtime.requestHead.addresses);
+    this.peer = new Peer(connection, runtime.requestHead);
     this.#codes = runtime.listenerCodes(connection.listener.statPrefix);
     this.#idle = manager.cx.timer(() => this.#onIdleTimeout());
     connection.describedBy = this;
@@ -108,10 +109,11 @@ export class HcmConnection implements NetworkFilter, ServerEvents {
       stats.cxSslActive.inc();
     }
     this.#armIdle();
-    const longest = runtime.config.common_http_protocol_options.max_connection_duration;
+    const options = runtime.config.common_http_protocol_options;
+    const longest = options.max_connection_duration;
     if (longest > 0) {
       this.#durationTimer = manager.cx.timer(() => this.#onMaxDuration());
-      this.#durationTimer.arm(longest);
+      this.#durationTimer.arm(jittered(longest, options.max_connection_duration_jitter));
     }
   }
 
@@ -334,7 +336,7 @@ export class HcmConnection implements NetworkFilter, ServerEvents {
       this.#codecSlot = this.isHttp2 ? runtime.http2 : runtime.http1;
       this.#codecLatest = this.#codecSlot.current;
     }
-    this.peer = new Peer(this.connection, runtime.requestHead.addresses);
+    this.peer = new Peer(this.connection, runtime.requestHead);
     this.#codes = runtime.listenerCodes(this.connection.listener.statPrefix);
   }
 
@@ -442,7 +444,8 @@ export class HcmConnection implements NetworkFilter, ServerEvents {
   #armDrain(): void {
     if (this.#drainTimer !== undefined) return;
     this.#drainTimer = this.#manager.cx.timer(() => this.#onDrained());
-    this.#drainTimer.arm(this.#runtime.config.drain_timeout);
+    const { drain_timeout, drain_timeout_jitter } = this.#runtime.config;
+    this.#drainTimer.arm(jittered(drain_timeout, drain_timeout_jitter));
   }
 
   /** The drain timeout is over: requests that the client sent before it was asked to leave have come by now. */

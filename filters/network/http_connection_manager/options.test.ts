@@ -391,6 +391,35 @@ it("closes a connection that has lived long enough", () => {
   expect(idle.connection.closed).toBe("delayed");
 });
 
+it("lets connections live and drain longer by random parts of the percentages", () => {
+  const all = { value: 100 };
+  const p = proxy().start({
+    common_http_protocol_options: {
+      idle_timeout: 3_600_000,
+      max_connection_duration: 1000,
+      max_connection_duration_jitter: all,
+    },
+    drain_timeout: 1000,
+    drain_timeout_jitter: all,
+  });
+  const clients = Array.from({ length: 64 }, () => p.connect().get("/"));
+  for (const exchange of p.up.exchanges) exchange.respond(200, { "content-length": "0" }, "");
+  const reached = () => p.cx.stats.value("http.test.downstream_cx_max_duration_reached");
+  const left = () => clients.filter(({ connection }) => connection.closed !== undefined).length;
+  p.cx.clock.advance(999);
+  expect(reached()).toBe(0);
+  p.cx.clock.advance(500);
+  // All of them fall into one half once in 2^63 runs.
+  expect(reached()).toBeGreaterThan(0);
+  expect(reached()).toBeLessThan(64);
+  p.cx.clock.advance(501);
+  expect(reached()).toBe(64);
+  p.cx.clock.advance(500);
+  expect(left()).toBeLessThan(64);
+  p.cx.clock.advance(1500);
+  expect(left()).toBe(64);
+});
+
 it("lets a connection that has lived long enough wait for its next request", () => {
   const p = proxy().start({
     common_http_protocol_options: { idle_timeout: 3_600_000, max_connection_duration: 1000 },
@@ -531,5 +560,38 @@ describe("custom_settings_parameters", () => {
 
   it("may say the same twice, and what no option with a name says", () => {
     expect(() => start({}, [300, 1], [300, 1], [2, 0], [1, 0], [3, 4], [4, 65535])).not.toThrow();
+  });
+});
+
+describe("forward_proto_config", () => {
+  const config = {
+    use_remote_address: true,
+    forward_proto_config: {
+      https_destination_ports: [443, 8443],
+      http_destination_ports: [80, 443],
+    },
+  };
+  /** The scheme that the upstream is told. `to`: the port that a listener filter has found; undefined: none has. */
+  function told(to: number | undefined, more: object = {}, ...lines: string[]) {
+    const p = proxy().start({ ...config, ...more });
+    const c = p.connect((connection) => {
+      connection.localAddress = { ip: "192.0.2.1", port: to ?? 443 };
+      Object.assign(connection, { localAddressRestored: to !== undefined });
+    });
+    c.get("/", ...lines);
+    return p.up.last.header("x-forwarded-proto");
+  }
+
+  it("tells the scheme by the port that the client connected to, where a listener filter found it", () => {
+    expect([443, 8443, 80, 81, undefined].map((port) => told(port))).toEqual([
+      ...["https", "https", "http", "http", "http"],
+    ]);
+    expect(told(80, {}, "x-forwarded-proto: https")).toBe("http");
+  });
+
+  it("believes X-Forwarded-Proto where it is believed without it", () => {
+    const trusting = { use_remote_address: false };
+    expect(told(80, trusting, "x-forwarded-proto: https")).toBe("https");
+    expect(told(443, trusting)).toBe("https");
   });
 });

@@ -104,15 +104,19 @@ export class Peer {
   readonly forwardedFor: string;
   readonly forwardedForLine: HeaderLine | undefined;
   readonly tls: boolean;
+  /** What X-Forwarded-Proto says of its requests, unless somebody in front is trusted to know better. */
+  readonly schemeLine: HeaderLine;
   readonly localPort: number;
   readonly clientCert: ClientCert;
 
-  constructor(connection: DownstreamConnection, addresses: ClientAddress) {
+  constructor(connection: DownstreamConnection, head: RequestHead) {
+    const { addresses } = head;
     this.direct = addresses.direct(connection);
     this.forwardedFor = addresses.forwardedFor(connection);
     this.forwardedForLine =
       this.forwardedFor === "" ? undefined : new HeaderLine("x-forwarded-for", this.forwardedFor);
     this.tls = connection.secure === true;
+    this.schemeLine = head.schemeOf(connection) === "https" ? PROTO_HTTPS : PROTO_HTTP;
     this.localPort = connection.localAddress.port;
     this.clientCert = new ClientCert(connection);
   }
@@ -157,6 +161,18 @@ export class RequestHead {
     const own = config.add_user_agent ? node : { id: "", cluster: "" };
     this.#serviceCluster = headerText(own.cluster, "add_user_agent");
     this.#serviceNode = headerText(own.id, "add_user_agent");
+  }
+
+  /** The scheme that requests of the connection came by. */
+  schemeOf(connection: DownstreamConnection): "http" | "https" {
+    const ports = this.#config.forward_proto_config;
+    // As in Envoy, the port of the listener's own address says nothing.
+    if (ports !== undefined && connection.localAddressRestored === true) {
+      const { port } = connection.localAddress;
+      if (ports.https_destination_ports.includes(port)) return "https";
+      if (ports.http_destination_ports.includes(port)) return "http";
+    }
+    return connection.secure === true ? "https" : "http";
   }
 
   /** Checks and normalizes host and path before headers are added. Returns the answer to a bad request; undefined: it is good. */
@@ -295,10 +311,9 @@ export class RequestHead {
     // A CONNECT without a path has no `:scheme` either.
     const isGiven = headers.pseudoOrder !== 0 && headers.pathEnd > headers.pathAt;
     const given = isGiven && this.#schemeLine === undefined ? headers.scheme : undefined;
-    const own = peer.tls ? PROTO_HTTPS : PROTO_HTTP;
     const present = (headers.present & FORWARDED_PROTO_BIT) !== 0;
     const distrusted = config.use_remote_address && config.xff_num_trusted_hops === 0;
-    const line = this.#schemeLine ?? own;
+    const line = this.#schemeLine ?? peer.schemeLine;
     headers.scheme = line.value;
     if (!present) headers.appendLine(line);
     else if (distrusted || this.#schemeLine !== undefined)

@@ -24,6 +24,7 @@ import {
   keepAliveOf,
   LoadAssignment,
   LoadBalancingPolicy,
+  Percent,
   RuntimeDouble,
   SlowStartConfig,
   type Static,
@@ -74,6 +75,8 @@ const Http1Options = Type.Object({
 const CommonHttpOptions = Type.Object({
   idle_timeout: Type.Optional(Duration()),
   max_connection_duration: Type.Optional(Duration()),
+  /** Lengthens that of clients' connections only; those of clusters take no notice of it, as Envoy's. */
+  max_connection_duration_jitter: Type.Optional(Percent),
   max_requests_per_connection: Type.Optional(UInt32()),
   max_headers_count: Type.Optional(UInt32({ minimum: 1 })),
   max_stream_duration: Type.Optional(Duration()),
