@@ -236,6 +236,8 @@ export interface SetupContext {
    * Absent: true.
    */
   readonly rehearsed?: boolean;
+  /** True: this is an isolate of the package's own, where what would need another one throws (`clusters`, `connect`, …). */
+  readonly sandboxed?: boolean;
   readonly worker: number;
   readonly node: {
     readonly id: string;

@@ -1,5 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { type FetchError, fetchFrom } from "./fetch.ts";
+import { HeaderMap } from "./headers.ts";
 import { TestCluster } from "./testing/cluster.ts";
 import { TestContext } from "./testing/context.ts";
 
@@ -8,6 +9,11 @@ function harness() {
   const up = new TestCluster("up", cx.stats);
   cx.clusterMap.set("up", up);
   return { cx, up };
+}
+function trailers(name: string, value: string) {
+  const map = new HeaderMap();
+  map.append(name, value);
+  return map;
 }
 const failure = async (promise: Promise<unknown>) =>
   (await promise.then(
@@ -131,5 +137,47 @@ describe("a fetch", () => {
     up.last.send("x".repeat(11), false);
     expect((await text)?.reason).toBe("too_large");
     expect(up.last.wasReset).toBe(true);
+  });
+
+  it("has trailers once its body is read to the end", async () => {
+    const { cx, up } = harness();
+    const asked = fetchFrom(cx, "up:/");
+    up.last.respond(200);
+    up.last.send("some", false);
+    const response = await asked;
+    up.last.endWithTrailers(trailers("x-sum", "7"));
+    expect(response.trailers).toBeUndefined();
+    expect(await response.text()).toBe("some");
+    expect([...(response.trailers ?? [])]).toEqual([["x-sum", "7"]]);
+    expect(cx.clock.armed).toBe(0);
+  });
+
+  it("gives up a request whose answer has ended before it", async () => {
+    const { cx, up } = harness();
+    async function* body() {
+      yield "one";
+      await new Promise(() => {});
+    }
+    const asked = fetchFrom(cx, "up:/", { method: "POST", body: body() });
+    up.last.respond(413, {}, "too much");
+    expect(await (await asked).text()).toBe("too much");
+    expect(up.last.wasReset).toBe(true);
+  });
+
+  it("tells the host how a gRPC call went when its status is there", async () => {
+    const { cx, up } = harness();
+    const headers = { "content-type": "application/grpc" };
+    const ask = () => fetchFrom(cx, "up:/", { method: "POST", body: "x", headers });
+    const first = ask();
+    up.last.respond(200, headers);
+    await first;
+    expect(up.host.told).toEqual([]);
+    up.last.endWithTrailers(trailers("grpc-status", "14"));
+    void ask();
+    up.last.respond(200, { ...headers, "grpc-status": "7" }, "");
+    void ask();
+    up.last.respond(503, {}, "");
+    expect(up.host.told).toEqual([503, 403, 503]);
+    expect(up.contexts[0]?.downstreamProtocol).toBe("HTTP/2");
   });
 });

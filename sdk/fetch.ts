@@ -3,7 +3,8 @@ import type { Clusters, Host, PoolCallbacks, PoolFailure, PoolHandle } from "./c
 import type { DecodeError, RequestEncoder, ResetReason, ResponseDecoder } from "./codec.ts";
 import type { Timer } from "./extension.ts";
 import { FetchStats } from "./fetch-stats.ts";
-import { type HeaderMap, RequestHeaders, ResponseHeaders } from "./headers.ts";
+import { httpStatusOfGrpc, isGrpcRequest } from "./grpc-status.ts";
+import { type HeaderMap, headerName, RequestHeaders, ResponseHeaders } from "./headers.ts";
 import type { Stats } from "./stats.ts";
 import { headerText } from "./wire-text.ts";
 
@@ -61,6 +62,8 @@ export interface FetchResponse {
   readonly headers: ResponseHeaders;
   /** The body as it arrives; the upstream has to wait while nobody reads. */
   readonly body: AsyncIterable<Uint8Array>;
+  /** What came behind the body, once that is read to its end. Undefined: it is not yet, or there were none. */
+  readonly trailers: HeaderMap | undefined;
   bytes(): Promise<Uint8Array>;
   text(): Promise<string>;
   json(): Promise<unknown>;
@@ -74,6 +77,7 @@ export interface FetchContext {
   timer(onFired: () => void): Timer;
 }
 
+const GRPC_STATUS = headerName("grpc-status");
 const TIMEOUT_MS = 15_000;
 const MAX_BYTES = 1024 * 1024;
 /** Unread bytes past which the upstream is asked to wait. */
@@ -112,7 +116,10 @@ export function fetchFrom(
   return new Promise((resolve, reject) => {
     const headers = requestHead(name, rest.startsWith("/") ? rest : `/${rest}`, init);
     new Exchange(cx, cluster.stats, headers, init, { resolve, reject }).begin((callbacks) =>
-      cluster.newStream(callbacks, { head: headers }),
+      cluster.newStream(callbacks, {
+        head: headers,
+        ...(isGrpcRequest(headers) && { downstreamProtocol: "HTTP/2" }),
+      }),
     );
     init.onBegun?.();
   });
@@ -153,6 +160,8 @@ class Exchange implements PoolCallbacks, ResponseDecoder {
   #encoder: RequestEncoder | undefined = undefined;
   #host: Host | undefined = undefined;
   #response: FetchedResponse | undefined = undefined;
+  /** The whole request has been sent. */
+  #sent = false;
   #over = false;
   #blocked: Promise<void> | undefined = undefined;
   #unblock: () => void = () => {};
@@ -195,6 +204,7 @@ class Exchange implements PoolCallbacks, ResponseDecoder {
     this.#encoder = encoder;
     this.#host = host;
     const { body } = this.#init;
+    this.#sent = body === undefined;
     encoder.encodeHeaders(this.#head, body === undefined, "");
     if (body === undefined) return;
     if (typeof body === "string") this.#send(utf8Encode(body), true);
@@ -208,6 +218,7 @@ class Exchange implements PoolCallbacks, ResponseDecoder {
   }
 
   #send(bytes: Uint8Array, endStream: boolean): void {
+    this.#sent = endStream;
     this.#encoder?.encodeBody(bytes, 0, bytes.length, endStream);
   }
 
@@ -230,7 +241,8 @@ class Exchange implements PoolCallbacks, ResponseDecoder {
 
   onResponseHeaders(endStream: boolean): void {
     this.responseHeaders.detach();
-    this.#host?.onResponse(this.responseHeaders.status);
+    // How a gRPC call went is in its trailers, unless its head says it.
+    if (endStream || !this.#isCall) this.#tellHost(this.responseHeaders);
     this.#stats.onStatus(this.responseHeaders.status);
     const response = new FetchedResponse(this.responseHeaders, this.#init.maxBytes ?? MAX_BYTES, {
       pause: (paused) => this.#encoder?.pauseReading(paused),
@@ -243,11 +255,26 @@ class Exchange implements PoolCallbacks, ResponseDecoder {
 
   onResponseBody(chunk: Chunk, endStream: boolean): void {
     this.#response?.push(chunk.copy());
-    if (endStream) this.#end();
+    if (!endStream) return;
+    if (this.#isCall) this.#tellHost(this.responseHeaders);
+    this.#end();
   }
 
-  onResponseTrailers(_trailers: HeaderMap): void {
-    this.#end();
+  onResponseTrailers(trailers: HeaderMap): void {
+    trailers.detach();
+    if (this.#isCall) this.#tellHost(trailers);
+    this.#end(trailers);
+  }
+
+  /** The answer to a gRPC request, and gRPC itself. */
+  get #isCall(): boolean {
+    return this.responseHeaders.status === 200 && isGrpcRequest(this.#head);
+  }
+
+  #tellHost(ended: HeaderMap): void {
+    const { status } = this.responseHeaders;
+    const text = this.#isCall ? ended.get(GRPC_STATUS) : undefined;
+    this.#host?.onResponse(text === undefined ? status : httpStatusOfGrpc(Number(text)));
   }
 
   onDecodeError(error: DecodeError): void {
@@ -272,11 +299,15 @@ class Exchange implements PoolCallbacks, ResponseDecoder {
     });
   }
 
-  #end(): void {
+  #end(trailers?: HeaderMap): void {
     if (this.#over) return;
+    const encoder = this.#encoder;
+    const sent = this.#sent;
     this.#finish();
+    // The server has said all it will; what is not sent yet is of no use to it, and HTTP/2 would wait for its end.
+    if (!sent) encoder?.reset();
     this.#stats.onEnd();
-    this.#response?.end(undefined);
+    this.#response?.end(undefined, trailers);
   }
 
   #fail(reason: FetchError["reason"], message: string): void {
@@ -320,6 +351,7 @@ export class FetchedResponse implements FetchResponse {
   #paused = false;
   #ended = false;
   #error: FetchError | undefined = undefined;
+  #trailers: HeaderMap | undefined = undefined;
   #wake: () => void = () => {};
 
   constructor(headers: ResponseHeaders, maxBytes: number, source: FetchSource) {
@@ -343,10 +375,15 @@ export class FetchedResponse implements FetchResponse {
     this.#wake();
   }
 
-  end(error: FetchError | undefined): void {
+  end(error: FetchError | undefined, trailers?: HeaderMap): void {
     this.#ended = true;
     this.#error = error;
+    this.#trailers = trailers;
     this.#wake();
+  }
+
+  get trailers(): HeaderMap | undefined {
+    return this.#chunks.length === 0 ? this.#trailers : undefined;
   }
 
   get body(): AsyncIterable<Uint8Array> {

@@ -1,7 +1,9 @@
 import { type Chunk, latin1Encode, utf8Decode } from "./bytes.ts";
-import type { Clusters, Host, PoolCallbacks, PoolFailure, PoolHandle } from "./cluster.ts";
+import type { Host, PoolCallbacks, PoolFailure, PoolHandle } from "./cluster.ts";
 import type { DecodeError, RequestEncoder, ResetReason, ResponseDecoder } from "./codec.ts";
-import type { Timer } from "./extension.ts";
+import type { SetupContext, Timer } from "./extension.ts";
+import type { FetchError } from "./fetch.ts";
+import { FetchedCall } from "./grpc-fetch.ts";
 import { GRPC_STATUS_NAMES, grpcStatusOfHttp, httpStatusOfGrpc } from "./grpc-status.ts";
 import { type HeaderMap, headerName, RequestHeaders, ResponseHeaders } from "./headers.ts";
 import { headerText } from "./wire-text.ts";
@@ -19,7 +21,7 @@ export interface GrpcMethod<Q, A> {
 
 /** What a call says beside its message. */
 export interface GrpcOptions {
-  /** From the call to its status; the server is told (`grpc-timeout`). Absent: no deadline. */
+  /** From the call to its status; the server is told (`grpc-timeout`). Absent: no deadline; out of a sandbox ten minutes, as at most. */
   readonly timeoutMs?: number;
   /** Further lines of the head. Values of `…-bin` names are base64. */
   readonly metadata?: readonly (readonly [name: string, value: string])[];
@@ -77,11 +79,8 @@ export interface GrpcStream<Q> {
   pause(paused: boolean): void;
 }
 
-/** What a call needs of a context. */
-export interface GrpcContext {
-  readonly clusters: Clusters;
-  timer(onFired: () => void): Timer;
-}
+/** What a call needs of a context. In a sandbox it goes through `fetch`. */
+export type GrpcContext = Pick<SetupContext, "clusters" | "fetch" | "sandboxed" | "timer">;
 
 /** The answer to one message, or a GrpcError. */
 export interface GrpcCall<A> {
@@ -100,6 +99,16 @@ const CODE = {
   INTERNAL: 13,
   UNAVAILABLE: 14,
 } as const;
+
+/** Why there is no answer; UNAVAILABLE stands for what is not here. */
+const OF_FETCH: { readonly [R in FetchError["reason"]]?: number } = {
+  timeout: CODE.DEADLINE_EXCEEDED,
+  too_large: CODE.RESOURCE_EXHAUSTED,
+  cancelled: CODE.CANCELLED,
+  malformed: CODE.INTERNAL,
+  remote: CODE.INTERNAL,
+  protocol_error: CODE.INTERNAL,
+};
 
 const GRPC_STATUS = headerName("grpc-status");
 const GRPC_MESSAGE = headerName("grpc-message");
@@ -165,6 +174,8 @@ const failure = (code: number, message: string): GrpcStatus => ({
   metadata: undefined,
 });
 
+const late = (ms: number): string => `no status within ${ms} ms`;
+
 class Stream<Q, A> implements GrpcStream<Q>, PoolCallbacks, ResponseDecoder {
   readonly responseHeaders = new ResponseHeaders();
   readonly decoder: ResponseDecoder = this;
@@ -204,10 +215,15 @@ class Stream<Q, A> implements GrpcStream<Q>, PoolCallbacks, ResponseDecoder {
 
   begin(): void {
     const { timeoutMs } = this.#options;
+    if (this.#cx.sandboxed === true) {
+      const target = `${this.#cluster}:${this.#method.path}`;
+      this.#encoder = new FetchedCall(this.#cx, target, { head: this.#head(), timeoutMs }, this);
+      return;
+    }
     if (timeoutMs !== undefined) {
       this.#deadline = this.#cx.timer(() => {
         this.#host?.onTimeout();
-        this.#fail(CODE.DEADLINE_EXCEEDED, `no status within ${timeoutMs} ms`);
+        this.#fail(CODE.DEADLINE_EXCEEDED, late(timeoutMs));
       });
       this.#deadline.arm(timeoutMs);
     }
@@ -364,11 +380,17 @@ class Stream<Q, A> implements GrpcStream<Q>, PoolCallbacks, ResponseDecoder {
     this.#fail(CODE.INTERNAL, `the answer is malformed: ${error.details}`);
   }
 
+  /** From a FetchedCall, which is over. */
+  onFetchFailed({ reason, message }: FetchError, timeoutMs: number): void {
+    this.#encoder = undefined;
+    const code = OF_FETCH[reason] ?? CODE.UNAVAILABLE;
+    this.#fail(code, reason === "timeout" ? late(timeoutMs) : message);
+  }
+
   onUpstreamReset(reason: ResetReason): void {
     this.#encoder = undefined;
     this.#host?.onReset();
-    const code = reason === "remote" || reason === "protocol_error" ? CODE.INTERNAL : undefined;
-    this.#fail(code ?? CODE.UNAVAILABLE, `the call was cut: ${reason}`);
+    this.#fail(OF_FETCH[reason] ?? CODE.UNAVAILABLE, `the call was cut: ${reason}`);
   }
 
   onUpstreamBlocked(blocked: boolean): void {

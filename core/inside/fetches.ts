@@ -6,6 +6,7 @@ import {
   type FetchResponse,
   type FetchSignal,
   fetchFrom,
+  type HeaderMap,
   latin1Decode,
 } from "@tsproxy/sdk";
 import { ascii } from "./ascii.ts";
@@ -20,7 +21,7 @@ import {
 import { PART_SIZE } from "./sandbox/layout.ts";
 
 const TIMEOUT_MAX_MS = 600_000;
-/** Most chars of a response's headers in JSON. */
+/** Most chars of a response's headers in JSON, and of its trailers. */
 const HEAD_MAX = 96 * 1024;
 
 /** Most bytes of request bodies of one sandbox that wait here to be sent. */
@@ -238,7 +239,13 @@ class Relay {
         }),
       });
       await this.#read(response);
-      this.#reply({ to: "fetch", call: this.#call, op: "end" });
+      const trailers = linesOf(response, response.trailers, "trailers are");
+      this.#reply({
+        to: "fetch",
+        call: this.#call,
+        op: "end",
+        ...(trailers.length > 0 && { trailers }),
+      });
     } catch (error) {
       const reason = error instanceof FetchError ? error.reason : "malformed";
       const message = String((error as Error).message);
@@ -263,14 +270,10 @@ class Relay {
   }
 
   async #read(response: FetchResponse): Promise<void> {
-    const { status, headers } = response;
+    const { status } = response;
     const call = this.#call;
-    const lines = [...headers];
-    if (JSON.stringify(lines).length > HEAD_MAX) {
-      response.cancel();
-      throw new FetchError("too_large", "the response's head is too large for a sandbox");
-    }
-    this.#reply({ to: "fetch", call, op: "head", status, headers: lines });
+    const headers = linesOf(response, response.headers, "head is");
+    this.#reply({ to: "fetch", call, op: "head", status, headers });
     for await (const chunk of response.body) {
       for (let at = 0; at < chunk.length; ) {
         while ((this.#credit <= 0 || this.#budget.isFull) && !this.#over)
@@ -305,6 +308,18 @@ class Relay {
     this.#wakeSender();
     this.#wakeReader();
   }
+}
+
+/** The lines of one of the response's maps, where they are few enough for a sandbox. */
+function linesOf(
+  response: FetchResponse,
+  map: HeaderMap | undefined,
+  what: string,
+): [name: string, value: string][] {
+  const lines = map === undefined ? [] : [...map];
+  if (JSON.stringify(lines).length <= HEAD_MAX) return lines;
+  response.cancel();
+  throw new FetchError("too_large", `the response's ${what} too large for a sandbox`);
 }
 
 /** Aborts one fetch. */

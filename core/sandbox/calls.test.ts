@@ -1,5 +1,5 @@
 import { createHash, createHmac, generateKeyPairSync, sign } from "node:crypto";
-import { latin1Encode } from "@tsproxy/sdk";
+import { HeaderMap, latin1Encode } from "@tsproxy/sdk";
 import { TestCluster, TestContext } from "@tsproxy/sdk/testing";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { namedClusters, SandboxFetches } from "../inside/fetches.ts";
@@ -7,7 +7,7 @@ import { Exchange, FakeWorker, stubs } from "./fake-worker.ts";
 
 /** A package whose onRequestHeaders runs `body` and shows what that returns, or what it throws. */
 const asking = (body: string): string => `
-  import { defineHttpFilter, Type, utf8Encode, utf8Decode } from "@tsproxy/sdk";
+  import { defineHttpFilter, grpcCall, grpcStream, Type, utf8Encode, utf8Decode } from "@tsproxy/sdk";
   const latin = (text) => Uint8Array.from(text, (c) => c.charCodeAt(0));
   const hex = (buffer) => [...new Uint8Array(buffer)].map((b) => b.toString(16).padStart(2, "0")).join("");
   export default defineHttpFilter({ name: "test", config: Type.Object({}), setup(config, cx) {
@@ -96,6 +96,25 @@ describe("fetch out of a sandbox", () => {
     expect([up.last.body.length, up.last.body[199_999]]).toEqual([200_000, "\u00ff"]);
     up.last.respond(200, {}, "\u00fe".repeat(200_000));
     expect(await saw(e)).toEqual([200_000, true]);
+  });
+
+  it("brings trailers, no more of them than of a head", async () => {
+    up.answering = ({ path }) => ({
+      body: "some",
+      trailers: path === "/" ? { "x-sum": "7" } : { "x-long": "x".repeat(100_000) },
+    });
+    const e = await begin(
+      `const r = await cx.fetch("up:/");
+       const [before, text, after] = [r.trailers, await r.text(), [...r.trailers]];
+       const second = await cx.fetch("up:/2");
+       return [before, text, after, await second.text().catch((error) => error.message)];`,
+    );
+    expect(await saw(e)).toEqual([
+      null,
+      "some",
+      [["x-sum", "7"]],
+      "the response's trailers are too large for a sandbox",
+    ]);
   });
 
   it("lets the upstream wait for whoever reads slowly", async () => {
@@ -223,6 +242,110 @@ describe("fetch out of a sandbox", () => {
     await worker.until(() => up.exchanges.length === 1);
     worker.boxes[0]!.dispose();
     expect(up.last.wasReset).toBe(true);
+  });
+});
+
+describe("gRPC out of a sandbox", () => {
+  const METHOD = `const method = { path: "/echo.Echo/Say", encode: latin,
+    decode: (bytes) => { if (bytes[0] === 33) throw new Error("no such message"); return String.fromCharCode(...bytes); } };
+    const outcome = (call) => call.answer.then((text) => text, ({ code, message }) => code + " " + message);`;
+  const GRPC = { "content-type": "application/grpc" };
+  const frame = (text: string) => `\0\0\0\0${String.fromCharCode(text.length)}${text}`;
+  const asked = async (code: string): Promise<Exchange> => {
+    const e = await begin(METHOD + code);
+    await worker.until(() => up.exchanges.length > 0);
+    return e;
+  };
+
+  it("calls with one message, and hears the status wherever the server says it", async () => {
+    up.answering = ({ headers, body, method }) => {
+      if (headers.some(([name, value]) => name === "x-case" && value === "head"))
+        return { headers: { ...GRPC, "grpc-status": "7", "grpc-message": "n%21" } };
+      if (headers.some(([name, value]) => name === "x-case" && value === "none"))
+        return { headers: GRPC, body: frame("hi") };
+      const seen = [method, body === frame("hi"), headers.find(([name]) => name === "te")?.[1]];
+      return { headers: GRPC, body: frame(seen.join()), trailers: { "grpc-status": "0" } };
+    };
+    const e = await asked(
+      `const call = (to, which) => outcome(grpcCall(cx, to, method, "hi", { metadata: [["x-case", which]] }));
+       return [await call("up", ""), await call("up", "head"), await call("up", "none"), await call("nowhere", "")];`,
+    );
+    expect(await saw(e)).toEqual([
+      "POST,true,trailers",
+      "7 n!",
+      "2 the answer has ended without a status",
+      expect.stringMatching(/^14 no cluster "nowhere"/),
+    ]);
+  });
+
+  it("fails where the answer is broken, or a message cannot be read", async () => {
+    up.answering = ({ path }) =>
+      path === "/cut"
+        ? "reset"
+        : { headers: GRPC, body: frame("!"), trailers: { "grpc-status": "0" } };
+    const e = await asked(
+      `return [await outcome(grpcCall(cx, "up", { ...method, path: "/cut" }, "hi")), await outcome(grpcCall(cx, "up", method, "hi"))];`,
+    );
+    expect(await saw(e)).toEqual([
+      expect.stringMatching(/^14 /),
+      expect.stringMatching(/^13 a message cannot be read: Error: no such message/),
+    ]);
+  });
+
+  it("is told how long it has, and ends in time", async () => {
+    const e = await asked(
+      `return await outcome(grpcCall(cx, "up", method, "hi", { timeoutMs: 50 }));`,
+    );
+    expect(up.last.header("grpc-timeout")).toBe("50m");
+    cx.clock.advance(100);
+    expect(await saw(e)).toBe("4 no status within 50 ms");
+    expect(up.last.wasReset).toBe(true);
+  });
+
+  it("cancels at the server too", async () => {
+    const e = await asked(
+      `const call = grpcCall(cx, "up", method, "hi");
+       await cx.fetch("up:/gate");
+       call.cancel();
+       return await outcome(call);`,
+    );
+    await worker.until(() => up.exchanges.length === 2);
+    const at = (path: string) => up.exchanges.find((exchange) => exchange.path === path)!;
+    at("/gate").respond(200, {}, "");
+    expect(await saw(e)).toBe("1 cancelled");
+    await worker.until(() => at("/echo.Echo/Say").wasReset);
+  });
+
+  it("streams both ways, and the server waits while no messages are taken", async () => {
+    const e = await asked(
+      `const heard = [];
+       return await new Promise((resolve) => {
+         const talk = grpcStream(cx, "up", method, {}, {
+           onMessage(text) {
+             heard.push(text);
+             if (heard.length === 1) {
+               talk.pause(true);
+               cx.fetch("up:/gate").then(() => { talk.pause(false); talk.send("two"); talk.end(); });
+             }
+           },
+           onEnd: ({ code }) => resolve([...heard.map((text) => text.length), code]),
+         });
+         talk.send("one");
+       });`,
+    );
+    const [talk] = up.exchanges;
+    await worker.until(() => talk!.body === frame("one"));
+    talk!.respond(200, GRPC);
+    for (let k = 0; k < 2000; k++) talk!.send(frame("x".repeat(100)), false);
+    await worker.until(() => up.exchanges.length === 2 && talk!.paused);
+    expect(talk!.ended).toBe(false);
+    up.last.respond(200, {}, "");
+    await worker.until(() => talk!.ended && !talk!.paused);
+    expect(talk!.body).toBe(frame("one") + frame("two"));
+    const ok = new HeaderMap();
+    ok.append("grpc-status", "0");
+    talk!.endWithTrailers(ok);
+    expect(await saw(e)).toEqual([...Array(2000).fill(100), 0]);
   });
 });
 

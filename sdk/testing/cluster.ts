@@ -15,7 +15,7 @@ import type {
   TrackedStats,
 } from "../cluster.ts";
 import type { RequestEncoder, ResetReason } from "../codec.ts";
-import type { HeaderMap, RequestHeaders } from "../headers.ts";
+import { HeaderMap, type RequestHeaders } from "../headers.ts";
 import type { Address } from "../network.ts";
 import type { Stats } from "../stats.ts";
 import { TestConnection } from "./connection.ts";
@@ -82,7 +82,10 @@ export interface FakeAnswer {
   /** Default: 200. */
   readonly status?: number;
   readonly headers?: Record<string, string>;
+  /** One char a byte. */
   readonly body?: string;
+  /** A gRPC answer ends with `{ "grpc-status": "0" }`. */
+  readonly trailers?: Record<string, string>;
 }
 
 /**
@@ -162,8 +165,20 @@ export class TestCluster implements Cluster {
     await Promise.resolve();
     const answer = await this.answering?.(exchange);
     if (answer === undefined || exchange.wasReset) return;
-    if (answer === "reset") exchange.break("connection_closed");
-    else exchange.respond(answer.status ?? 200, answer.headers, answer.body ?? "");
+    if (answer === "reset") {
+      exchange.break("connection_closed");
+      return;
+    }
+    const { status = 200, headers, body = "", trailers } = answer;
+    if (trailers === undefined) {
+      exchange.respond(status, headers, body);
+      return;
+    }
+    exchange.respond(status, headers);
+    if (body !== "") exchange.send(body, false);
+    const lines = new HeaderMap();
+    for (const [name, value] of Object.entries(trailers)) lines.append(name, value);
+    exchange.endWithTrailers(lines);
   }
 }
 

@@ -1,7 +1,7 @@
 import { fileURLToPath } from "node:url";
 import * as grpc from "@grpc/grpc-js";
 import protobuf from "protobufjs/light.js";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { deferred, get } from "./client.ts";
 import { bootstrap, cluster, direct, http, listener } from "./config.ts";
 import { Proxy } from "./proxy.ts";
@@ -77,8 +77,9 @@ const method = (name: string, streams: boolean): grpc.MethodDefinition<Message, 
 const repeated = ({ text, times }: Message): Message => ({ text: text.repeat(times), times });
 
 let server: grpc.Server;
-let proxy: Proxy;
-const cancelled = deferred<void>();
+let port: number;
+/** The server has heard that a call was cancelled. */
+let cancelled = deferred<void>();
 
 beforeAll(async () => {
   server = new grpc.Server();
@@ -87,7 +88,7 @@ beforeAll(async () => {
     {
       Call: (call: grpc.ServerUnaryCall<Message, Message>, answer: grpc.sendUnaryData<Message>) => {
         if (call.request.text === "late") {
-          call.on("cancelled", cancelled.resolve);
+          call.on("cancelled", () => cancelled.resolve());
           return;
         }
         if (call.request.text !== "bad") return answer(null, repeated(call.request));
@@ -101,47 +102,59 @@ beforeAll(async () => {
       },
     },
   );
-  const port = await new Promise<number>((resolve, reject) =>
+  port = await new Promise<number>((resolve, reject) =>
     server.bindAsync("127.0.0.1:0", grpc.ServerCredentials.createInsecure(), (error, bound) =>
       error ? reject(error) : resolve(bound),
     ),
   );
+});
+afterAll(() => server?.forceShutdown());
+
+async function start(trusted: boolean): Promise<Proxy> {
   const filter = http([direct("/", "nobody was asked")]) as {
     typed_config: { http_filters: object[] };
   };
   filter.typed_config.http_filters.unshift({ name: "asker", config: {} });
-  proxy = await Proxy.start({
+  return Proxy.start({
     config: bootstrap(
       [listener("main", filter as never)],
       [cluster("echo", [port], { http2_protocol_options: {} })],
     ),
     files: {
       "filters/asker/filter.ts": ASKER,
-      "filters/asker/package.json": '{ "type": "module", "tsproxy": { "trusted": true } }',
+      "filters/asker/package.json": JSON.stringify({ type: "module", tsproxy: { trusted } }),
     },
   });
-});
-afterAll(async () => {
-  await proxy?.stop();
-  server?.forceShutdown();
-});
+}
 
-const ask = async (path: string) => {
-  const { status, text } = await get(proxy.port("main"), path);
-  return `${status} ${text}`;
-};
+describe.each([
+  ["among the shipped ones", true],
+  ["in a sandbox", false],
+])("a filter %s", (_where, trusted) => {
+  let proxy: Proxy;
+  beforeAll(async () => {
+    cancelled = deferred();
+    proxy = await start(trusted);
+  });
+  afterAll(() => proxy?.stop());
 
-test("a filter calls a gRPC server, and hears its status, words and metadata", async () => {
-  expect(await ask("/call/ab")).toBe("200 abab");
-  expect(await ask("/call/bad")).toBe("500 5 kein böses asker");
-});
+  const ask = async (path: string) => {
+    const { status, text } = await get(proxy.port("main"), path);
+    return `${status} ${text}`;
+  };
 
-test("a deadline ends a call at both ends", async () => {
-  expect(await ask("/call/late")).toMatch(/^500 4 /);
-  await cancelled.promise;
-  expect(await ask("/call/x")).toBe("200 xx");
-});
+  test("calls a gRPC server, and hears its status, words and metadata", async () => {
+    expect(await ask("/call/ab")).toBe("200 abab");
+    expect(await ask("/call/bad")).toBe("500 5 kein böses asker");
+  });
 
-test("messages go both ways while a stream lasts", async () => {
-  expect(await ask("/talk/a")).toBe("200 aa,aaaa,aaaaaaaa 0");
+  test("ends a call at both ends by its deadline", async () => {
+    expect(await ask("/call/late")).toMatch(/^500 4 /);
+    await cancelled.promise;
+    expect(await ask("/call/x")).toBe("200 xx");
+  });
+
+  test("sends and hears messages while a stream lasts", async () => {
+    expect(await ask("/talk/a")).toBe("200 aa,aaaa,aaaaaaaa 0");
+  });
 });

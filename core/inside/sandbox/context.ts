@@ -44,6 +44,7 @@ export interface SandboxUse {
 /** The `cx` of one setup in a sandbox. What would need another isolate throws "not available in a sandbox yet". */
 export class SandboxContext implements SetupContext {
   readonly role = "worker";
+  readonly sandboxed = true;
   readonly worker: number;
   readonly node: { readonly id: string; readonly cluster: string; readonly address?: string };
   readonly log: Log;

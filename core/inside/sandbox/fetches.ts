@@ -4,6 +4,7 @@ import {
   FetchedResponse,
   type FetchInit,
   type FetchResponse,
+  HeaderMap,
   ResponseHeaders,
   type Timer,
   utf8Encode,
@@ -43,7 +44,8 @@ export type FetchMessage = { readonly call: number } & (
 );
 /** From core to the sandbox; the bytes of `data` come beside it. */
 export type FetchReply = { readonly to: "fetch"; readonly call: number } & (
-  | { readonly op: "begun" | "sent" | "data" | "end" }
+  | { readonly op: "begun" | "sent" | "data" }
+  | { readonly op: "end"; readonly trailers?: readonly (readonly [string, string])[] }
   | {
       readonly op: "head";
       readonly status: number;
@@ -223,7 +225,7 @@ class Call {
       case "head": {
         const headers = new ResponseHeaders();
         headers.status = reply.status;
-        for (const [name, value] of reply.headers) headers.append(name, value);
+        append(headers, reply.headers);
         this.#response = new FetchedResponse(headers, this.#maxBytes, {
           pause: (paused) => this.#pause(paused),
           cancel: () => this.cancel("cancelled by its reader"),
@@ -238,7 +240,7 @@ class Call {
         return;
       case "end":
         this.#finish();
-        this.#response?.end(undefined);
+        this.#response?.end(undefined, reply.trailers && append(new HeaderMap(), reply.trailers));
         return;
       case "error":
         this.#fail(reply.reason, reply.message);
@@ -285,6 +287,11 @@ class Call {
 
 const NOTHING = new Uint8Array(0);
 function nothing(): void {}
+
+function append(map: HeaderMap, lines: readonly (readonly [string, string])[]): HeaderMap {
+  for (const [name, value] of lines) map.append(name, value);
+  return map;
+}
 
 /** The body as bytes. Undefined: it is an iterable. */
 function wholeOf(body: FetchBody | undefined): Uint8Array | undefined {
