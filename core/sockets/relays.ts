@@ -6,13 +6,10 @@ import { type StreamHandle, type WriteRequest, writeBuffer } from "./stream-hand
 
 /** What Relays asks of the worker's sockets. */
 export interface RelayOwner {
-  /** A write has failed (the error's name), or the kernel has not taken all of it yet: `letGo` is called once it has. */
-  onUnwritten(
-    entry: Entry,
-    handle: StreamHandle,
-    request: WriteRequest | string,
-    letGo: () => void,
-  ): void;
+  /** A write has failed with the error of this name. */
+  onFailed(entry: Entry, error: string): void;
+  /** The kernel has not taken all of a write yet: `letGo` is called once it has. */
+  onUnwritten(entry: Entry, handle: StreamHandle, request: WriteRequest, letGo: () => void): void;
   /** Whether this connection may read has to be judged anew. */
   turn(entry: Entry): void;
 }
@@ -85,6 +82,10 @@ export class Relays {
     const { slots, ring } = this.#crossing;
     const request = writeBuffer(handle, new Uint8Array(ring, slots.base + slot * slots.size, n));
     if (request === undefined) return;
+    if (typeof request === "string") {
+      this.#owner.onFailed(to, request);
+      return;
+    }
     slots.hold(slot);
     this.#owner.onUnwritten(to, handle, request, () => slots.drop(slot));
   }
@@ -92,6 +93,10 @@ export class Relays {
   #writeLanded(to: Entry, handle: StreamHandle, n: number): void {
     const request = writeBuffer(handle, this.#takeCopy(n));
     if (request === undefined) return;
+    if (typeof request === "string") {
+      this.#owner.onFailed(to, request);
+      return;
+    }
     this.#copyAt += n;
     this.#copy = NOTHING;
     this.#owner.onUnwritten(to, handle, request, () => {});

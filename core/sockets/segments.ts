@@ -67,6 +67,7 @@ export class Segments extends EqualParts {
   get mayPin(): boolean {
     return this.#free.length >= 2;
   }
+  /** Not to be unpinned in the same flush: others of its events and commands may name bytes of the segment. */
   pin(segment: number): void {
     this.#pins[segment]!++;
     if (segment === this.#input) {

@@ -90,6 +90,7 @@ export class Sockets {
     }
     this.#datagrams = new Datagrams(crossing, this.#table);
     this.#relays = new Relays(crossing, {
+      onFailed: (entry, error) => this.#onWriteFailed(entry, error),
       onUnwritten: (entry, handle, request, letGo) => {
         this.#onUnwritten(entry, handle, request, letGo);
         this.#crossing.schedule();
@@ -281,8 +282,10 @@ export class Sockets {
       }
       const socket = entry.socket;
       if (op === COMMAND.WRITE) {
-        if (entry.plain !== undefined) i = this.#write(entry, entry.plain, i, end);
-        else if (socket === undefined || socket.destroyed || socket.writableEnded) i += 4;
+        // Destroyed by an error of a read, and not told as closed yet: a failing write would hide that error.
+        if (socket === undefined || socket.destroyed) i += 4;
+        else if (entry.plain !== undefined) i = this.#write(entry, entry.plain, i, end);
+        else if (socket.writableEnded) i += 4;
         else i = this.#writeThrough(entry, socket, i, end);
         continue;
       }
@@ -355,25 +358,20 @@ export class Sockets {
     if (first === undefined) return i;
     const request = pieces === undefined ? writeBuffer(handle, first) : writev(handle, pieces);
     if (request === undefined) return i;
+    if (typeof request === "string") this.#onWriteFailed(entry, request);
     // libuv still points into the memory of these commands.
-    this.#onUnwritten(entry, handle, request, this.#crossing.hold(from, i, mayPin));
+    else this.#onUnwritten(entry, handle, request, this.#crossing.hold(from, i, mayPin));
     return i;
   }
 
-  /** The kernel did not take everything. `letGo` is called once nothing needs the bytes any more. */
-  #onUnwritten(
-    entry: Entry,
-    handle: StreamHandle,
-    request: WriteRequest | string,
-    letGo: () => void,
-  ): void {
-    if (typeof request === "string") {
-      letGo();
-      entry.error = errorIndex(request);
-      entry.plain = undefined;
-      entry.socket?.destroy();
-      return;
-    }
+  #onWriteFailed(entry: Entry, error: string): void {
+    entry.error = errorIndex(error);
+    entry.plain = undefined;
+    entry.socket?.destroy();
+  }
+
+  /** The kernel did not take everything. `letGo` is called once nothing needs the bytes any more, never in this flush. */
+  #onUnwritten(entry: Entry, handle: StreamHandle, request: WriteRequest, letGo: () => void): void {
     this.counts.pinned++;
     entry.writing++;
     request.oncomplete = (status) => {
