@@ -2,6 +2,7 @@ import {
   AccessLogList,
   Duration,
   HeaderValueOption,
+  Percent,
   type Static,
   Type,
   UInt32,
@@ -40,15 +41,23 @@ export const Config = Type.Object({
     }),
   ),
   metadata_match: Type.Optional(MetadataMatch),
-  /** Hashes the client's address for hash-based load balancers. */
-  hash_policy: Type.Array(Type.Object({ source_ip: Type.Object({}) }), {
-    default: [],
-    maxItems: 1,
-  }),
+  /** What hash-based load balancers get: a hash of the client's address, or of what a filter has left under that key. */
+  hash_policy: Type.Array(
+    Type.Object({
+      source_ip: Type.Optional(Type.Object({})),
+      filter_state: Type.Optional(Type.Object({ key: Type.String({ minLength: 1 }) })),
+    }),
+    { default: [], maxItems: 1 },
+  ),
   /** Milliseconds; 0: no timeout. */
   idle_timeout: Duration({ default: 3_600_000 }),
   max_connect_attempts: UInt32({ default: 1, minimum: 1 }),
+  /** Absent: the next attempt follows at once. */
+  backoff_options: Type.Optional(
+    Type.Object({ base_interval: Duration(), max_interval: Type.Optional(Duration()) }),
+  ),
   max_downstream_connection_duration: Type.Optional(Duration()),
+  max_downstream_connection_duration_jitter_percentage: Type.Optional(Percent),
   tunneling_config: Type.Optional(TunnelingConfig),
   access_log: AccessLogList(),
   access_log_options: Type.Optional(

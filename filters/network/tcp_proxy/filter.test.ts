@@ -409,6 +409,76 @@ describe("limits of time", () => {
     expect(t.downstream.closed).toBe("abort");
     expect(t.stat("max_downstream_connection_duration")).toBe(1);
   });
+
+  it("lets connections live longer by a random part of the percentage", () => {
+    const all = Array.from({ length: 64 }, () =>
+      connected({
+        max_downstream_connection_duration: 1000,
+        max_downstream_connection_duration_jitter_percentage: { value: 100 },
+      }),
+    );
+    const closed = (ms: number) => {
+      for (const { cx } of all) cx.clock.advance(ms);
+      return all.filter(({ downstream }) => downstream.closed !== undefined).length;
+    };
+    expect(closed(999)).toBe(0);
+    // All of them fall into one half once in 2^63 runs.
+    const half = closed(501);
+    expect(half > 0 && half < 64).toBe(true);
+    expect(closed(500)).toBe(64);
+  });
+});
+
+describe("backoff_options", () => {
+  const config = {
+    max_connect_attempts: 4,
+    backoff_options: { base_interval: 1000, max_interval: 1500 },
+  };
+
+  it("wait between attempts, up to a time that doubles", () => {
+    const waits = Array.from({ length: 64 }, () => {
+      const t = start(config);
+      return [1, 2, 3].map((failed) => {
+        t.handler.onClosed(refused);
+        const from = t.cx.now();
+        while (t.upstreams.length === failed && t.cx.now() < from + 3000) t.cx.clock.advance(1);
+        return t.cx.now() - from;
+      });
+    });
+    const longest = [0, 1, 2].map((k) => Math.max(...waits.map((wait) => wait[k]!)));
+    expect(longest[0]).toBeLessThanOrEqual(1000);
+    expect(longest[1]).toBeGreaterThan(1000);
+    expect(Math.max(...longest)).toBeLessThanOrEqual(1500);
+  });
+
+  it("keep what listener filters have read until there is an upstream", () => {
+    const t = start(config, ["pending_overflow"]);
+    t.client("hello");
+    expect(t.upstreams).toHaveLength(0);
+    t.cx.clock.advance(1000);
+    t.handler.onConnected!();
+    expect(t.upstream.written).toBe("hello");
+  });
+
+  it("make no further attempt for a client that has left", () => {
+    const t = start(config);
+    t.handler.onClosed(refused);
+    t.filter.onClose!(remoteClose);
+    expect(t.cx.clock.armed).toBe(0);
+  });
+
+  it("end with the last attempt", () => {
+    const t = start(config, Array(4).fill("pending_overflow"));
+    t.cx.clock.advance(5000);
+    expect(t.downstream.closed).toBe("abort");
+    expect(t.chosen).toHaveLength(4);
+  });
+
+  it("may not wait at most for less than at first", () => {
+    expect(() => start({ backoff_options: { base_interval: 5, max_interval: 4 } })).toThrow(
+      new ConfigError("backoff_options.max_interval", "is less than base_interval"),
+    );
+  });
 });
 
 describe("config", () => {
@@ -445,6 +515,13 @@ describe("config", () => {
       hash: xxHash64(downstream.remoteAddress.ip),
     });
     expect(start().contexts[0]).toMatchObject({ metadataMatch: undefined, hash: undefined });
+  });
+
+  it("asks for hosts by a hash of what a filter has left", () => {
+    const config = { hash_policy: [{ filter_state: { key: "tenant" } }] };
+    const hash = (state: Record<string, unknown>) => start(config, [], state).contexts[0]?.hash;
+    expect(hash({ tenant: "a" })).toBe(xxHash64("a"));
+    expect(hash({ other: "a" })).toBeUndefined();
   });
 
   it("refuses no cluster, and two ways to name one", () => {

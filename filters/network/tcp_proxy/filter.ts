@@ -18,7 +18,9 @@ import {
   type Connection,
   type DownstreamConnection,
   defineNetworkFilter,
+  filterStateText,
   type Host,
+  jittered,
   type LogEntry,
   type NetworkChain,
   type NetworkFilter,
@@ -30,6 +32,7 @@ import {
   type Timer,
   xxHash64,
 } from "@tsproxy/sdk";
+import { BackOff } from "./back-off.ts";
 import { Config } from "./config.ts";
 import { Destinations } from "./destinations.ts";
 import { idleTimeoutOf, tunnels } from "./overrides.ts";
@@ -58,6 +61,9 @@ class TcpProxy implements NetworkFilter {
   /** Set while core passes bytes between the two connections, and after it. */
   #relay: Relay | undefined = undefined;
   #attempts = 0;
+  /** Armed between two attempts. */
+  #nextAttempt: Timer | undefined = undefined;
+  #backsOff = false;
   #connected = false;
   /** Copies of bytes received before the upstream was connected. As in Envoy they count as received when they are forwarded. */
   #early: Uint8Array[] | undefined = undefined;
@@ -120,7 +126,8 @@ class TcpProxy implements NetworkFilter {
     const maxMs = config.max_downstream_connection_duration;
     if (maxMs !== undefined) {
       this.#maxDuration = cx.timer(() => this.#onMaxDuration());
-      this.#maxDuration.arm(maxMs);
+      const jitter = config.max_downstream_connection_duration_jitter_percentage;
+      this.#maxDuration.arm(jittered(maxMs, jitter));
     }
     // Connects to the upstream before the client has sent anything, since in some protocols the server speaks first.
     this.#downstream.pause();
@@ -192,6 +199,7 @@ class TcpProxy implements NetworkFilter {
     this.#shared.stats.rxBuffered.add(-this.#lastRead);
     this.#idle?.cancel();
     this.#maxDuration?.cancel();
+    this.#nextAttempt?.cancel();
     const flush = this.#connected && event.by === "remote" && this.#tunneling === undefined;
     this.#upstream?.leave(flush, this.#shared.stats);
     this.#upstream = undefined;
@@ -208,6 +216,7 @@ class TcpProxy implements NetworkFilter {
 
   #connect(cluster: Cluster): void {
     const tunneling = this.#tunneling;
+    this.#backsOff = false;
     do {
       this.#attempts++;
       this.#attemptedMs = this.#shared.cx.now();
@@ -230,8 +239,18 @@ class TcpProxy implements NetworkFilter {
       }
       this.#upstream = undefined;
       this.#listHost(begun.host);
-    } while (this.#mayAttempt);
-    this.#onNoMoreAttempts(cluster);
+      if (!this.#mayAttempt) this.#onNoMoreAttempts(cluster);
+    } while (this.#mayAttempt && !this.#backOff());
+  }
+
+  /** True: the next attempt is made later. */
+  #backOff(): boolean {
+    const { backOff, cx } = this.#shared;
+    if (backOff === undefined) return false;
+    this.#backsOff = true;
+    this.#nextAttempt ??= cx.timer(() => this.#connect(this.#cluster!));
+    this.#nextAttempt.arm(backOff.next(this.#attempts));
+    return true;
   }
 
   get #mayAttempt(): boolean {
@@ -348,8 +367,8 @@ class TcpProxy implements NetworkFilter {
     // As in Envoy, the flag is set even if a later attempt succeeds.
     if (this.#attempts === 1) this.#flags.push("UF");
     const cluster = this.#cluster!;
-    if (this.#mayAttempt) this.#connect(cluster);
-    else this.#onNoMoreAttempts(cluster);
+    if (!this.#mayAttempt) this.#onNoMoreAttempts(cluster);
+    else if (!this.#backOff()) this.#connect(cluster);
   }
 
   #onNoMoreAttempts(cluster: Cluster): void {
@@ -363,7 +382,8 @@ class TcpProxy implements NetworkFilter {
   #keepEarly(chunk: Chunk, endStream: boolean): void {
     if (endStream) this.#downstreamEnded = true;
     // Without an upstream (none was found, or it has closed) the bytes are discarded.
-    if (this.#upstream === undefined || chunk.end === chunk.at) return;
+    const isOver = this.#upstream === undefined && !this.#backsOff;
+    if (isOver || chunk.end === chunk.at) return;
     this.#earlyBytes += chunk.end - chunk.at;
     if (this.#earlyBytes > MAX_EARLY_BYTES) {
       this.#downstream.close("abort");
@@ -550,6 +570,8 @@ class Shared implements NetworkFilterFactory {
   readonly logsStart: boolean;
   readonly logsConnected: boolean;
   readonly destinations: Destinations;
+  /** Undefined: the next attempt follows at once. */
+  readonly backOff: BackOff | undefined;
 
   constructor(config: Config, cx: SetupContext) {
     this.config = config;
@@ -564,15 +586,20 @@ class Shared implements NetworkFilterFactory {
     this.logsConnected =
       options?.flush_access_log_on_connected ?? config.flush_access_log_on_connected;
     this.destinations = new Destinations(config);
+    this.backOff = config.backoff_options && new BackOff(config.backoff_options);
   }
 
   create(connection: DownstreamConnection, chain: NetworkChain): NetworkFilter {
     return new TcpProxy(this, connection, chain);
   }
 
-  /** Hash of the client's address; undefined without a hash policy or address. */
-  hashOf({ remoteAddress: { ip } }: DownstreamConnection): bigint | undefined {
-    return this.config.hash_policy.length === 0 || ip === "" ? undefined : xxHash64(ip);
+  /** Undefined: there is no hash policy, or nothing to hash. */
+  hashOf({ remoteAddress, filterState }: DownstreamConnection): bigint | undefined {
+    const [policy] = this.config.hash_policy;
+    if (policy === undefined) return undefined;
+    const key = policy.filter_state?.key;
+    const text = key === undefined ? remoteAddress.ip : filterStateText(filterState?.get(key));
+    return text === undefined || text === "" ? undefined : xxHash64(text);
   }
 }
 
