@@ -46,6 +46,19 @@ export class DnsStats {
     }
   }
 
+  /**
+   * The name is an address. As in Envoy, an IPv4 address is found whatever the family, an IPv6 one not where IPv4 is asked for, and with
+   * ALL both families are one question.
+   */
+  onLiteral(ip: string): void {
+    this.#pending.dec();
+    for (const family of this.#families) {
+      this.#total.inc();
+      if (this.#isAll || family === 6 || !ip.includes(":")) return;
+      this.#failed.inc();
+    }
+  }
+
   onFailed(): void {
     this.#pending.dec();
     this.#total.add(this.#families.length);

@@ -77,6 +77,8 @@ export class DnsWatch {
   readonly #literal: boolean;
   /** The name is an address, and has been counted as an answer. */
   #counted = false;
+  /** The name is an address of a family that is not asked for. */
+  readonly #misfit: boolean;
   #failures = 0;
   #stopped = false;
 
@@ -95,8 +97,10 @@ export class DnsWatch {
     this.#stats = new DnsStats(options.dns_lookup_family ?? "AUTO", cx);
     this.#cx = cx;
     this.#literal = isIp(name);
-    this.answered = this.#literal;
-    if (this.#literal) this.ips = [name];
+    // As in Envoy, with V6_ONLY an IPv4 address is taken all the same.
+    this.#misfit = this.#literal && name.includes(":") && options.dns_lookup_family === "V4_ONLY";
+    this.answered = this.#literal && !this.#misfit;
+    if (this.answered) this.ips = [name];
     this.#timer = cx.timer(() => this.resolve());
   }
 
@@ -126,8 +130,14 @@ export class DnsWatch {
 
   /** Nobody is asked, but as in Envoy it counts. */
   #onLiteral(): void {
+    this.#stats.onLiteral(this.#name);
+    if (this.#misfit) {
+      this.#onFailure(
+        new Error("an IPv6 address is none with dns_lookup_family V4_ONLY; write AUTO"),
+      );
+      return;
+    }
     this.#outcomes.success.inc();
-    this.#stats.onAnswered(this.ips);
     if (this.#counted) this.#outcomes.noRebuild.inc();
     this.#counted = true;
     this.#timer.arm(this.#refreshMs([]));

@@ -102,6 +102,24 @@ describe("strict DNS", () => {
     expect(asked).toEqual([]);
   });
 
+  it("has no host for an IPv6 address with V4_ONLY, but one for an IPv4 address with V6_ONLY", () => {
+    discover([endpoint("::1")], { dns_lookup_family: "V4_ONLY" });
+    expect([latest(), asked]).toEqual([[], []]);
+    expect([stat("attempt"), stat("success"), stat("failure")]).toEqual([1, 0, 1]);
+    cx.clock.advance(5_000);
+    expect([stat("attempt"), stat("failure"), lists.length]).toEqual([2, 2, 1]);
+    discover([endpoint("127.0.0.1")], { dns_lookup_family: "V6_ONLY" });
+    expect(latest()).toEqual(["127.0.0.1:80"]);
+  });
+
+  it("counts addresses of each family as Envoy's resolver does", () => {
+    const families = ["AUTO", "V4_ONLY", "V6_ONLY", "V4_PREFERRED", "ALL"];
+    for (const dns_lookup_family of families)
+      for (const ip of ["127.0.0.1", "::1"]) discover([endpoint(ip)], { dns_lookup_family });
+    const dns = ["resolve_total", "not_found", "get_addr_failure", "pending_resolutions"];
+    expect(dns.map((name) => cx.stats.value(`dns.cares.${name}`))).toEqual([11, 0, 2, 0]);
+  });
+
   it("asks for the family that the config names, AUTO by default", () => {
     discover([endpoint("a.test")]);
     discover([endpoint("b.test")], { dns_lookup_family: "V4_ONLY" });
