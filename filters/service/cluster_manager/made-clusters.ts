@@ -35,7 +35,7 @@ export class MadeRegister {
   readonly #cx: SetupContext;
   readonly #owner: MadeOwner;
   readonly #made = new Map<string, Made>();
-  /** Their names, by parent. */
+  /** Their names, by parents that have any. */
   readonly #names = new Map<string, Set<string>>();
   #active = false;
 
@@ -71,25 +71,20 @@ export class MadeRegister {
   /** What the type of that cluster may do; on the control thread. */
   of(parent: string): MadeClusters {
     const serves = () => this.#active;
+    const names = () => this.#names.get(parent) ?? NONE;
     return {
       parent,
       get serves() {
         return serves();
       },
-      names: this.#namesOf(parent),
+      get names() {
+        return names();
+      },
       put: (name, fields) => this.#put(name, parent, fields),
       remove: (name) => {
         if (this.#active && this.#made.get(name)?.parent === parent) this.#cx.retract(MADE + name);
       },
     };
-  }
-
-  #namesOf(parent: string): Set<string> {
-    const known = this.#names.get(parent);
-    if (known !== undefined) return known;
-    const names = new Set<string>();
-    this.#names.set(parent, names);
-    return names;
   }
 
   #put(name: string, parent: string, fields: Made["fields"]): boolean {
@@ -112,7 +107,8 @@ export class MadeRegister {
       this.#remove(name);
     }
     this.#made.set(name, made);
-    this.#namesOf(made.parent).add(name);
+    const names = this.#names.get(made.parent) ?? new Set();
+    this.#names.set(made.parent, names.add(name));
     if (!this.#hasParent(made)) return;
     try {
       this.#owner.add(name, made);
@@ -126,10 +122,14 @@ export class MadeRegister {
     const made = this.#made.get(name);
     if (made === undefined) return;
     this.#made.delete(name);
-    this.#namesOf(made.parent).delete(name);
+    const names = this.#names.get(made.parent);
+    names?.delete(name);
+    if (names?.size === 0) this.#names.delete(made.parent);
     this.#owner.remove(name);
   }
 }
+
+const NONE: ReadonlySet<string> = new Set();
 
 /** The config of a made cluster: its parent's, but for what `fields` says. */
 export function madeConfig(
