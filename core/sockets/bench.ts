@@ -73,14 +73,20 @@ export class Bench {
     this.#commands.push(op, id, a, b);
   }
 
+  /** How often the isolate has been entered. */
+  get crossings(): number {
+    return this.#crossing.counts.crossings;
+  }
+
   /** Where a write may take its bytes from. */
   get output(): number {
     return this.#crossing.segments.outputStart;
   }
 
-  /** Leaves no room for the bytes of an event: the next ones need a flush. */
+  /** Leaves no room for the bytes of an event: the next ones need a flush, which has an event to tell of. */
   fillInput(): void {
     while (this.#crossing.place(8) >= 0);
+    this.#crossing.push(EVENT.DRAINED, this.ids[0]!, 0, 0);
   }
 
   /** Settles once this holds; looks at every crossing. */

@@ -123,6 +123,22 @@ it("small pieces that the kernel does not take stay as they were while others ar
   expect(hash(await read(sink, sent.length))).toBe(hash(Buffer.from(sent)));
 });
 
+it("bytes that are read while the two are being tied are told at once, before others can pass them", async () => {
+  const [one, other] = bench.ids as [number, number];
+  const { crossings } = bench;
+  bench.fillInput();
+  bench.answer(COMMAND.RELAY, one, other, 1);
+  bench.clients[0]!.write("early");
+  let told: Promise<readonly string[]> | undefined;
+  await bench.until(() => {
+    // The crossing that makes room for them ties the two. What is scheduled after it comes later than this.
+    if (bench.crossings > crossings)
+      told ??= new Promise((resolve) => setImmediate(() => resolve(bench.data)));
+    return told !== undefined;
+  });
+  expect(await told).toEqual(["early"]);
+});
+
 it("after one of two has closed, what the other sends is for the isolate", async () => {
   const [one, other] = bench.ids as [number, number];
   bench.command(COMMAND.RELAY, one, other, 1);

@@ -139,8 +139,8 @@ export class Sockets {
       offset = this.#crossing.copy(this.#crossing.memory, this.#landingAt, n);
     }
     this.#crossing.push(EVENT.DATA, entry.id, offset, n);
-    // The next read in this poll phase would overwrite a full slot.
-    if (n === this.#slots.size) this.#crossing.flush();
+    // The next read in this poll phase would overwrite a full slot, or be relayed ahead of this one.
+    if (n === this.#slots.size || entry.relayTo?.plain !== undefined) this.#crossing.flush();
     else this.#crossing.schedule();
   }
 
