@@ -1,3 +1,4 @@
+import { readFileSync } from "node:fs";
 import { expect, test, vi } from "vitest";
 import { Fleet, type FleetEvents } from "./fleet.ts";
 import {
@@ -116,6 +117,20 @@ test("tells when a thread that was busy has come to rest", () => {
   const { threads } = fleetOf(1, { onRested });
   threads[1]!.events.onMessage({ type: "rested" });
   expect(onRested).toHaveBeenCalledOnce();
+});
+
+test("a file that one thread watches is looked at for all threads", async () => {
+  const { threads } = fleetOf(2);
+  const path = import.meta.filename;
+  threads[1]!.events.onMessage({ type: "watch_file", path, seen: "" });
+  const bytes = readFileSync(path);
+  await vi.waitFor(
+    () => {
+      for (const { got } of threads)
+        expect(got).toMatchObject([{ type: "files_found", files: [{ path, bytes }] }]);
+    },
+    { timeout: 30_000 },
+  );
 });
 
 test("a generation goes to all threads, and is ready when all are", async () => {

@@ -1,5 +1,6 @@
 import { closeSync } from "node:fs";
 import type { Readable } from "node:stream";
+import { FileLook } from "./file-look.ts";
 import { type Listen, type Live, Member, type Profile } from "./member.ts";
 import type { HeldSocket, ListeningAt } from "./process/held-sockets.ts";
 import type {
@@ -73,6 +74,9 @@ export class Fleet implements RehearsalStage {
   readonly #topics = new Map<string, SharedText>();
   /** What new threads begin with (ServedFiles). */
   #files: SharedText = NO_FILES;
+  readonly #look = new FileLook<Member>((files) => {
+    for (const member of this.#members) member.post({ type: "files_found", files });
+  });
   #config: RuntimeConfig | undefined;
   #generation = 0;
   #pending: Change | undefined;
@@ -322,6 +326,7 @@ export class Fleet implements RehearsalStage {
 
   async stop(): Promise<void> {
     this.#stopping = true;
+    this.#look.stop();
     await Promise.all(this.#members.map((member) => member.stop()));
   }
 
@@ -337,6 +342,7 @@ export class Fleet implements RehearsalStage {
 
   #onExit(member: Member, reason: string, deaths: number): void {
     this.#members.splice(this.#members.indexOf(member), 1);
+    this.#look.forget(member);
     if (this.#stopping) return;
     this.#events.onLost(member.thread, reason);
     const again = Date.now() - member.since > 60_000 ? 0 : deaths;
@@ -403,6 +409,12 @@ export class Fleet implements RehearsalStage {
       case "files":
         this.#files = sharedText(message.text);
         this.#events.onFiles?.(message.text);
+        break;
+      case "watch_file":
+        this.#look.watch(member, message.path, message.seen);
+        break;
+      case "unwatch_file":
+        this.#look.unwatch(member, message.path);
         break;
       case "log":
         this.#events.onLog(member.thread, message);

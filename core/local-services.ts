@@ -1,21 +1,18 @@
 import { X509Certificate } from "node:crypto";
-import { stat } from "node:fs/promises";
 import type { TlsContextOptions } from "@tsproxy/sdk";
 import { fileError } from "./file-error.ts";
-import { fingerprintOf, type ServedFiles } from "./served-files.ts";
+import type { ServedFiles } from "./served-files.ts";
 import { certificatesOf, describeCertificate, isTrustedChain } from "./sockets/certificate.ts";
 import type { Contexts } from "./sockets/tls.ts";
-
-/** Milliseconds between two looks at the watched files. */
-const LOOK_MS = 1_000;
+import type { WatchedFiles } from "./watched-files.ts";
 
 /** Calls of an isolate that are answered synchronously: files, TLS contexts, certificates. Packages make them during setup. */
 export class LocalServices {
   readonly #contexts: Contexts;
   readonly #files: ServedFiles;
-  readonly #watch: FileWatch | undefined;
+  readonly #watch: WatchedFiles | undefined;
 
-  constructor(contexts: Contexts, files: ServedFiles, watch?: FileWatch) {
+  constructor(contexts: Contexts, files: ServedFiles, watch?: WatchedFiles) {
     this.#contexts = contexts;
     this.#files = files;
     this.#watch = watch;
@@ -59,52 +56,4 @@ function reason(error: unknown): string {
   const { message, code, path } = error as NodeJS.ErrnoException;
   if (code !== undefined && path !== undefined) return `cannot read "${path}": ${fileError(error)}`;
   return message.replace(/^[0-9A-F]+:error:/, "error:").trim();
-}
-
-/**
- * Polls files once a second. This also notices changes behind a chain of links (as Kubernetes mounts secrets), and a file that
- * appears later.
- */
-export class FileWatch {
-  readonly #files = new Map<string, { uses: number; seen: string }>();
-  readonly #onChanged: (path: string) => void;
-  readonly #timer: NodeJS.Timeout;
-  #looking = false;
-
-  constructor(onChanged: (path: string) => void) {
-    this.#onChanged = onChanged;
-    this.#timer = setInterval(() => void this.#look(), LOOK_MS);
-    this.#timer.unref();
-  }
-
-  /**
-   * Watches the file. Uses are counted: it is watched until `remove` was called as often. `seen`: its fingerprint when it was read.
-   */
-  add(path: string, seen: string): void {
-    const known = this.#files.get(path);
-    if (known !== undefined) known.uses++;
-    else this.#files.set(path, { uses: 1, seen });
-  }
-
-  remove(path: string): void {
-    const known = this.#files.get(path);
-    if (known !== undefined && --known.uses === 0) this.#files.delete(path);
-  }
-
-  stop(): void {
-    clearInterval(this.#timer);
-    this.#files.clear();
-  }
-
-  async #look(): Promise<void> {
-    if (this.#looking || this.#files.size === 0) return;
-    this.#looking = true;
-    for (const [path, file] of [...this.#files]) {
-      const now = await stat(path, { bigint: true }).then(fingerprintOf, () => undefined);
-      if (now === undefined || now === file.seen) continue;
-      file.seen = now;
-      if (this.#files.get(path) === file) this.#onChanged(path);
-    }
-    this.#looking = false;
-  }
 }

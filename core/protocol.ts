@@ -323,9 +323,20 @@ export type ToWorker =
     }
   /** What a thread or process before has served, of ServedFiles. Before the first `prepare`. */
   | { readonly type: "files"; readonly text: SharedText }
+  /** Files that have changed; those that this thread does not watch are not for it. */
+  | { readonly type: "files_found"; readonly files: readonly FoundFile[] }
   /** The answer to `image_wanted`. */
   | { readonly type: "image"; readonly snapshot: ArrayBuffer }
   | { readonly type: "stop" };
+
+/** A file that some thread watches, as main has found it (FileLook). */
+export interface FoundFile {
+  readonly path: string;
+  /** Its fingerprint. */
+  readonly seen: string;
+  /** Absent: it cannot be read, and who reads it finds out why. */
+  readonly bytes?: Uint8Array | undefined;
+}
 
 /** Why a generation was refused: by which package, and at which place of its config or its source. */
 export interface Refusal {
@@ -377,6 +388,9 @@ export type FromWorker =
   | { readonly type: "publish"; readonly topic: string; readonly text: string }
   /** Of the first worker: its ServedFiles are others. */
   | { readonly type: "files"; readonly text: string }
+  /** A reader watches the file from now on. `seen`: the fingerprint of what it has. */
+  | { readonly type: "watch_file"; readonly path: string; readonly seen: string }
+  | { readonly type: "unwatch_file"; readonly path: string }
   /** New names of stats. `kind`: counter, gauge or histogram; `cell`: index into the thread's stats memory. */
   | {
       readonly type: "stats";

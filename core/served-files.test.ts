@@ -15,6 +15,12 @@ const file = (name: string, text: string): string => {
   return path.join(dir, name);
 };
 
+/** The file is another one, and main has found that. */
+function change(files: ServedFiles, name: string, text: string): void {
+  const path = file(name, text);
+  files.find([{ path, seen: text, bytes: Buffer.from(text) }]);
+}
+
 /** Those of a thread whose first generation has read these files. */
 function serving(...paths: readonly string[]): ServedFiles {
   const files = new ServedFiles();
@@ -54,7 +60,7 @@ it("gives the next thread what served, and its fingerprint, although the file is
 it("keeps what a refused change or generation has read from serving, and takes what its reader takes", () => {
   const name = file("a", "1");
   const files = serving(name);
-  file("a", "refused");
+  change(files, "a", "refused");
   files.beginChange();
   expect(`${files.read(name)}`).toBe("refused");
   files.endChange(false);
@@ -62,7 +68,7 @@ it("keeps what a refused change or generation has read from serving, and takes w
   expect(`${files.read(name)}`).toBe("refused");
   files.abort();
   expect(`${successorOf(files).read(name)}`).toBe("1");
-  file("a", "taken");
+  change(files, "a", "taken");
   files.beginChange();
   files.read(name);
   files.endChange(true);

@@ -1,6 +1,7 @@
 import { type BigIntStats, readFileSync, statSync } from "node:fs";
+import type { FoundFile } from "./protocol.ts";
 
-const MAX_BYTES = 64 * 1024 * 1024;
+export const MAX_BYTES = 64 * 1024 * 1024;
 
 /** One file as it was read. */
 interface Contents {
@@ -12,10 +13,10 @@ interface Contents {
 /**
  * The files that packages of one thread have read for what serves: certificates, keys, formats. It outlives the thread's isolate. An
  * isolate, thread or process that has to take the place of another one begins with these contents, whatever is on disk by then;
- * FileWatch finds the difference afterwards.
+ * main finds the difference afterwards (FileLook).
  *
  *   read in a setup    ──> serves with the generation's commit
- *   read in a change   ──> serves if the reader takes it (`cx.watchFile`)
+ *   read in a change   ──> what main has found, for all threads alike; serves if the reader takes it (`cx.watchFile`)
  *   read later         ──> serves at once: a part that is set up when it is needed first
  */
 export class ServedFiles {
@@ -25,6 +26,8 @@ export class ServedFiles {
   readonly #onChanged: (() => void) | undefined;
   /** What the generation that is being set up has read. */
   #pending: Map<string, Contents> | undefined = undefined;
+  /** What main has found, until it serves: a reader that refuses a certificate takes it once its key has come. */
+  #found = new Map<string, FoundFile>();
   /** What the reader of a changed file has read. */
   #change: Map<string, Contents> | undefined = undefined;
   /** The isolate has its first generation, and so what has been read before stands in for what is on disk. */
@@ -56,6 +59,7 @@ export class ServedFiles {
   /** An isolate is built. */
   restore(): void {
     this.#uses.clear();
+    this.#found.clear();
     this.#pending = this.#change = undefined;
     this.#restores = true;
     this.#isCommitted = false;
@@ -79,8 +83,14 @@ export class ServedFiles {
 
   /** Throws what Node throws. */
   read(path: string): Buffer {
-    const kept = this.#restores && this.#change === undefined ? this.#served.get(path) : undefined;
+    if (this.#change !== undefined) return this.#readChange(path, this.#change);
+    const kept = this.#restores ? this.#served.get(path) : undefined;
     return kept?.bytes ?? this.#fromDisk(path);
+  }
+
+  /** Changed files. Their readers are told next. */
+  find(files: readonly FoundFile[]): void {
+    for (const file of files) this.#found.set(file.path, file);
   }
 
   /** One setup more needs the file, until `release` was called as often. */
@@ -93,6 +103,7 @@ export class ServedFiles {
     this.#uses.set(path, uses);
     if (uses > 0) return;
     this.#uses.delete(path);
+    this.#found.delete(path);
     // A first generation that is refused is set up again.
     if (!this.#restores && this.#served.delete(path)) this.#onChanged?.();
   }
@@ -103,7 +114,7 @@ export class ServedFiles {
     return read?.get(path)?.seen ?? fingerprint(path);
   }
 
-  /** A reader is told that a file has changed: until `endChange` it reads what is on disk. */
+  /** A reader is told that a file has changed: until `endChange` it reads what main has found. */
   beginChange(): void {
     this.#change = new Map();
   }
@@ -115,6 +126,18 @@ export class ServedFiles {
     // What is being set up may have read what was there before.
     for (const path of read?.keys() ?? []) this.#pending?.delete(path);
     this.#serve(read);
+  }
+
+  /** A file that has not changed is as it was read last, whatever is on disk by now: the next look finds that for all threads. */
+  #readChange(path: string, change: Map<string, Contents>): Buffer {
+    const found = this.#found.get(path);
+    const contents =
+      found === undefined
+        ? [change, this.#pending, this.#served].find((files) => files?.has(path))?.get(path)
+        : found.bytes && { bytes: Buffer.from(found.bytes), seen: found.seen };
+    if (contents === undefined) return this.#fromDisk(path);
+    change.set(path, contents);
+    return contents.bytes;
   }
 
   #fromDisk(path: string): Buffer {
@@ -130,7 +153,10 @@ export class ServedFiles {
 
   #serve(read: ReadonlyMap<string, Contents> | undefined): void {
     if (read === undefined || read.size === 0) return;
-    for (const [path, contents] of read) this.#served.set(path, contents);
+    for (const [path, contents] of read) {
+      this.#served.set(path, contents);
+      this.#found.delete(path);
+    }
     this.#onChanged?.();
   }
 }

@@ -19,7 +19,7 @@ import { giveBack } from "./inside/shared-counts.ts";
 import { CERTIFICATES_TOPIC, NODE_TOPIC, RUNTIME_TOPIC } from "./inside/topics.ts";
 import { compileScripts, Watchdog } from "./isolate.ts";
 import { IsolateNumbers } from "./isolate-numbers.ts";
-import { FileWatch, LocalServices } from "./local-services.ts";
+import { LocalServices } from "./local-services.ts";
 import { linesOfNow } from "./logs/gathered-lines.ts";
 import { COMPILED } from "./packages/build-cache.ts";
 import { MOST_PATIENCE } from "./process/cpu-limit.ts";
@@ -52,6 +52,7 @@ import type { Listening } from "./sockets/listening-sockets.ts";
 import { Sockets } from "./sockets/sockets.ts";
 import type { StreamHandle } from "./sockets/stream-handle.ts";
 import { Contexts } from "./sockets/tls.ts";
+import { WatchedFiles } from "./watched-files.ts";
 
 /** The code and config that run: enough to build the isolates again. */
 interface Live {
@@ -84,7 +85,7 @@ const FLUSH_LOGS_MS = 250;
 class Worker {
   readonly #start: WorkerStart;
   readonly #post: (message: FromWorker) => void;
-  #watch: FileWatch | undefined;
+  #watched: WatchedFiles | undefined;
   #tellsCertificates = false;
   #tellsFiles = false;
   readonly #files = new ServedFiles(() => this.#tellFiles());
@@ -180,10 +181,10 @@ class Worker {
     const contexts = new Contexts(this.#start.secret);
     contexts.onKeyLog = (path, text) => this.#post(linesOfNow(path, text));
     if (this.#isFirst) contexts.onChanged = () => this.#tellCertificates(contexts);
-    this.#watch?.stop();
-    this.#watch = new FileWatch((path) => this.#onFileChanged(path));
+    this.#watched?.stop();
+    this.#watched = new WatchedFiles(this.#files, this.#post, (path) => this.#onFileChanged(path));
     this.#files.restore();
-    this.#calls.services = new LocalServices(contexts, this.#files, this.#watch);
+    this.#calls.services = new LocalServices(contexts, this.#files, this.#watched);
     const builtin = new Builtin({
       role: this.#start.role,
       worker: this.#start.index,
@@ -335,6 +336,9 @@ class Worker {
         break;
       case "files":
         this.#files.adopt(readText(message.text));
+        break;
+      case "files_found":
+        this.#watched?.onFound(message.files);
         break;
       case "image":
         this.#supply.useSnapshot(message.snapshot);

@@ -299,8 +299,9 @@ export interface SetupContext {
    */
   readFile(path: string, encoding?: "utf8" | "base64"): string;
   /**
-   * Calls `onChanged` within a second or two after the file has changed, until the generation ends. It may read files anew, and answers
-   * whether what it has read serves now: then that is what a process begins with that has to take this one's place.
+   * Calls `onChanged` within a second or two after the file has changed, until the generation ends. It may read files anew, of which it
+   * gets the same contents in all workers, and answers whether what it has read serves now: then that is what a process begins with that
+   * has to take this one's place.
    */
   watchFile(path: string, onChanged: () => boolean): void;
   readonly tls: Tls;
