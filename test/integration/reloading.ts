@@ -56,7 +56,8 @@ export default {
     const create = router.setup(config, cx);
     return (stream) => {
       const filter = create(stream);
-      const onRequestHeaders = filter.onRequestHeaders;
+      // Not the object's own: the router may give the same object to another stream later.
+      const { onRequestHeaders } = Object.getPrototypeOf(filter);
       filter.onRequestHeaders = function (headers, endStream) {
         headers.set("x-router", VERSION);
         return onRequestHeaders.call(filter, headers, endStream);
