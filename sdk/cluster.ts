@@ -104,6 +104,8 @@ export interface Host {
   onDeferredEnd?(ok: boolean): void;
   /** Called when a response has `x-envoy-immediate-health-check-fail`. Undefined: such responses have no effect. */
   readonly onImmediateHealthCheckFail?: (() => void) | undefined;
+  /** Called when a response that is no error of the host has `x-envoy-degraded`. Undefined: such responses have no effect. */
+  readonly onDegraded?: (() => void) | undefined;
   /** Called with the head and the trailers of each response, which may report the host's load. Set by balancers that use that. */
   onLoadReport?: ((lines: HeaderMap) => void) | undefined;
 }

@@ -40,14 +40,18 @@ describe("/clusters and /listeners", () => {
     const sick = cluster("sick", [1]);
     const host = {
       ...sick.hosts[0]!,
-      healthFlags: "/failed_active_hc",
+      healthFlags: "/failed_active_hc/degraded_outlier_detection",
       healthStatus: "DRAINING",
       priority: 1,
     };
     const t = start({ clusters: { clusters: [{ ...sick, hosts: [host] }] } });
     const { body } = await t.ask("/clusters?format=json");
     expect(JSON.parse(body).cluster_statuses[0].host_statuses[0]).toMatchObject({
-      health_status: { failed_active_health_check: true, eds_health_status: "DRAINING" },
+      health_status: {
+        failed_active_health_check: true,
+        failed_degraded_outlier_detection: true,
+        eds_health_status: "DRAINING",
+      },
       priority: 1,
     });
   });

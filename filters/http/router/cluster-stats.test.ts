@@ -125,3 +125,17 @@ it("hashes what a filter has left in the filter state", () => {
   p.connect().get("/other?q=x");
   expect(p.up.contexts[1]!.hash).toBe(xxHash64("x"));
 });
+
+it("tells the host of responses that call it degraded, unless they are errors", () => {
+  const p = new TestProxy({ codec, router }).start();
+  let told = 0;
+  Object.assign(p.up.host, { onDegraded: () => told++ });
+  const answer = (status: number, headers: Record<string, string>) => {
+    p.connect().get("/");
+    p.up.last.respond(status, headers, "");
+    return told;
+  };
+  const degraded = { "x-envoy-degraded": "" };
+  expect([answer(200, {}), answer(200, degraded), answer(404, degraded)]).toEqual([0, 1, 2]);
+  expect(answer(500, degraded)).toBe(2);
+});

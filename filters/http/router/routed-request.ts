@@ -66,6 +66,7 @@ import { WireSum } from "./wire-sum.ts";
 
 const UPGRADE = headerName("upgrade");
 const INTERNAL = headerName("x-envoy-internal");
+const DEGRADED = headerName("x-envoy-degraded");
 const IMMEDIATE_HEALTH_CHECK_FAIL = headerName("x-envoy-immediate-health-check-fail");
 const SERVICE_TIME = headerName("x-envoy-upstream-service-time");
 const ATTEMPT_COUNT = headerName("x-envoy-attempt-count");
@@ -545,6 +546,8 @@ export class RoutedRequest implements HttpFilter, AttemptOwner {
     } else host.onResponse(headers.status);
     if (host.onImmediateHealthCheckFail !== undefined && headers.has(IMMEDIATE_HEALTH_CHECK_FAIL))
       host.onImmediateHealthCheckFail();
+    if (host.onDegraded !== undefined && headers.has(DEGRADED) && this.#judgedStatus(headers) < 500)
+      host.onDegraded();
     info.responseCode = headers.status;
     info.responseCodeDetails = "via_upstream";
     if (this.#requestEnded && !router.config.suppress_envoy_headers) {

@@ -229,6 +229,11 @@ export class ClusterHealth {
     if (member !== undefined && this.started) this.#detector?.onRow(member, row);
   }
 
+  onDegraded(id: string): void {
+    const member = this.#members.get(id);
+    if (member !== undefined && this.started) this.#detector?.onDegraded(member);
+  }
+
   onImmediateFail(id: string): void {
     this.#members.get(id)?.check?.onPassiveFailure();
   }

@@ -69,6 +69,8 @@ export const OutlierDetection = Type.Object({
   max_ejection_time_jitter: Duration({ default: 0 }),
   successful_active_health_check_uneject_host: Type.Boolean({ default: true }),
   always_eject_one_host: Type.Boolean({ default: false }),
+  /** Hosts whose responses have `x-envoy-degraded` are degraded for a time. */
+  detect_degraded_hosts: Type.Boolean({ default: false }),
 });
 export type OutlierDetection = Static<typeof OutlierDetection>;
 

@@ -9,7 +9,7 @@ export interface HealthReport {
   readonly cluster: string;
   readonly config: string;
   readonly host: string;
-  readonly what: Row | "IMMEDIATE_HEALTH_CHECK_FAIL";
+  readonly what: Row | "DEGRADED" | "IMMEDIATE_HEALTH_CHECK_FAIL";
 }
 const REPORTS = "cluster_manager/report";
 /** Topic on which the control thread publishes a cluster's HealthList. */
@@ -166,6 +166,7 @@ export class HealthDesk {
     const desk = this.#desks.get(cluster);
     if (desk === undefined || desk.cluster.fingerprint !== config) return;
     if (what === "IMMEDIATE_HEALTH_CHECK_FAIL") desk.health.onImmediateFail(host);
+    else if (what === "DEGRADED") desk.health.onDegraded(host);
     else desk.health.onRow(host, what);
   }
 }

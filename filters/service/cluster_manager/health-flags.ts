@@ -9,9 +9,11 @@ export const FLAG = {
   PENDING_ACTIVE_HC: 0x40,
   EXCLUDED_VIA_IMMEDIATE_HC_FAIL: 0x80,
   ACTIVE_HC_TIMEOUT: 0x100,
+  DEGRADED_OUTLIER_DETECTION: 0x400,
 } as const;
 
 const UNHEALTHY = FLAG.FAILED_ACTIVE_HC | FLAG.FAILED_OUTLIER_CHECK;
+const DEGRADED = FLAG.DEGRADED_ACTIVE_HC | FLAG.DEGRADED_OUTLIER_DETECTION;
 const EXCLUDED = FLAG.PENDING_ACTIVE_HC | FLAG.EXCLUDED_VIA_IMMEDIATE_HC_FAIL;
 
 /** Health of a host by its flags and the status from discovery. */
@@ -19,7 +21,7 @@ export function healthBy(spec: HostSpec, flags: number): HostHealth {
   const said = spec.healthStatus;
   if ((flags & UNHEALTHY) !== 0) return "unhealthy";
   if (said === "UNHEALTHY" || said === "DRAINING" || said === "TIMEOUT") return "unhealthy";
-  return said === "DEGRADED" || (flags & FLAG.DEGRADED_ACTIVE_HC) !== 0 ? "degraded" : "healthy";
+  return said === "DEGRADED" || (flags & DEGRADED) !== 0 ? "degraded" : "healthy";
 }
 
 /** True if the host does not count in the totals for priorities and panic. */
@@ -44,5 +46,6 @@ export function flagsText(spec: HostSpec, flags: number): string {
   say((flags & FLAG.EXCLUDED_VIA_IMMEDIATE_HC_FAIL) !== 0, "/excluded_via_immediate_hc_fail");
   say((flags & FLAG.ACTIVE_HC_TIMEOUT) !== 0, "/active_hc_timeout");
   say(said === "DRAINING", "/eds_status_draining");
+  say((flags & FLAG.DEGRADED_OUTLIER_DETECTION) !== 0, "/degraded_outlier_detection");
   return text === "" ? "healthy" : text;
 }

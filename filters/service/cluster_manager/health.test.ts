@@ -8,7 +8,7 @@ import {
 import { TestContext, TestSlot } from "@tsproxy/sdk/testing";
 import { beforeEach, describe, expect, it } from "vitest";
 import type { HealthCheck, OutlierDetection } from "./health-config.ts";
-import { FLAG } from "./health-flags.ts";
+import { FLAG, flagsText, healthBy } from "./health-flags.ts";
 import { ClusterChecks, HostCheck } from "./host-check.ts";
 import { type JudgedHost, OutlierDetector, OutlierRecord } from "./outlier-detector.ts";
 import { OutlierMonitor, type OutlierTable, outlierTable, type Row } from "./outlier-monitor.ts";
@@ -253,6 +253,7 @@ describe("outlier detection", () => {
     successful_active_health_check_uneject_host: true,
     event_log_path: "/outliers.log",
     always_eject_one_host: false,
+    detect_degraded_hosts: true,
   };
   let hosts: JudgedHost[];
   let monitors: OutlierMonitor[];
@@ -391,6 +392,32 @@ describe("outlier detection", () => {
     start(5, { max_ejection_percent: 10, always_eject_one_host: true });
     for (const k of [0, 1]) codes(k, 500, 500, 500);
     expect(ejected()).toEqual([0]);
+  });
+
+  it("takes a host that says so for degraded for the base time, and longer each time", () => {
+    start(2, { max_ejection_percent: 0 });
+    const [host] = hosts as [JudgedHost];
+    const degraded = () => (host.flags & FLAG.DEGRADED_OUTLIER_DETECTION) !== 0;
+    detector.onDegraded(host);
+    detector.onDegraded(host);
+    expect([stat("detected_degradation"), stat("enforced_total")]).toEqual([1, 0]);
+    expect(healthBy(host.spec, host.flags)).toBe("degraded");
+    expect(flagsText(host.spec, host.flags)).toBe("/degraded_outlier_detection");
+    cx.clock.advance(29_999);
+    expect(degraded()).toBe(true);
+    cx.clock.advance(1);
+    expect(degraded()).toBe(false);
+    detector.onDegraded(host);
+    cx.clock.advance(50_000);
+    expect(degraded()).toBe(true);
+    cx.clock.advance(10_000);
+    expect(degraded()).toBe(false);
+    // Two intervals that go well are forgotten.
+    cx.clock.advance(20_000);
+    detector.onDegraded(host);
+    cx.clock.advance(30_000);
+    expect(degraded()).toBe(false);
+    expect(ejected()).toEqual([]);
   });
 
   it("counts failures of our own as codes, or by themselves when they are split", () => {

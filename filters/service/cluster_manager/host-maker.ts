@@ -91,6 +91,10 @@ export class HostMaker {
         this.#report(id, row),
       );
     }
+    if (detection?.detect_degraded_hosts === true)
+      host.onDegraded = () => {
+        if (!host.isDegraded) this.#report(id, "DEGRADED");
+      };
     if ((config.health_checks ?? []).length > 0)
       host.onImmediateHealthCheckFail = () => this.#report(id, "IMMEDIATE_HEALTH_CHECK_FAIL");
   }

@@ -65,6 +65,7 @@ export class UpstreamHost implements Host {
   outlier: OutlierMonitor | undefined = undefined;
   /** Undefined without active checks, so that x-envoy-immediate-health-check-fail is not looked for. */
   onImmediateHealthCheckFail: (() => void) | undefined = undefined;
+  onDegraded: (() => void) | undefined = undefined;
   onLoadReport: Host["onLoadReport"] = undefined;
   #flags: number;
 
@@ -159,6 +160,11 @@ export class UpstreamHost implements Host {
       localityKey(old.locality) !== this.localityKey ||
       !sameMetadata(old, spec);
     return this.#judge() || changed;
+  }
+
+  /** Outlier detection has taken the host for degraded. */
+  get isDegraded(): boolean {
+    return (this.#flags & FLAG.DEGRADED_OUTLIER_DETECTION) !== 0;
   }
 
   /** Sets the flags of active checks and outlier detection; returns false if nothing that balancers use has changed. */

@@ -86,6 +86,11 @@ export class OutlierRecord {
   ejections = 0;
   /** Multiplier of the base ejection time for the current or last ejection; decreases over time without ejections. */
   backOff = 0;
+  /** The same for the times in which the host is degraded. */
+  degradedBackOff = 0;
+  degradedSinceMs = 0;
+  /** When the host was last degraded no more. */
+  undegradedMs = 0;
   lastEjectionMs: number | undefined = undefined;
   lastUnejectionMs: number | undefined = undefined;
   jitterMs = 0;
@@ -164,6 +169,22 @@ export class OutlierDetector {
     if (row === "CONSECUTIVE_5XX") this.#count("ejections_consecutive_5xx");
   }
 
+  /** Called when a worker has seen a response that says so. As in Envoy neither percentages nor ejections limit it. */
+  onDegraded(host: JudgedHost): void {
+    if (isDegraded(host)) return;
+    const { outlier } = host;
+    host.flags |= FLAG.DEGRADED_OUTLIER_DETECTION;
+    outlier.degradedSinceMs = this.#cx.now();
+    outlier.degradedBackOff = this.#longer(outlier.degradedBackOff);
+    this.#count("ejections_detected_degradation");
+    this.#onChanged();
+    this.#write(host, outlier.lastUnejectionMs, {
+      type: "DEGRADED",
+      action: "EJECT",
+      enforced: true,
+    });
+  }
+
   /** Called when an active check of the host has succeeded. */
   onHealthy(host: JudgedHost): void {
     if (!this.#config.successful_active_health_check_uneject_host) return;
@@ -216,6 +237,7 @@ export class OutlierDetector {
     for (const host of this.#hosts()) {
       const { outlier, slot } = host;
       if (isEjected(host) || outlier.backOff > 0) return false;
+      if (isDegraded(host) || outlier.degradedBackOff > 0) return false;
       if (outlier.successRate !== -1 || outlier.localSuccessRate !== -1) return false;
       if (slot === undefined) continue;
       if (this.#table.read(slot, WORD.TOTAL) !== outlier.counted[0]) return false;
@@ -232,13 +254,19 @@ export class OutlierDetector {
       const { outlier } = host;
       const lasts = this.#ejectionMs(outlier.backOff) + outlier.jitterMs;
       if (isEjected(host) && lasts <= now - (outlier.lastEjectionMs ?? 0)) this.#uneject(host);
+      if (isDegraded(host)) {
+        const ms = this.#ejectionMs(outlier.degradedBackOff);
+        if (ms <= now - outlier.degradedSinceMs) this.#undegrade(host);
+      }
       outlier.successRate = outlier.localSuccessRate = -1;
     }
     this.#judge(hosts, EXTERNAL, this.external);
     this.#judge(hosts, LOCAL, this.local);
     const interval = this.#integer("interval_ms", this.#config.interval);
     for (const host of hosts) {
-      const { lastUnejectionMs } = host.outlier;
+      const { lastUnejectionMs, undegradedMs, degradedBackOff } = host.outlier;
+      if (!isDegraded(host) && degradedBackOff > 0 && now - undegradedMs >= interval)
+        host.outlier.degradedBackOff--;
       if (isEjected(host) || lastUnejectionMs === undefined) continue;
       if (now - lastUnejectionMs >= interval && host.outlier.backOff > 0) host.outlier.backOff--;
     }
@@ -342,13 +370,25 @@ export class OutlierDetector {
       outlier.lastEjectionMs = this.#cx.now();
       const jitter = this.#integer("max_ejection_time_jitter_ms", config.max_ejection_time_jitter);
       outlier.jitterMs = Math.floor(Math.random() * (jitter + 1));
-      const base = this.#integer("base_ejection_time_ms", config.base_ejection_time);
-      const longest = this.#ejectionMs(Number.MAX_SAFE_INTEGER / Math.max(1, base));
-      if (outlier.backOff * base < longest + base) outlier.backOff++;
+      outlier.backOff = this.#longer(outlier.backOff);
       this.#showActive();
       this.#onChanged();
     }
     this.#write(host, host.outlier.lastUnejectionMs, { type, action: "EJECT", enforced });
+  }
+
+  /** The multiplier after one more time of ejection; it stays where the longest time is reached. */
+  #longer(backOff: number): number {
+    const base = this.#integer("base_ejection_time_ms", this.#config.base_ejection_time);
+    const longest = this.#ejectionMs(Number.MAX_SAFE_INTEGER / Math.max(1, base));
+    return backOff * base < longest + base ? backOff + 1 : backOff;
+  }
+
+  #undegrade(host: JudgedHost): void {
+    host.flags &= ~FLAG.DEGRADED_OUTLIER_DETECTION;
+    host.outlier.undegradedMs = this.#cx.now();
+    this.#onChanged();
+    this.#write(host, host.outlier.lastEjectionMs, { action: "UNEJECT" });
   }
 
   #uneject(host: JudgedHost): void {
@@ -365,7 +405,7 @@ export class OutlierDetector {
   #write(
     host: JudgedHost,
     lastMs: number | undefined,
-    event: { type?: Ejection; action: "EJECT" | "UNEJECT"; enforced?: boolean },
+    event: { type?: Ejection | "DEGRADED"; action: "EJECT" | "UNEJECT"; enforced?: boolean },
   ): void {
     if (this.#log === undefined) return;
     const { outlier } = host;
@@ -384,7 +424,7 @@ export class OutlierDetector {
     this.#log.append(`${JSON.stringify(line)}\n`);
   }
 
-  #details(outlier: OutlierRecord, type: Ejection): object {
+  #details(outlier: OutlierRecord, type: Ejection | "DEGRADED"): object {
     const local = type.endsWith("LOCAL_ORIGIN");
     const host_success_rate = Math.trunc(local ? outlier.localSuccessRate : outlier.successRate);
     const rates = local ? this.local : this.external;
@@ -404,6 +444,9 @@ export class OutlierDetector {
 }
 
 const isEjected = (host: JudgedHost): boolean => (host.flags & FLAG.FAILED_OUTLIER_CHECK) !== 0;
+
+const isDegraded = (host: JudgedHost): boolean =>
+  (host.flags & FLAG.DEGRADED_OUTLIER_DETECTION) !== 0;
 
 /** The average of the rates, and that less `deviations` standard deviations as the threshold. */
 function thresholdOf(rates: readonly number[], deviations: number): SuccessRates {
