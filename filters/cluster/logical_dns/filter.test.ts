@@ -43,6 +43,7 @@ it("is one host that moves to the address that is named first", async () => {
         id: "api.test:80",
         ip: "10.0.0.1",
         hostname: "api.test",
+        metadata: {},
         additionalAddresses: [{ ip: "10.0.0.2", port: 80 }],
       }),
     ],

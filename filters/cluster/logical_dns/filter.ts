@@ -50,6 +50,8 @@ export default defineCluster({
         const tell = (): void => {
           const [ip, ...others] = watch.ips;
           const host = {
+            // As in Envoy, the host has metadata, be it empty: dumps show it.
+            metadata: {},
             ...own,
             port,
             id: `${spec.ip}:${port}`,

@@ -89,6 +89,14 @@ describe("strict DNS", () => {
     ]);
   });
 
+  it("gives hosts the endpoint's metadata, and empty metadata where it has none", async () => {
+    names.set("api.test", addresses("10.0.0.1"));
+    const metadata = { filter_metadata: { "envoy.lb": { v: "1" } } };
+    discover([endpoint("api.test"), { ...endpoint("api.test", 81), metadata }]);
+    await settled();
+    expect(lists.at(-1)!.map((host) => host.metadata)).toEqual([{}, metadata]);
+  });
+
   it("keeps the hostname that the endpoint gives", async () => {
     names.set("api.test", addresses("10.0.0.1"));
     discover([endpoint("api.test", 80, { hostname: "named.test" })]);

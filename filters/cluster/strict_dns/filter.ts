@@ -21,7 +21,8 @@ export default defineCluster({
       discover(update, cx) {
         const discovery = new Discovery(
           config,
-          endpoints.map((endpoint) => endpoint.spec),
+          // As in Envoy, their hosts have metadata, be it empty: dumps show it.
+          endpoints.map(({ spec }) => ({ metadata: {}, ...spec })),
           update,
           cx,
         );
