@@ -22,7 +22,7 @@ export type TrialPreludes = Pick<Preludes, "sdk" | "reader" | "builtin" | "built
 export type Question =
   /** Answer: what the module defines, as ReadsModules.read has it. */
   | { readonly type: "read"; readonly module: ReadModule }
-  /** Answer: a Rehearsal. `serving`: what serves, if this process does not know it. */
+  /** Answer: a Rehearsal. `serving`: what serves, if this process does not know it. A module without code is the one read last. */
   | {
       readonly type: "prepare";
       readonly node: { readonly id: string; readonly cluster: string };
@@ -74,6 +74,8 @@ export class TrialProcess implements ReadsModules {
   #session = 0;
   #disposed = false;
   #trouble = "";
+  /** What the process has read last: it has the code. */
+  #read: { readonly session: number; readonly filename: string } | undefined;
   /** One question at a time, so that it is known which one is not answered. */
   #last: Promise<unknown> = Promise.resolve();
 
@@ -85,7 +87,16 @@ export class TrialProcess implements ReadsModules {
 
   async read(module: ReadModule): Promise<string> {
     const limit = { ms: READ_MS, message: NEVER_LOADED };
-    return (await this.ask(() => ({ type: "read", module }), limit)) as string;
+    const question = (session: number): Question => {
+      this.#read = { session, filename: module.filename };
+      return { type: "read", module };
+    };
+    return (await this.ask(question, limit)) as string;
+  }
+
+  /** To be asked while a question is put: the process has this module's code, which says its hash in its name. */
+  knows(filename: string): boolean {
+    return this.#read?.session === this.#session && this.#read.filename === filename;
   }
 
   /**

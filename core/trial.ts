@@ -1,8 +1,9 @@
 // Entry point of the process in which main has new code tried (TrialProcess): code that never comes back, or that V8 has no memory
 // for, ends it and nothing else.
 import { Worker } from "node:worker_threads";
-import { ModuleReader } from "./packages/module-reader.ts";
+import { ModuleReader, type ReadModule } from "./packages/module-reader.ts";
 import { CanaryIsolate } from "./reload/canary-isolate.ts";
+import type { WrittenChange } from "./reload/stage.ts";
 import type { FromTrial, Notice, Question, Rehearsal, TrialPreludes } from "./trial-process.ts";
 
 /** How often to look whether the parent process is still there: this one may hang when that one ends. */
@@ -15,6 +16,8 @@ setInterval(() => {
 let preludes: TrialPreludes;
 let reader: ModuleReader;
 let canary: CanaryIsolate | undefined;
+/** The module read last: new code is read and then set up, and need not come twice. */
+let read: ReadModule | undefined;
 let node = { id: "", cluster: "" };
 process.on("disconnect", () => process.exit());
 process.on("message", (message: Question | Notice) => {
@@ -54,7 +57,8 @@ function attempt(question: Question): FromTrial {
 function answer(question: Question): unknown {
   switch (question.type) {
     case "read":
-      return reader.read(question.module);
+      read = question.module;
+      return reader.read(read);
     case "prepare":
       return rehearsed(question);
     case "extend":
@@ -66,8 +70,17 @@ function rehearsed(question: Extract<Question, { type: "prepare" }>): Rehearsal 
   node = question.node;
   canary ??= new CanaryIsolate({ prelude: preludes, node: () => node, sandboxed: "left out" });
   if (question.serving !== undefined) canary.adopt(question.serving);
-  const refusals = canary.prepare(question.change);
+  const refusals = canary.prepare(withCode(question.change));
   return { refusals, services: refusals.length > 0 ? "[]" : canary.serviceListeners() };
+}
+
+function withCode(change: WrittenChange): WrittenChange {
+  const modules = change.modules.map((module) =>
+    module.code === "" && module.filename === read?.filename
+      ? { ...module, code: read.code }
+      : module,
+  );
+  return { ...change, modules };
 }
 
 function tell(message: FromTrial): void {

@@ -7,7 +7,7 @@ import type { SharedCode } from "../protocol.ts";
 import { esbuildVersion, isKept, keep, keyOf, readKept, readKeptNow } from "./build-cache.ts";
 import { imports } from "./imports.ts";
 import { sharedCode, textOf } from "./module-code.ts";
-import { SourcePositions } from "./source-positions.ts";
+import { type MapAndTexts, SourcePositions } from "./source-positions.ts";
 
 interface BundleParts {
   readonly shared: SharedCode;
@@ -107,16 +107,25 @@ export interface KeptBundle {
   readonly code: string;
   readonly hash: string;
   readonly inputs: readonly (readonly [string, string])[];
-  /** The source map. */
-  readonly map: string;
+  /** The source map, and the texts of its sources, by absolute path, if they are not in it. Absent: no position is known. */
+  readonly map?: string | undefined;
+  readonly texts?: readonly (readonly [string, string])[] | undefined;
 }
 
-export function keptBundle({ code, hash, inputs, sources }: Bundle): KeptBundle {
-  return { code, hash, inputs: [...inputs], map: sources.json };
+/** Source positions are three times as long as the code. */
+export function keptBundle(
+  { code, hash, inputs, sources }: Bundle,
+  positions: "with positions" | "without positions",
+): KeptBundle {
+  const kept = { code, hash, inputs: [...inputs] };
+  if (positions === "without positions") return kept;
+  const { map, texts } = sources.parts;
+  return { ...kept, map, texts: texts && [...texts] };
 }
 
-export function restored({ code, hash, inputs, map }: KeptBundle, filename: string): Bundle {
-  const sources = new SourcePositions(() => map);
+export function restored({ code, hash, inputs, map, texts }: KeptBundle, filename: string): Bundle {
+  const parts = { map, texts: texts && new Map(texts) };
+  const sources = new SourcePositions(() => parts);
   return new Bundle({ shared: sharedCode(code), hash, filename, inputs: new Map(inputs), sources });
 }
 
@@ -142,7 +151,7 @@ async function readBundle(key: string, filename: string): Promise<Bundle | undef
     readonly inputs: readonly (readonly [string, string])[];
   };
   if (!inputs.every(([file, known]) => hashOfFile(file) === known)) return undefined;
-  const sources = new SourcePositions(() => readKeptNow(`${key}.js.map`));
+  const sources = new SourcePositions(() => ({ map: readKeptNow(`${key}.js.map`) }));
   return new Bundle({
     shared: sharedCode(code),
     hash,
@@ -171,7 +180,7 @@ async function build(options: BundleOptions): Promise<Bundle> {
   const inputs = new Map<string, string>();
   try {
     const { code, map } = await run(options, keepInputs ? { plugins: [readOnce(inputs)] } : {});
-    return made(code, options, inputs, () => map);
+    return made(code, options, inputs, { map });
   } catch (error) {
     const { errors } = error as { errors?: Message[] };
     if (errors === undefined) throw error;
@@ -195,8 +204,8 @@ async function buildAgain(
   const after = readAll(built.inputs);
   for (const file of built.inputs) if (!isSame(before.get(file), after.get(file))) return undefined;
   const hashes = new Map([...after].map(([file, { bytes }]) => [file, hashOf(bytes)]));
-  const map = () => withContents(built.map, after);
-  return made(built.code, options, hashes, map);
+  const texts = new Map([...after].map(([file, { bytes }]) => [file, bytes.toString()]));
+  return made(built.code, options, hashes, { map: built.map, texts });
 }
 
 interface FileRead {
@@ -225,21 +234,14 @@ function isSame(before: FileRead | undefined, after: FileRead | undefined): bool
   return before.changed === after.changed && before.bytes.equals(after.bytes);
 }
 
-/** A source map, with the texts of its source files. */
-function withContents(map: string, files: ReadonlyMap<string, FileRead>): string {
-  const parsed = JSON.parse(map);
-  const textOf = (source: string) => files.get(path.resolve("/", source))?.bytes.toString() ?? "";
-  return JSON.stringify({ ...parsed, sourcesContent: parsed.sources.map(textOf) });
-}
-
 function made(
   text: string,
   { filename }: BundleOptions,
   inputs: ReadonlyMap<string, string>,
-  map: () => string,
+  parts: MapAndTexts,
 ): Bundle {
   const code = ascii(text);
-  const sources = new SourcePositions(map);
+  const sources = new SourcePositions(() => parts);
   return new Bundle({ shared: sharedCode(code), hash: hashOf(code), filename, inputs, sources });
 }
 

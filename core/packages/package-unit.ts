@@ -138,10 +138,10 @@ export class PackageUnit {
   }
 
   /** What serves, for another process. Undefined: nothing does. */
-  get kept(): KeptPackage | undefined {
+  kept(positions: Parameters<typeof keptBundle>[1]): KeptPackage | undefined {
     if (this.live === undefined) return undefined;
     const { target, bundle } = this.live;
-    return { source: this.source, target, bundle: keptBundle(bundle) };
+    return { source: this.source, target, bundle: keptBundle(bundle, positions) };
   }
 
   /** What it is to the config while its code cannot be used. Undefined: it can be. */

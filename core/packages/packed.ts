@@ -40,7 +40,7 @@ export function readPrelude(file: string, filename: string): Bundle {
 }
 
 function made(shared: SharedCode, hash: string, file: string, filename: string): Bundle {
-  const sources = new SourcePositions(() => readFileSync(`${file}.map`, "utf8"));
+  const sources = new SourcePositions(() => ({ map: readFileSync(`${file}.map`, "utf8") }));
   return new Bundle({ shared, hash, filename, inputs: new Map([[file, hash]]), sources });
 }
 

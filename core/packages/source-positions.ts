@@ -2,32 +2,47 @@ import { SourceMap } from "node:module";
 import path from "node:path";
 import { codeFrame, type Problem, problem, shortPath } from "../problem.ts";
 
+/** A source map as JSON. `texts`: of its sources, by absolute path, if they are not in it. */
+export interface MapAndTexts {
+  /** Undefined: no position is known. */
+  readonly map: string | undefined;
+  readonly texts?: ReadonlyMap<string, string> | undefined;
+}
+
 const NO_POSITIONS = JSON.stringify({ version: 3, sources: [], sourcesContent: [], mappings: "" });
 
 /** Translates positions in a bundled module into positions in its source files. */
 export class SourcePositions {
-  readonly #read: () => string;
+  readonly #read: () => MapAndTexts & { readonly map: string };
   #map: SourceMap | undefined;
   #contents = new Map<string, string>();
 
-  /** `read` answers the source map as JSON. If it throws, as the file is gone, no position is known. */
-  constructor(read: () => string) {
+  /** If `read` throws, as the file is gone, no position is known. */
+  constructor(read: () => MapAndTexts) {
     this.#read = () => {
       try {
-        return read();
+        const { map = NO_POSITIONS, texts } = read();
+        return { map, texts };
       } catch {
-        return NO_POSITIONS;
+        return { map: NO_POSITIONS };
       }
     };
   }
 
-  get json(): string {
+  /** As it was made: texts go into the map only for who wants one JSON, since that takes milliseconds. */
+  get parts(): MapAndTexts {
     return this.#read();
+  }
+
+  /** The source map, with the texts of its sources. */
+  get json(): string {
+    const { map, texts } = this.#read();
+    return texts === undefined ? map : JSON.stringify(this.#payload());
   }
 
   /** Absolute paths of the source files. */
   get files(): string[] {
-    return (JSON.parse(this.#read()).sources as string[]).map((source) =>
+    return (JSON.parse(this.#read().map).sources as string[]).map((source) =>
       path.resolve("/", source),
     );
   }
@@ -56,13 +71,21 @@ export class SourcePositions {
   // Parsed on first use: positions are needed only when something fails.
   #parsed(): SourceMap {
     if (this.#map === undefined) {
-      const payload = JSON.parse(this.#read());
+      const payload = this.#payload();
       payload.sources.forEach((source: string, i: number) => {
         this.#contents.set(source, payload.sourcesContent[i] ?? "");
       });
       this.#map = new SourceMap(payload);
     }
     return this.#map;
+  }
+
+  #payload() {
+    const { map, texts } = this.#read();
+    const payload = JSON.parse(map);
+    if (texts === undefined) return payload;
+    const textOf = (source: string) => texts.get(path.resolve("/", source)) ?? "";
+    return { ...payload, sourcesContent: payload.sources.map(textOf) };
   }
 }
 

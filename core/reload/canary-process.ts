@@ -47,7 +47,7 @@ export class CanaryProcess implements RehearsalStage {
     const outcome = await this.#ask<Rehearsal>(blamed, (session) => {
       const serving = session === this.#told ? undefined : this.#serving;
       this.#told = session;
-      return { type: "prepare", node: this.#node(), serving, change: sent(change) };
+      return { type: "prepare", node: this.#node(), serving, change: this.#sent(change) };
     });
     if (!("services" in outcome)) return outcome;
     this.#services = outcome.services;
@@ -114,7 +114,23 @@ export class CanaryProcess implements RehearsalStage {
   get #serving(): WrittenChange | undefined {
     const [generation, config] = [this.#generation, this.#config];
     if (generation === 0) return undefined;
-    return sent({ generation, modules: [...this.#modules.values()], removed: [], config });
+    return this.#sent({ generation, modules: [...this.#modules.values()], removed: [], config });
+  }
+
+  /** Of packages that live in sandboxes, a canary needs neither the code nor the memory that threads share (and see `#isKnown`). */
+  #sent(change: Change): WrittenChange {
+    const { modules, ...written } = writtenChange(change);
+    const inSandbox = ({ cells: _cells, ...module }: ModuleSource) => ({ ...module, code: "" });
+    const inBuiltin = (module: ModuleSource) => ({
+      ...module,
+      code: this.#process.knows(module.filename) ? "" : bytesOf(module.code),
+    });
+    return {
+      ...written,
+      modules: modules.map((module) =>
+        module.group === "builtin" ? inBuiltin(module) : inSandbox(module),
+      ),
+    };
   }
 
   /** Answers refusals of that package if the process ends, or has to be ended. */
@@ -128,17 +144,4 @@ export class CanaryProcess implements RehearsalStage {
       return [{ ...refusalOf(packageName, error), stopped: true }];
     }
   }
-}
-
-/** Of packages that live in sandboxes, a canary needs neither the code nor the memory that threads share (and see `#isKnown`). */
-function sent(change: Change): WrittenChange {
-  const { modules, ...written } = writtenChange(change);
-  const inSandbox = ({ cells: _cells, ...module }: ModuleSource) => ({ ...module, code: "" });
-  const inBuiltin = (module: ModuleSource) => ({ ...module, code: bytesOf(module.code) });
-  return {
-    ...written,
-    modules: modules.map((module) =>
-      module.group === "builtin" ? inBuiltin(module) : inSandbox(module),
-    ),
-  };
 }

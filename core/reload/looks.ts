@@ -3,8 +3,10 @@ const LOOK_AGAIN_MS = 60;
 const LAST_LOOK_MS = 250;
 /** With constant saves, the last look still comes this many milliseconds after the first event. */
 const LAST_LOOK_AT_MOST_MS = 2_000;
-/** Least milliseconds between two looks at a busy directory. */
+/** Milliseconds between two looks at a busy directory. */
 const BETWEEN_LOOKS_MS = 5;
+/** Of a rest, so much is put off: a save finds the looks that belong to the save before it, and waits for none of their rests. */
+const REST_LATER_MS = 4 * BETWEEN_LOOKS_MS;
 
 /**
  * Decides when to look: at once after an event, and again 60 and 250 ms after the last one, because a file may still be being written,
@@ -20,6 +22,8 @@ export class Looks {
   #running: Promise<void> | undefined;
   #due = false;
   #lastDue = false;
+  /** When looks will have rested for all there were. */
+  #restedAt = 0;
 
   /** `look` gets all directories with an event since the last final look. It must not reject. */
   constructor(look: (directories: ReadonlySet<string>, last: boolean) => Promise<void>) {
@@ -79,9 +83,16 @@ export class Looks {
         this.#firstEvent = undefined;
       }
       await this.#look(directories, last);
-      await new Promise((resolve) => setTimeout(resolve, BETWEEN_LOOKS_MS));
+      await this.#rest();
     }
     this.#running = undefined;
+  }
+
+  #rest(): Promise<void> {
+    const now = performance.now();
+    this.#restedAt = Math.max(this.#restedAt, now) + BETWEEN_LOOKS_MS;
+    const ms = this.#restedAt - now - REST_LATER_MS;
+    return new Promise((resolve) => (ms > 0 ? setTimeout(resolve, ms) : setImmediate(resolve)));
   }
 
   #clear(): void {

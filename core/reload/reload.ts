@@ -118,6 +118,8 @@ export class Reload {
   /** The last attempt ended without a verdict: even if no file is another one at the next look, that one attempts it anew. */
   #isUnjudged = false;
   readonly #reports: Reports;
+  /** Units that the supervisor knows without their source positions. */
+  #unplaced = new Set<PackageUnit>();
   /** Builds that have brought a thread down, and how. */
   readonly #toTakeBack = new Map<PackageUnit, { readonly built: Built; readonly reason: string }>();
   /** The edits that the threads put into service now. */
@@ -180,6 +182,7 @@ export class Reload {
     }
     if (problems.length > 0) throw new StartError(problems);
     this.#tellOfRefusals();
+    this.#tellPositions();
   }
 
   /** Answers what is wrong. `served`: instead of what is on disk; what differs there counts as saved after the start. */
@@ -285,7 +288,10 @@ export class Reload {
       this.#discover(last);
       const edits = await this.#edits(touched, last);
       if (edits.length > 0) await this.#settle(edits);
-      if (last) this.#tellOfRefusals();
+      if (last) {
+        this.#tellOfRefusals();
+        this.#tellPositions();
+      }
       this.#reports.looked();
     } catch (error) {
       this.#onFailed(error, touched);
@@ -555,20 +561,32 @@ export class Reload {
   #tell(edits: readonly Edit[], running: boolean): void {
     const codes = edits.flatMap((edit) => (edit.type === "code" ? edit.unit : []));
     const told = codes.filter((unit) => running || unit.source.origin === "dropped-in");
-    for (const unit of told) unit.isTold = true;
+    for (const unit of told) {
+      unit.isTold = true;
+      this.#unplaced.add(unit);
+    }
     const isConfig = edits.some((edit) => edit.type === "config");
     this.#options.onServing?.({
       config: isConfig ? this.#servedConfig() : undefined,
-      packages: told.flatMap((unit) => unit.kept ?? []),
+      packages: told.flatMap((unit) => unit.kept("without positions") ?? []),
       removed: edits.flatMap((edit) => (edit.type === "removal" ? edit.unit.source.id : [])),
     });
   }
 
+  /** They are most of what there is to tell, and nothing that a process in this one's place needs to serve: they wait for saves to rest. */
+  #tellPositions(): void {
+    const units = [...this.#unplaced].filter((unit) => this.#units.get(unit.source.id) === unit);
+    this.#unplaced.clear();
+    const packages = units.flatMap((unit) => unit.kept("with positions") ?? []);
+    if (packages.length > 0) this.#options.onServing?.({ packages, removed: [] });
+  }
+
   /** Before the build of a save replaces the one that is kept on disk. */
   #tellOf(unit: PackageUnit): void {
-    if (unit.isTold || unit.kept === undefined) return;
+    const kept = unit.isTold ? undefined : unit.kept("with positions");
+    if (kept === undefined) return;
     unit.isTold = true;
-    this.#options.onServing?.({ packages: [unit.kept], removed: [] });
+    this.#options.onServing?.({ packages: [kept], removed: [] });
   }
 
   #servedConfig(): Served["config"] {

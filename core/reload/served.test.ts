@@ -50,6 +50,23 @@ test("a filter that was removed, or is broken, before a process dies serves in t
   expect(marker(world)).toBeUndefined();
 });
 
+test("the supervisor is told of new code at once, and of its source positions when saves rest", async () => {
+  const world = await worlds.started();
+  const told = () => {
+    const kept = world.served!.packages.find(({ source }) => source.entry.includes("shout"))!;
+    return { isNew: kept.bundle.code.includes('"v2"'), hasMap: kept.bundle.map !== undefined };
+  };
+  expect(told()).toEqual({ isNew: false, hasMap: true });
+  const seen: ReturnType<typeof told>[] = [];
+  world.onTold = () => seen.push(told());
+  fs.writeFileSync(world.file("shout.ts"), filter("shout", "v2"));
+  await world.serving.until("both", () => seen.length > 1);
+  expect(seen).toEqual([
+    { isNew: true, hasMap: false },
+    { isNew: true, hasMap: true },
+  ]);
+});
+
 test("what served last and cannot serve again is told, and makes way for what is on disk", async () => {
   const world = await worlds.started();
   await world.crash();

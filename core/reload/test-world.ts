@@ -68,6 +68,7 @@ export class World {
   readonly #options: WorldOptions;
   /** What the supervisor would keep. */
   served: Served | undefined;
+  onTold: () => void = () => {};
 
   constructor(describer: Describer, options: WorldOptions) {
     this.#describer = describer;
@@ -101,6 +102,8 @@ export class World {
       serving: this.serving,
       onServing: (change) => {
         this.served = serves(this.served, change);
+        this.onTold();
+        this.serving.changed();
       },
       log: logTo(sink, { level: "info", components: {}, escaped: false }),
     });
