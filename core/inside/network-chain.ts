@@ -144,6 +144,12 @@ export class NetworkChainRun implements ConnectionHandler, Listed {
     result.then(
       (bytes) => {
         if (this.#over || this.#stoppedAt !== at) return;
+        try {
+          assertNetworkVerdict(bytes, true);
+        } catch (error) {
+          this.connection.fail(error);
+          return;
+        }
         if (bytes === stop) {
           this.#timer?.cancel();
           return;

@@ -1,4 +1,5 @@
 import {
+  Chunk,
   type DownstreamConnection,
   type NetworkChain,
   type NetworkFilter,
@@ -169,6 +170,38 @@ test("a filter that throws, or whose promise is rejected or never settled, costs
     "a filter's promise was pending for 300 s",
   ]);
 });
+
+test.each([
+  ["null", null, "null; return nothing, stop or a promise"],
+  ["a string", "x", '"x"; return nothing, stop or a promise'],
+  ["a promise of a string", Promise.resolve("x"), '"x"; return nothing, stop or bytes'],
+  ["a promise of null", Promise.resolve(null), "null; return nothing, stop or bytes"],
+])(
+  "a filter that answers %s costs its connection, which passes none of it on",
+  async (_, answer, told) => {
+    const writes = open(() => ({ onWrite: () => answer as never }));
+    write(writes, "a");
+    await settled();
+    expect([commands(), writes.open]).toEqual([["CLOSE"], false]);
+    const seen: string[] = [];
+    const last = { onData: (chunk: Chunk) => void seen.push(chunk.text()) };
+    const reads = open(
+      () => ({ onData: () => answer as never }),
+      () => last,
+    );
+    const bytes = Buffer.from("b");
+    try {
+      reads.handler.onData(new Chunk(bytes, 0, 1));
+    } catch (error) {
+      // The table of connections catches what a hook throws.
+      reads.fail(error);
+    }
+    await settled();
+    expect([reads.open, seen]).toEqual([false, []]);
+    const message = `it returned ${told}`;
+    expect(faults.map((error) => (error as Error).message)).toEqual([message, message]);
+  },
+);
 
 test("a connection without such a filter writes as before", () => {
   const connection = open(() => ({}));

@@ -1,5 +1,5 @@
 // Hot path: every write of a connection with a filter that has `onWrite`.
-import { Chunk, type NetworkFilter, stop } from "@tsproxy/sdk";
+import { assertNetworkVerdict, Chunk, type NetworkFilter, stop } from "@tsproxy/sdk";
 import type { WheelTimer } from "./timers.ts";
 
 /** Waiting writes are joined up to this size, so that a filter that answers slowly is called less often. */
@@ -119,11 +119,14 @@ class WriteStage {
     this.#isBusy = true;
     try {
       const result = this.#filter.onWrite!(chunk, endStream);
-      if (result !== undefined && typeof result !== "symbol") {
-        this.#await(result, chunk, endStream);
-        return;
-      }
       if (result === undefined) this.#pass(chunk, endStream);
+      else {
+        assertNetworkVerdict(result, false);
+        if (result !== stop) {
+          this.#await(result, chunk, endStream);
+          return;
+        }
+      }
     } catch (error) {
       connection.fail(error);
     }
@@ -133,6 +136,17 @@ class WriteStage {
   #pass({ memory, at, end }: Chunk, endStream: boolean): void {
     if (this.#next !== undefined) this.#next.write(memory, at, end, endStream);
     else this.#chain.connection.pass(memory, at, end, endStream);
+  }
+
+  /** False: the filter's promise has come to something else, which costs its connection. */
+  #isVerdict(settled: unknown): boolean {
+    try {
+      assertNetworkVerdict(settled, true);
+      return true;
+    } catch (error) {
+      this.#chain.connection.fail(error);
+      return false;
+    }
   }
 
   #await(
@@ -153,7 +167,7 @@ class WriteStage {
     };
     result.then(
       (bytes) => {
-        if (settle()) {
+        if (settle() && this.#isVerdict(bytes)) {
           if (bytes !== undefined && bytes !== stop) chunk.replace(bytes);
           this.#isBusy = true;
           if (bytes !== stop) this.#pass(chunk, endStream);
