@@ -110,6 +110,7 @@ export interface Host {
   onLoadReport?: ((lines: HeaderMap) => void) | undefined;
 }
 
+/** What health checks and outlier detection make of a host: "degraded" ones are used where healthy ones do not suffice. */
 export type HostHealth = "healthy" | "degraded" | "unhealthy";
 
 /** A host as configuration or discovery names it; plain JSON, so that it can be published. */
@@ -271,6 +272,7 @@ export interface HostSet {
   readonly shares: readonly number[];
 }
 
+/** Chooses a host for each request, out of those that its policy was given. */
 export interface Balancer {
   /**
    * Undefined: there is no host. `attempt` counts the hosts that `context.rejects` has turned down so far, for balancers that
@@ -289,6 +291,7 @@ export interface Balancer {
 /** What a balancer package's setup returns: a policy for each set of hosts, or one for the whole cluster. */
 export type BalancerPolicy = LevelPolicy | ClusterPolicy;
 
+/** Makes a balancer for each set of hosts: those of one priority, locality or subset. */
 export interface LevelPolicy {
   create(set: HostSet): Balancer;
   /** Undefined: localities do not count. */
@@ -325,6 +328,7 @@ export interface ClusterPolicy {
   compose(cluster: BalancedCluster, previous: Balancer | undefined): Balancer;
 }
 
+/** What a policy for the whole cluster has to choose from. */
 export interface BalancedCluster {
   /** All, whatever their health, in the order of the config. */
   readonly hosts: readonly Host[];
@@ -419,6 +423,7 @@ export interface ClusterUse {
   readonly pendingRequests: number;
 }
 
+/** One cluster of the config, which lends exchanges and connections with its hosts. `cx.fetch` is the simple way to ask it. */
 export interface Cluster {
   readonly name: string;
   /** `alt_stat_name`, in logs and stats; absent: the name. */

@@ -98,6 +98,7 @@ export function hold(
 
 /** No further hook of this filter is called for this stream, except `onEnd`. */
 export const done = Object.freeze({ type: "done" as const });
+/** The type of `done`. */
 export type Done = typeof done;
 
 /**
@@ -109,6 +110,7 @@ export interface LastChunk {
   readonly bytes: Uint8Array;
 }
 
+/** Ends a message with these bytes: `return lastChunk(utf8Encode("…"))` from a trailers hook, say. */
 export function lastChunk(bytes: Uint8Array): LastChunk {
   return { type: "last_chunk", bytes };
 }
@@ -120,6 +122,7 @@ export type Verdict = void | Reply | Hold | Done;
  * of the filter (500). Streams that end cancel their promises: a late verdict is dropped.
  */
 export type HookResult = Verdict | PromiseLike<Verdict>;
+/** What a hook answers that may see the end of a message: as any hook, or the message's last bytes. */
 export type EndResult = Verdict | LastChunk | PromiseLike<Verdict | LastChunk>;
 
 /**
@@ -207,9 +210,10 @@ export class RouteSetups {
   }
 }
 
-/** What is known of a stream, for access logs and filters. Times are epoch milliseconds, sizes body bytes. */
+/** How a stream has ended: as it should, or cut off by the proxy or by its peer. */
 export type CloseType = "Normal" | "LocalReset" | "RemoteReset";
 
+/** What is known of a stream, for access logs and filters. Times are epoch milliseconds, sizes body bytes. */
 export interface StreamInfo {
   protocol: "HTTP/1.0" | "HTTP/1.1" | "HTTP/2";
   /** For the log of a connection, which has no request: the protocol of its requests. */
@@ -290,6 +294,7 @@ export interface StreamInfo {
   downstreamLocalAddressRestored?: boolean;
 }
 
+/** A host that a request was sent to, or was to be. */
 export interface AttemptedHost {
   readonly address: Address;
   readonly hostname: string;

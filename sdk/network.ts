@@ -32,6 +32,7 @@ export function readInternalAddress(
   return { listener: path.slice(INTERNAL.length, slash), endpointId: path.slice(slash + 1) };
 }
 
+/** `192.0.2.1:80`, `[2001:db8::1]:80`, or the path of a Unix socket. */
 export function formatAddress(address: Address): string {
   if (address.path !== undefined) return address.path;
   return address.ip.includes(":")
