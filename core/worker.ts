@@ -1,12 +1,7 @@
 import { isMainThread, parentPort, workerData } from "node:worker_threads";
 import { CellHeap } from "@tsproxy/sdk";
-import {
-  AfterReloads,
-  COLLECT_AFTER_MS,
-  COLLECT_APART_MS,
-  collectGarbage,
-  Rest,
-} from "./admin/garbage.ts";
+import { collectGarbage } from "./admin/garbage.ts";
+import { ThreadGarbage } from "./admin/thread-garbage.ts";
 import { ThreadProfile } from "./admin/thread-profile.ts";
 import { Boxes, SandboxCells } from "./boxes.ts";
 import { Builtin } from "./builtin.ts";
@@ -21,12 +16,12 @@ import { compileScripts, Watchdog } from "./isolate.ts";
 import { IsolateNumbers } from "./isolate-numbers.ts";
 import { LocalServices } from "./local-services.ts";
 import { linesOfNow } from "./logs/gathered-lines.ts";
+import { onceATurn } from "./once-a-turn.ts";
 import { COMPILED } from "./packages/build-cache.ts";
 import { MOST_PATIENCE } from "./process/cpu-limit.ts";
 import { Marks } from "./process/marks.ts";
 import { signThread } from "./process/thread-cpu.ts";
 import type {
-  AddressConfig,
   FromWorker,
   ModuleSource,
   Profiled,
@@ -37,15 +32,24 @@ import type {
   ToWorker,
   WorkerStart,
 } from "./protocol.ts";
-import { BEAT, listenerOf, socketNumber } from "./protocol.ts";
+import { BEAT, listenerOf } from "./protocol.ts";
 import { RebuildWait } from "./rebuild-wait.ts";
 import { refusalOf } from "./reload/refusal.ts";
+import {
+  changedBy,
+  changedPackages,
+  changeLost,
+  type Live,
+  type Pending,
+  withCodeOf,
+} from "./reload/thread-generation.ts";
 import { BLAME_MS, Trail } from "./reload/trail.ts";
 import { SandboxImage } from "./sandbox/image.ts";
 import type { SandboxIsolate } from "./sandbox/isolate.ts";
 import { Supply } from "./sandbox/supply.ts";
 import { ServedFiles } from "./served-files.ts";
 import { readText } from "./shared-text.ts";
+import { bindListeners, configureListeners } from "./sockets/bind-listeners.ts";
 import { Crossing } from "./sockets/crossing.ts";
 import { Gathering } from "./sockets/gathering.ts";
 import type { Listening } from "./sockets/listening-sockets.ts";
@@ -53,25 +57,6 @@ import { Sockets } from "./sockets/sockets.ts";
 import type { StreamHandle } from "./sockets/stream-handle.ts";
 import { Contexts } from "./sockets/tls.ts";
 import { WatchedFiles } from "./watched-files.ts";
-
-/** The code and config that run: enough to build the isolates again. */
-interface Live {
-  readonly modules: ReadonlyMap<string, ModuleSource>;
-  readonly config: ThreadConfig | undefined;
-}
-
-/** A change that is being set up beside what runs. */
-interface Pending {
-  readonly generation: number;
-  live: Live;
-  /** The boxes made for it, by package. */
-  readonly boxes: Map<string, number>;
-  readonly removed: readonly string[];
-  builtinReady: boolean;
-  boxesReady: boolean;
-  /** Called when it is ready, instead of telling main. */
-  readonly onReady?: () => void;
-}
 
 /** Messages that are handled only once the builtin isolate has been built again: the lost one cannot obey them. */
 const WAITING: ReadonlySet<ToWorker["type"]> = new Set(["prepare", "listen", "drain_listeners"]);
@@ -86,9 +71,11 @@ class Worker {
   readonly #start: WorkerStart;
   readonly #post: (message: FromWorker) => void;
   #watched: WatchedFiles | undefined;
-  #tellsCertificates = false;
-  #tellsFiles = false;
-  readonly #files = new ServedFiles(() => this.#tellFiles());
+  readonly #files = new ServedFiles(
+    onceATurn(() => {
+      if (this.#isFirst) this.#post({ type: "files", text: this.#files.text });
+    }),
+  );
   #builtin: Builtin;
   #crossing: Crossing;
   #sockets: Sockets;
@@ -108,11 +95,7 @@ class Worker {
   #listeners: ReadonlyMap<string, Listening> = new Map();
   /** Connections that other workers have passed on meanwhile. */
   #given: { readonly name: string; readonly handle: StreamHandle }[] = [];
-  readonly #garbage = new AfterReloads(() => this.#collectGarbage());
-  readonly #resting = new Rest(() => {
-    this.#rest();
-    this.#post({ type: "rested" });
-  });
+  readonly #garbage: ThreadGarbage;
   #live: Live = { modules: new Map(), config: undefined };
   /** What served before `#live`. */
   readonly #trail = new Trail<Live>();
@@ -157,6 +140,17 @@ class Worker {
     // What further workers load, the first one has loaded too.
     this.#compiled = new CompiledCode(COMPILED, this.#isFirst || role === "control");
     [this.#builtin, this.#crossing, this.#sockets, this.#boxes] = this.#build();
+    this.#garbage = new ThreadGarbage({
+      index,
+      hasTraffic: role === "worker",
+      counts: () => this.#crossing.counts,
+      collect: (flavor) => {
+        this.#guarded(() => this.#builtin.disposed || this.#builtin.collectGarbage(flavor));
+        if (flavor === "regular") this.#watchdog.collectGarbage();
+      },
+      onStarted: () => this.#compiled.keep(compileScripts),
+      onRested: () => post({ type: "rested" }),
+    });
     setInterval(() => {
       this.#beats[0]!++;
       if (this.#isFirst) this.#gathering.tick();
@@ -167,7 +161,7 @@ class Worker {
       const lateMs = now - ticked - TICK_MS;
       ticked = now;
       this.#boxes.expire(now, lateMs > TICK_MS ? lateMs : 0);
-      this.#resting.tick(this.#crossing.counts.crossings);
+      this.#garbage.tick();
     }, TICK_MS).unref();
   }
 
@@ -180,7 +174,11 @@ class Worker {
     const ring = createRing(this.#start.sizes);
     const contexts = new Contexts(this.#start.secret);
     contexts.onKeyLog = (path, text) => this.#post(linesOfNow(path, text));
-    if (this.#isFirst) contexts.onChanged = () => this.#tellCertificates(contexts);
+    if (this.#isFirst)
+      contexts.onChanged = onceATurn(() => {
+        const text = JSON.stringify(contexts.describe());
+        this.#post({ type: "publish", topic: CERTIFICATES_TOPIC, text });
+      });
     this.#watched?.stop();
     this.#watched = new WatchedFiles(this.#files, this.#post, (path) => this.#onFileChanged(path));
     this.#files.restore();
@@ -254,27 +252,6 @@ class Worker {
       insideAt: BEAT.INSIDE,
       turnsAt: BEAT.TURNS,
       run: isolate.entry,
-    });
-  }
-
-  /** Publishes the certificates for `/certs`; changes of one turn are told together. */
-  #tellCertificates(contexts: Contexts): void {
-    if (this.#tellsCertificates) return;
-    this.#tellsCertificates = true;
-    setImmediate(() => {
-      this.#tellsCertificates = false;
-      const text = JSON.stringify(contexts.describe());
-      this.#post({ type: "publish", topic: CERTIFICATES_TOPIC, text });
-    });
-  }
-
-  /** Changes of one turn are told together. */
-  #tellFiles(): void {
-    if (this.#tellsFiles || !this.#isFirst) return;
-    this.#tellsFiles = true;
-    setImmediate(() => {
-      this.#tellsFiles = false;
-      this.#post({ type: "files", text: this.#files.text });
     });
   }
 
@@ -406,13 +383,9 @@ class Worker {
 
   #prepare(message: Extract<ToWorker, { type: "prepare" }>): void {
     const { generation, modules, removed, config, rehearsed } = message;
-    const next = new Map(this.#live.modules);
-    for (const name of removed) next.delete(name);
-    for (const module of modules) next.set(module.package, module);
-    const live = { modules: next, config: config ?? this.#live.config };
     const pending: Pending = {
       generation,
-      live,
+      live: changedBy(this.#live, modules, removed, config),
       boxes: new Map(),
       removed,
       builtinReady: false,
@@ -553,78 +526,18 @@ class Worker {
     if (this.#generation > 0) this.#trail.left(this.#live, performance.now());
     this.#live = pending.live;
     this.#generation = generation;
-    for (const name of this.#sockets.listening.names) {
-      const config = this.#live.config?.listeners.find(
-        (known) => known.name === listenerOf(name) && socketNumber(name) < known.sockets,
-      );
-      if (config === undefined) void this.#sockets.listening.unlisten(name);
-      else this.#sockets.listening.configure(name, config);
-    }
+    configureListeners(this.#sockets.listening, this.#live.config?.listeners ?? []);
     // Told first, since code that hangs keeps the thread from telling it.
     this.#post({ type: "committed", generation });
     this.#crossing.poke();
-    if (generation > 1) this.#garbage.onCommit();
-    else this.#awaitRest();
-  }
-
-  /** Collects what the start has left. */
-  #awaitRest(): void {
-    const { events } = this.#crossing.counts;
-    const wait = COLLECT_AFTER_MS + COLLECT_APART_MS * (1 + this.#start.index);
-    setTimeout(() => {
-      if (this.#start.role === "worker" && this.#crossing.counts.events !== events) {
-        // A worker that has traffic by now must not stop for long: compiled code stays until it comes to rest.
-        this.#collectGarbage();
-        this.#resting.postpone();
-      } else this.#rest();
-      this.#compiled.keep(compileScripts);
-    }, wait).unref();
-  }
-
-  /** Collects what reloads have left in the heaps of this thread. Compiled code stays. */
-  #collectGarbage(): void {
-    if (this.#stopping) return;
-    collectGarbage();
-    this.#guarded(() => this.#builtin.disposed || this.#builtin.collectGarbage("regular"));
-    this.#watchdog.collectGarbage();
-  }
-
-  /** The thread is at rest: gives free memory and compiled code back too. */
-  #rest(): void {
-    if (this.#stopping) return;
-    collectGarbage("last-resort");
-    this.#guarded(() => this.#builtin.disposed || this.#builtin.collectGarbage());
+    this.#garbage.onCommit(generation === 1);
   }
 
   async #listen(listeners: readonly ToListen[]): Promise<void> {
-    const bound: { name: string; address: AddressConfig }[] = [];
-    for (const { name, address, fd } of listeners) {
-      const listener = listenerOf(name);
-      const config = this.#live.config?.listeners.find((known) => known.name === listener);
-      const { path = "" } = this.#sockets.listening.get(name) ?? {};
-      const left = this.#sockets.listening.unlisten(name);
-      // Of an abstract socket there cannot be two, and another name may want its address next.
-      if (path.startsWith("@")) await left;
-      try {
-        const options = {
-          backlog: config?.backlog ?? 0,
-          bufferBytes: config?.bufferBytes ?? 0,
-          keepAlive: config?.keepAlive,
-          ipv6Only: address.ip.includes(":") && address.ipv4Compat !== true,
-          fd,
-        };
-        const at =
-          address.udp === true
-            ? await this.#sockets.listening.listenUdp(name, address, options)
-            : await this.#sockets.listening.listen(name, address, options);
-        bound.push({ name, address: at });
-      } catch (error) {
-        const e = error as NodeJS.ErrnoException;
-        this.#post({ type: "listen_failed", name, code: e.code ?? "", message: e.message });
-        return;
-      }
-    }
-    this.#post({ type: "listening", listeners: bound });
+    const configs = this.#live.config?.listeners ?? [];
+    const bound = await bindListeners(this.#sockets.listening, listeners, configs);
+    if ("code" in bound) this.#post({ type: "listen_failed", ...bound });
+    else this.#post({ type: "listening", listeners: bound });
   }
 
   // ---- the end of an isolate, of the worker
@@ -639,29 +552,23 @@ class Worker {
     this.#lost = builtin;
     const before = this.#trail.proven(performance.now());
     // Only code is blamed: core could not take a config back on the other threads.
-    const changed = before === undefined ? [] : changedPackages(before, this.#live);
+    const blamable = before === undefined ? [] : changedPackages(before, this.#live);
     // New code that has none before it stays on the other threads, so it does here.
-    const blamed = changed.some((name) => before!.modules.has(name));
+    const blamed = blamable.some((name) => before!.modules.has(name));
     const reason = error instanceof Error ? error.message : String(error);
     this.#post({
       type: "fault",
-      package: changed.join(", "),
+      package: blamable.join(", "),
       reason: blamed
         ? `the isolate of the shipped filters was lost (${reason}); the code of before serves again`
         : `the isolate of the shipped filters was lost (${reason}) and is built anew`,
       stack: error instanceof Error ? (error.stack ?? "") : "",
-      ...(blamed && { reverted: changed }),
+      ...(blamed && { reverted: blamable }),
     });
     if (blamed) {
       // The code from before has hung nobody.
       Atomics.store(this.#beats, BEAT.MOST_MS, 0);
-      const modules = new Map(this.#live.modules);
-      for (const name of changed) {
-        const module = before!.modules.get(name);
-        if (module === undefined) modules.delete(name);
-        else modules.set(name, module);
-      }
-      this.#live = { modules, config: before!.config };
+      this.#live = withCodeOf(before!, this.#live, blamable);
       this.#trail.clear();
     }
     // Its successor may die as well, before it has taken the listening sockets.
@@ -768,6 +675,7 @@ class Worker {
   async #stop(): Promise<void> {
     if (this.#stopping) return;
     this.#stopping = true;
+    this.#garbage.stop();
     await this.#flushLogs();
     this.#sockets.destroy();
     this.#boxes.dispose();
@@ -780,18 +688,6 @@ class Worker {
     collectGarbage();
     process.exit(0);
   }
-}
-
-function changeLost(): Error {
-  return new Error("the isolate of the shipped filters was lost while this was set up");
-}
-
-/** The packages of the builtin isolate that have changed: what runs in a sandbox cannot bring it down. */
-function changedPackages(before: Live, after: Live): string[] {
-  const names: string[] = [];
-  for (const [name, { group, hash }] of after.modules)
-    if (group === "builtin" && before.modules.get(name)?.hash !== hash) names.push(name);
-  return names;
 }
 
 if (!isMainThread && parentPort !== null) {
