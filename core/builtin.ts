@@ -53,12 +53,18 @@ export interface BuiltinOptions {
   readonly compiled: CompiledCode;
   /** Ends the isolate when it hangs. Absent: nothing does. */
   readonly watchdog?: Watchdog;
-  /** Code of a package: of the change that is being prepared, if there is one, else as it runs. */
-  readonly moduleOf: (packageName: string) => ModuleSource | undefined;
+  /** Code of a package: as it runs, or `isPrepared`, of the change that is being prepared, if there is one. */
+  readonly moduleOf: (packageName: string, isPrepared: boolean) => ModuleSource | undefined;
   /** Called for a package that belongs into a sandbox: makes its box and calls `defineParked`. Absent: all are loaded here. */
-  readonly park?: (module: ModuleSource) => void;
+  readonly park?: (module: ModuleSource, isPrepared: boolean) => void;
   /** Calls from the isolate, as a name and a text, JSON except for those of lines and bytes. A call that asks for something returns the answer. */
   readonly onCall: (name: string, text: string) => string | void;
+}
+
+/** A package, or REGEX_MODULE, that the isolate needs: as of `moduleOf`. */
+interface Demand {
+  readonly name: string;
+  readonly isPrepared: boolean;
 }
 
 /** What the builtin isolate needs to enter a sandbox directly (inside/gate.ts). */
@@ -231,16 +237,16 @@ export class Builtin {
   }
 
   /** The isolate needs this package, or REGEX_MODULE, now. Answers what went wrong, or "". */
-  #demand(name: string): string {
+  #demand({ name, isPrepared }: Demand): string {
     try {
       if (name === REGEX_MODULE) {
         this.#loadRegexes();
         return "";
       }
-      const module = this.#moduleOf(name);
+      const module = this.#moduleOf(name, isPrepared);
       if (module === undefined) return "";
       if (module.group === "builtin" || this.#park === undefined) this.#load(module);
-      else this.#park(module);
+      else this.#park(module, isPrepared);
       return "";
     } catch (error) {
       return error instanceof Error ? error.message : String(error);

@@ -199,8 +199,8 @@ class Worker {
       statsFrom: this.#calls.statsUsed,
       compiled: this.#compiled,
       watchdog: this.#watchdog,
-      moduleOf: (name) => this.#moduleOf(name),
-      park: (module) => this.#park(module),
+      moduleOf: (name, isPrepared) => this.#moduleOf(name, isPrepared),
+      park: (module, isPrepared) => this.#park(module, isPrepared),
       onCall: (name, text) => this.#calls.call(name, text),
     });
     // Its code has been tried. HangWatch finds a loop by its CPU time; a call that the clock stopped would cost the isolate.
@@ -461,7 +461,7 @@ class Worker {
     );
     for (const module of parked) {
       try {
-        this.#park(module);
+        this.#park(module, true);
       } catch (error) {
         refuse(module, error);
       }
@@ -471,18 +471,19 @@ class Worker {
     return [...updated, ...parked.map((module) => module.package)];
   }
 
-  /** Makes a box for a package that a config names for the first time, or for its new code. */
-  #park(module: ModuleSource): void {
+  /** Makes a box for a package that a config names for the first time, or for its new code, which ends with a dropped change. */
+  #park(module: ModuleSource, isPrepared: boolean): void {
     const { box, ward, hooks } = this.#boxes.add(module);
-    this.#pending?.boxes.set(module.package, box);
+    if (isPrepared) this.#pending?.boxes.set(module.package, box);
     const [kind, name] = module.package.split("/");
     const { manifest } = module;
     const description = JSON.stringify({ kind, name, ward, hooks, manifest });
     this.#builtin.defineParked(module.package, box, description);
   }
 
-  #moduleOf(packageName: string): ModuleSource | undefined {
-    return (this.#pending?.live ?? this.#live).modules.get(packageName);
+  #moduleOf(packageName: string, isPrepared: boolean): ModuleSource | undefined {
+    const { live } = (isPrepared ? this.#pending : undefined) ?? { live: this.#live };
+    return live.modules.get(packageName);
   }
 
   async #prepareBoxes(pending: Pending): Promise<void> {

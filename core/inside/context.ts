@@ -145,7 +145,8 @@ export class Context implements SetupContext {
     const pointer = this.#scope.nestedPlace(kind, ref.name);
     const { lent } = this.#scope.place;
     const place = { pointer, statPrefix: options.statPrefix ?? "", ...(lent && { lent }) };
-    const slot = this.#around.registry.create(kind, ref, place, undefined);
+    const { change } = this.#scope;
+    const slot = this.#around.registry.create(kind, ref, place, undefined, change);
     this.#scope.children.push(slot as never);
     return slot;
   }
@@ -278,7 +279,7 @@ export class Context implements SetupContext {
     const pointer = `${outer.place.pointer}/${name.replaceAll("~", "~0").replaceAll("/", "~1")}`;
     const lent = around.stats.lend(`${outer.package} ${pointer}`);
     const place = { pointer, statPrefix: this.statPrefix, lent };
-    const scope = new Scope(outer.registry, outer.package, place, undefined);
+    const scope = new Scope(outer.registry, outer.package, place, undefined, outer.change);
     const end = (): void => {
       outer.forget(end);
       scope.dispose();

@@ -130,7 +130,7 @@ export class Engine implements GenerationsOwner {
     this.#sandboxes = new Sandboxes(this.#io, this.host);
     this.registry = new Registry(
       (name, error) => this.host.fault(name, error),
-      (name) => this.#demand(name),
+      (name, isPrepared) => this.#demand(name, isPrepared),
     );
     this.#chunk = new Chunk(this.#io.memory, 0, 0);
     this.#wheel.advance(this.#io.now);
@@ -410,8 +410,8 @@ export class Engine implements GenerationsOwner {
 
   // ---- code and configuration
 
-  #demand(packageName: string): Definition | undefined {
-    const problem = this.host.demand(packageName);
+  #demand(packageName: string, isPrepared: boolean): Definition | undefined {
+    const problem = this.host.demand(packageName, isPrepared);
     if (problem !== "") throw new Error(problem);
     return this.#modules.get(packageName);
   }

@@ -34,9 +34,12 @@ export class Host {
     return answer;
   }
 
-  /** Lets core load the module of a package, or REGEX_MODULE (regexes.ts). Answers what went wrong, or "". */
-  demand(name: string): string {
-    return this.#call("module", JSON.stringify(name)) ?? "";
+  /**
+   * Lets core load the module of a package, or REGEX_MODULE (regexes.ts). `isPrepared`: as it is after the change that is pending.
+   * Answers what went wrong, or "".
+   */
+  demand(name: string, isPrepared = false): string {
+    return this.#call("module", JSON.stringify({ name, isPrepared })) ?? "";
   }
 
   /** JSON of the last value that any isolate has published under that topic; "": none. */

@@ -1,5 +1,6 @@
+import type { Definition } from "@tsproxy/sdk";
 import { expect, it } from "vitest";
-import { Scope } from "./registry.ts";
+import { Registry, Scope } from "./registry.ts";
 
 it("gives two nested uses of one name two places", () => {
   const scope = new Scope({} as never, "http/outer", { pointer: "/a", statPrefix: "" }, undefined);
@@ -17,4 +18,60 @@ it("runs the disposers of a scope latest first, without those that were forgotte
   scope.forget(early);
   scope.dispose();
   expect(ran).toEqual(["last", "first"]);
+});
+
+/** A registry whose packages say in which version they were set up, and load when they are first named. */
+function versions() {
+  const code = { serves: "1", next: "1" };
+  const faults: unknown[] = [];
+  const definitions = new Map<string, Definition>();
+  const of = (version: string): Definition => {
+    const known = definitions.get(version);
+    const setup = () => ({ create: () => ({}), version });
+    const definition = known ?? ({ kind: "network", setup } as unknown as Definition);
+    definitions.set(version, definition);
+    return definition;
+  };
+  const registry = new Registry(
+    (_name, error) => void faults.push(error),
+    (_name, isPrepared) => of(isPrepared ? code.next : code.serves),
+  );
+  registry.contextMaker = () => ({}) as never;
+  const scope = new Scope(registry, "outer", { pointer: "", statPrefix: "" }, undefined);
+  const late = (name: string) => {
+    const ref = { name, package: `network/${name}`, config: {} };
+    return registry.create("network", ref, scope.place, undefined, scope.change);
+  };
+  const runs = (slot: ReturnType<typeof late>) =>
+    (slot.current.value as unknown as { version: string }).version;
+  const begin = (generation: number, changed: readonly string[]) => {
+    code.next = String(generation);
+    registry.begin(generation, new Map(changed.map((name) => [`network/${name}`, of("2")])), []);
+  };
+  return { registry, faults, late, runs, begin, code };
+}
+
+it.each([["abort", "1"] as const, ["commit", "2"] as const])(
+  "begins a use of what serves with the code that serves while a change is pending, and after %s has version %s",
+  (end, after) => {
+    const { registry, faults, late, runs, begin, code } = versions();
+    late("known");
+    begin(2, ["known"]);
+    const [known, first] = [late("known"), late("first")];
+    expect([known, first].map(runs)).toEqual(["1", "1"]);
+    registry[end]();
+    if (end === "commit") code.serves = "2";
+    expect([known, first, late("known"), late("first")].map(runs)).toEqual(Array(4).fill(after));
+    expect(faults).toEqual([]);
+  },
+);
+
+it("goes on with the code that serves where the pending code refuses a late use, and says so", () => {
+  const { registry, faults, late, runs } = versions();
+  const broken = { kind: "network", setup: () => undefined } as unknown as Definition;
+  late("known");
+  registry.begin(3, new Map([["network/known", broken]]), []);
+  const slot = late("known");
+  registry.commit();
+  expect([runs(slot), faults.length]).toEqual(["1", 1]);
 });

@@ -35,6 +35,8 @@ export class Scope {
   readonly package: string;
   readonly place: Place;
   readonly previous: unknown;
+  /** Which change it was prepared for (`Registry.change`). What is nested in it later takes its code from there too. */
+  readonly change: number;
   readonly children: SlotState[] = [];
   /** Number of nested uses so far, by kind and name. This and the next are made when needed: of thousands of scopes few have any. */
   #named: Map<string, number> | undefined = undefined;
@@ -42,8 +44,15 @@ export class Scope {
   handover: (() => unknown) | undefined = undefined;
   #disposed = false;
 
-  constructor(registry: Registry, packageName: string, place: Place, previous: unknown) {
+  constructor(
+    registry: Registry,
+    packageName: string,
+    place: Place,
+    previous: unknown,
+    change = registry.change,
+  ) {
     this.registry = registry;
+    this.change = change;
     this.package = packageName;
     this.place = place;
     this.previous = previous;
@@ -189,7 +198,7 @@ export type Bundle = ReadonlyMap<string, Definition>;
 export class Registry {
   readonly #slots = new Set<SlotState>();
   readonly onError: (packageName: string, error: unknown) => void;
-  readonly #demand: (packageName: string) => Definition | undefined;
+  readonly #demand: (packageName: string, isPrepared: boolean) => Definition | undefined;
   #definitions = new Map<string, Definition>();
   /** While a change is prepared: the definitions after it. */
   #pending: Map<string, Definition> | undefined = undefined;
@@ -197,11 +206,16 @@ export class Registry {
     throw new Error("no context yet");
   };
   generation = 0;
+  /** The latest change, counted. */
+  change = 0;
 
-  /** `demand` loads the definition of a package that has not been used before. */
+  /**
+   * `demand` loads the definition of a package that has not been used before; `isPrepared`: with the code that it has after the
+   * change, else with the one that serves.
+   */
   constructor(
     onError: (packageName: string, error: unknown) => void,
-    demand: (packageName: string) => Definition | undefined = () => undefined,
+    demand: (packageName: string, isPrepared: boolean) => Definition | undefined = () => undefined,
   ) {
     this.onError = onError;
     this.#demand = demand;
@@ -211,11 +225,13 @@ export class Registry {
     this.#makeContext = make;
   }
 
-  definition(packageName: string): Definition | undefined {
-    const definitions = this.#pending ?? this.#definitions;
+  /** The code of a package for what was prepared for that change: while it is pending the code after it, else that which serves. */
+  definition(packageName: string, change = this.change): Definition | undefined {
+    const pending = change === this.change ? this.#pending : undefined;
+    const definitions = pending ?? this.#definitions;
     const known = definitions.get(packageName);
     if (known !== undefined) return known;
-    const found = this.#demand(packageName);
+    const found = this.#demand(packageName, pending !== undefined);
     if (found !== undefined) definitions.set(packageName, found);
     return found;
   }
@@ -223,6 +239,7 @@ export class Registry {
   /** A change begins: the packages in `changed` are new or have new code. */
   begin(generation: number, changed: Bundle, removed: readonly string[]): void {
     this.generation = generation;
+    this.change++;
     this.#pending = new Map(this.#definitions);
     for (const [name, definition] of changed) this.#pending.set(name, definition);
     for (const name of removed) this.#pending.delete(name);
@@ -256,22 +273,40 @@ export class Registry {
     for (const slot of [...this.#slots]) slot.abort();
   }
 
-  /** Sets a package up for a new use. The slot lives until its owner retires it. Throws if setup refuses. */
+  /**
+   * Sets a package up for a new use. The slot lives until its owner retires it. Throws if setup refuses. `change`: of the scope that it
+   * is nested in. One that serves already begins with the code that serves, and gets new code with the change that is pending.
+   */
   create<K extends Kind>(
     kind: K,
     ref: ExtensionRef,
     place: Place,
     previous: unknown,
+    change = this.change,
   ): SlotState<Kinds[K]> {
     const slot = new SlotState<Kinds[K]>(
       this,
       kind,
       ref,
       place,
-      this.setup(kind, ref, place, previous),
+      this.setup(kind, ref, place, previous, change),
     );
     this.#slots.add(slot as SlotState);
+    if (change !== this.change) this.#catchUp(slot as SlotState, change);
     return slot;
+  }
+
+  /** A use that began while a change is pending was not there when the others were prepared for it. */
+  #catchUp(slot: SlotState, change: number): void {
+    if (this.#pending === undefined) return;
+    const name = slot.ref.package;
+    try {
+      const next = this.definition(name);
+      if (next === undefined || next === this.definition(name, change)) return;
+      this.renew(slot, slot.ref);
+    } catch (error) {
+      this.onError(name, error);
+    }
   }
 
   /** Prepares another generation of a living use, with the config in `ref`. Throws if setup refuses. */
@@ -311,12 +346,13 @@ export class Registry {
     ref: ExtensionRef,
     place: Place,
     previous: unknown,
+    change = this.change,
   ): GenerationState<Kinds[K]> {
-    const definition = this.definition(ref.package);
+    const definition = this.definition(ref.package, change);
     if (definition === undefined || definition.kind !== kind) {
       throw new ConfigError("", `no ${kind} package "${ref.package}"`);
     }
-    const scope = new Scope(this, ref.package, place, previous);
+    const scope = new Scope(this, ref.package, place, previous, change);
     try {
       const value = definition.setup(ref.config as never, this.#makeContext(scope)) as Kinds[K];
       const wrong = misuse(kind, value);

@@ -176,8 +176,8 @@ export class CanaryIsolate {
     return module.group !== "builtin" && this.#options.sandboxed === "left out";
   }
 
-  #moduleOf(packageName: string): ModuleSource | undefined {
-    const pending = this.#pending;
+  #moduleOf(packageName: string, isPrepared: boolean): ModuleSource | undefined {
+    const pending = isPrepared ? this.#pending : undefined;
     if (pending?.removed.includes(packageName)) return undefined;
     const changed = pending?.modules.find((module) => module.package === packageName);
     const found = changed ?? this.#modules.get(packageName);
@@ -220,7 +220,7 @@ export class CanaryIsolate {
       ledger: new SharedArrayBuffer(LEDGER_BYTES),
       chunks: chunkMemory(),
       compiled: new CompiledCode(COMPILED, false),
-      moduleOf: (name) => this.#moduleOf(name),
+      moduleOf: (name, isPrepared) => this.#moduleOf(name, isPrepared),
       // Calls that ask for a file or a TLS context are answered. All others are dropped: the threads will make them again.
       onCall: (name, text) => services.call(name, text),
     });
