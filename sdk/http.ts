@@ -210,7 +210,7 @@ export class RouteSetups {
   }
 }
 
-/** How a stream has ended: as it should, or cut off by the proxy or by its peer. */
+/** How a connection of TCP ended: as it should, or reset by the proxy or by its peer. */
 export type CloseType = "Normal" | "LocalReset" | "RemoteReset";
 
 /** What is known of a stream, for access logs and filters. Times are epoch milliseconds, sizes body bytes. */
@@ -294,7 +294,7 @@ export interface StreamInfo {
   downstreamLocalAddressRestored?: boolean;
 }
 
-/** A host that a request was sent to, or was to be. */
+/** A host that an earlier attempt of the request was for. */
 export interface AttemptedHost {
   readonly address: Address;
   readonly hostname: string;
