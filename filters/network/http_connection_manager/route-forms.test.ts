@@ -116,7 +116,7 @@ it("matches the certificate that the client has shown", () => {
   expect(as({ peer: {}, peerValidated: true })).toBe("valid");
 });
 
-it("matches metadata that filters have left", () => {
+it("matches metadata that filters have left, once the route is cleared", () => {
   const metadata = (value: object, more: object = {}) => ({
     prefix: "/",
     dynamic_metadata: [{ filter: "ns", path: [{ key: "a" }, { key: "b" }], value, ...more }],
@@ -126,6 +126,7 @@ it("matches metadata that filters have left", () => {
     onRequestHeaders: (headers) => {
       const value = headers.get("x-value");
       if (value !== undefined) stream.metadata.set("ns", { a: { b: JSON.parse(value) } });
+      if (!headers.has("x-keep")) stream.clearRoute();
     },
   }));
   p.start({
@@ -144,6 +145,7 @@ it("matches metadata that filters have left", () => {
   expect(with_('["out","in"]')).toBe("list");
   expect(with_("null")).toBe("null");
   expect(ask(p, "/")).toBe("absent");
+  expect(ask(p, "/", 'x-value: "xyz"', "x-keep: 1")).toBe("absent");
 });
 
 it("leaves path parameters out of the match, and forwards them", () => {

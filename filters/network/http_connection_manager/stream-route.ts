@@ -7,7 +7,7 @@ import { durationOf } from "./stream-duration.ts";
 import type { Info } from "./stream-info.ts";
 import type { StreamTimers } from "./stream-timers.ts";
 
-/** The route of one stream: chosen when somebody first asks, and again once a filter has cleared it. */
+/** The route of one stream: chosen when the head has been read, and again once a filter has cleared it. */
 export class StreamRoute {
   /** Undefined: the request's head has not been read, or is refused. */
   table: RouteTable | undefined = undefined;

@@ -225,6 +225,8 @@ export class HcmStream implements RequestDecoder, WalkOwner, TimersOwner, LogEnt
       this.sendReply(UPGRADE_REFUSED, false);
       return;
     }
+    // As in Envoy, what filters add or set changes the route only where one of them clears it.
+    this.#route.resolve();
     if (runtime.logsEarly) this.#beginLogs();
     if (this.#createFilters()) this.#request.head(headers, endStream);
   }
@@ -233,9 +235,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, TimersOwner, LogEnt
   #beginLogs(): void {
     const { logsStart, logEveryMs } = this.#runtime;
     if (logEveryMs > 0) this.#timers.logEvery(logEveryMs);
-    if (!logsStart) return;
-    this.#route.resolve();
-    this.#logNow("DownstreamStart");
+    if (logsStart) this.#logNow("DownstreamStart");
   }
 
   onRequestBody(chunk: Chunk, endStream: boolean): void {
