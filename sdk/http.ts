@@ -294,7 +294,7 @@ export interface StreamInfo {
   downstreamLocalAddressRestored?: boolean;
 }
 
-/** A host that an earlier attempt of the request was for. */
+/** A host that a TCP connection was tried with before another one took it. */
 export interface AttemptedHost {
   readonly address: Address;
   readonly hostname: string;
