@@ -69,7 +69,7 @@ function answer(question: Question): unknown {
 function rehearsed(question: Extract<Question, { type: "prepare" }>): Rehearsal {
   node = question.node;
   canary ??= new CanaryIsolate({ prelude: preludes, node: () => node, sandboxed: "left out" });
-  if (question.serving !== undefined) canary.adopt(question.serving);
+  if (question.serving !== undefined) canary.adopt(withCode(question.serving));
   const refusals = canary.prepare(withCode(question.change));
   return { refusals, services: refusals.length > 0 ? "[]" : canary.serviceListeners() };
 }

@@ -296,6 +296,15 @@ describe("both ways", () => {
     expect([downstreamCloseType, upstreamCloseType]).toEqual(["LocalReset", "RemoteReset"]);
   });
 
+  it("passes the client's reset on, whatever waits to be sent", () => {
+    const t = connected();
+    t.upstream.blocked = true;
+    t.client("x");
+    t.filter.onClose!({ ...remoteClose, error: "ECONNRESET" });
+    expect([t.upstream.closed, t.stat("upstream_flush_total")]).toEqual(["reset", 0]);
+    expect(t.logged.map((entry) => entry.info.downstreamCloseType)).toEqual(["RemoteReset"]);
+  });
+
   it("lets what the client has sent go out after it has left", () => {
     const t = connected();
     t.upstream.blocked = true;

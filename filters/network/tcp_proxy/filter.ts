@@ -200,15 +200,15 @@ class TcpProxy implements NetworkFilter {
     this.#idle?.cancel();
     this.#maxDuration?.cancel();
     this.#nextAttempt?.cancel();
-    const flush = this.#connected && event.by === "remote" && this.#tunneling === undefined;
-    this.#upstream?.leave(flush, this.#shared.stats);
+    const isReset = event.by === "remote" && event.error === "ECONNRESET";
+    const isPassedOn = this.#connected && event.by === "remote" && this.#tunneling === undefined;
+    this.#upstream?.leave(isPassedOn ? (isReset ? "reset" : "flush") : "abort", this.#shared.stats);
     this.#upstream = undefined;
     this.#connected = false;
     this.#early = undefined;
     this.#logTimer?.cancel();
     this.#downstreamFailure = event.transportFailure ?? "";
-    if (event.by === "remote" && event.error === "ECONNRESET")
-      this.#downstreamCloseType = "RemoteReset";
+    if (isReset) this.#downstreamCloseType = "RemoteReset";
     this.#log("TcpConnectionEnd");
   }
 
@@ -512,17 +512,17 @@ class Upstream implements TunnelHandler {
     this.#proxy = proxy;
   }
 
-  /** Called when the client is gone. `flush`: write all it has sent before closing; else abort. */
-  leave(flush: boolean, stats: Stats): void {
+  /** Called when the client is gone. */
+  leave(how: Parameters<UpstreamPipe["close"]>[0], stats: Stats): void {
     this.#proxy = undefined;
     const connection = this.connection;
     if (connection === undefined) return;
-    if (flush && connection.blocked) {
+    if (how === "flush" && connection.blocked) {
       stats.flushTotal.inc();
       stats.flushActive.inc();
       this.#flushing = stats.flushActive;
     }
-    connection.close(flush ? "flush" : "abort");
+    connection.close(how);
   }
 
   onHost(host: Host, connection: Connection | undefined): void {
