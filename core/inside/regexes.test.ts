@@ -16,7 +16,8 @@ it("what compiles regexes is asked for with the first one, and once", () => {
   expect(asked).toEqual([]);
   expect(regexes.compile("a+").matches("aa")).toBe(true);
   expect(regexes.compile("(a|b)+").matches("abc")).toBe(false);
-  expect(asked).toEqual([`module "${REGEX_MODULE}"`]);
+  const demand = JSON.stringify({ name: REGEX_MODULE, isPrepared: false });
+  expect(asked).toEqual([`module ${demand}`]);
 });
 
 it("a regex throws what prevented its module", () => {

@@ -131,6 +131,8 @@ class OurRequest implements RequestDecoder {
     this.#message!.complete = true;
     const headers = new ResponseHeaders();
     headers.status = 200;
+    // Without it a client of HTTP/1.0 is told the end of what answers a HEAD by the end of the connection.
+    headers.set("content-length", "0");
     this.#encoder.encodeHeaders(headers, true);
   }
   onDecodeError(error: DecodeError): void {
