@@ -178,3 +178,17 @@ export function ScriptSource(
 /** A regular expression in RE2's syntax; `setup` compiles it with `cx.regex`. */
 export const SafeRegex = Type.Object({ regex: Type.String({ minLength: 1 }) });
 export type SafeRegex = Static<typeof SafeRegex>;
+
+/** Envoy's `Cluster.LbPolicy`: each value but LOAD_BALANCING_POLICY_CONFIG is a package of that name in `filters/balancer`. */
+export const LbPolicy = Enum(
+  [
+    "ROUND_ROBIN",
+    "LEAST_REQUEST",
+    "RING_HASH",
+    "RANDOM",
+    "MAGLEV",
+    "CLUSTER_PROVIDED",
+    "LOAD_BALANCING_POLICY_CONFIG",
+  ],
+  { default: "ROUND_ROBIN" },
+);

@@ -8,8 +8,7 @@ export interface Moved {
 /**
  * YAML wants the further lines of brackets and quoted strings further in than the key that they belong to; Envoy's parser takes
  * them anywhere, down to the first column. This moves such lines to the column where the bracket or the string begins: blanks
- * there mean nothing. Undefined: there is no such line before
- * the first bracket or string that does not end.
+ * there mean nothing. Undefined: there is no such line before the first bracket or string that does not end.
  */
 export function indentOutdented(text: string): Moved | undefined {
   return new Outdented(text).moved();

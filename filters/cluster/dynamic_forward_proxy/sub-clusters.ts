@@ -1,6 +1,6 @@
 import {
   Duration,
-  Enum,
+  LbPolicy,
   type MadeClusters,
   type NamedHost,
   type SetupContext,
@@ -11,18 +11,7 @@ import {
 } from "@tsproxy/sdk";
 
 export const SubClustersConfig = Type.Object({
-  lb_policy: Enum(
-    [
-      "ROUND_ROBIN",
-      "LEAST_REQUEST",
-      "RING_HASH",
-      "RANDOM",
-      "MAGLEV",
-      "CLUSTER_PROVIDED",
-      "LOAD_BALANCING_POLICY_CONFIG",
-    ],
-    { default: "ROUND_ROBIN" },
-  ),
+  lb_policy: LbPolicy,
   max_sub_clusters: UInt32({ default: 1024 }),
   sub_cluster_ttl: Duration({ default: 300_000 }),
 });

@@ -22,6 +22,7 @@ import {
   isIp,
   type KeepAlive,
   keepAliveOf,
+  LbPolicy,
   LoadAssignment,
   LoadBalancingPolicy,
   Percent,
@@ -190,19 +191,7 @@ export const ClusterConfig = Type.Object({
     }),
   ),
   connect_timeout: Duration({ default: 5_000 }),
-  /** Each value but LOAD_BALANCING_POLICY_CONFIG is a package of that name in filters/balancer. */
-  lb_policy: Enum(
-    [
-      "ROUND_ROBIN",
-      "LEAST_REQUEST",
-      "RING_HASH",
-      "RANDOM",
-      "MAGLEV",
-      "CLUSTER_PROVIDED",
-      "LOAD_BALANCING_POLICY_CONFIG",
-    ],
-    { default: "ROUND_ROBIN" },
-  ),
+  lb_policy: LbPolicy,
   load_balancing_policy: Type.Optional(LoadBalancingPolicy),
   load_assignment: Type.Optional(LoadAssignment),
   round_robin_lb_config: Type.Optional(
