@@ -173,7 +173,7 @@ export interface ClusterType {
 
 /**
  * Clusters that a cluster's type makes while the proxy serves, on the control thread: all threads set them up. They live on over
- * reloads and lost isolates, for as long as the cluster that made them stays as it is in the config.
+ * reloads, for as long as the cluster that made them stays as it is in the config.
  */
 export interface MadeClusters {
   /** False: this generation is only prepared, or has ended, and changes nothing. */
