@@ -1,10 +1,14 @@
 import { compileFormat } from "@tsproxy/sdk";
-import { expect, it } from "vitest";
+import { afterEach, beforeEach, expect, it, vi } from "vitest";
 import { FileTable } from "./files.ts";
 import { Host } from "./host.ts";
 import { chunkAt, chunkMemory } from "./line-chunks.ts";
 import { ScopedStats, StatsTable } from "./stats.ts";
 import { TimerWheel } from "./timers.ts";
+
+// Flushes come at moments of the clock, which stands still here while the wheel turns.
+beforeEach(() => vi.useFakeTimers({ toFake: ["Date"], now: 0 }));
+afterEach(() => vi.useRealTimers());
 
 /** What core is told, with the bytes of the lines in the place of where they lie. */
 function start(flush = { ms: 10_000, bytes: 64 * 1024 }) {

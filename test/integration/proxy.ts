@@ -201,7 +201,8 @@ export class Proxy {
   }
 
   /**
-   * Ids of the processes that have not ended: those that the supervisor has started, or those in which changes are tried (`trial`).
+   * Ids of the processes that have not ended, the oldest first: those that the supervisor has started, or those in which changes
+   * are tried (`trial`).
    */
   processes(module: "boot" | "trial" = "boot"): number[] {
     return descendants(this.pid).filter((pid) => commandOf(pid).includes(`/${module}.`));
@@ -276,7 +277,9 @@ function descendants(pid: number): number[] {
   const children = readdirSync("/proc")
     .filter((name) => /^\d+$/.test(name))
     .map(Number)
-    .filter((other) => parentOf(other) === pid);
+    .filter((other) => parentOf(other) === pid)
+    // Ids of processes start anew, after 32,768 on many systems.
+    .toSorted((a, b) => startOf(a) - startOf(b));
   return children.flatMap((child) => [child, ...descendants(child)]);
 }
 
@@ -299,12 +302,25 @@ function commandOf(pid: number): string {
 /** Of its main thread; "": it has ended. */
 function stateOf(pid: number): string {
   try {
-    // Behind its name, which may have spaces. Times are in hundredths of a second.
-    const fields = readFileSync(`/proc/${pid}/stat`, "utf8").split(") ")[1]!.split(" ");
+    const fields = fieldsOf(pid);
     return `${fields[0]}, ${(Number(fields[11]) + Number(fields[12])) / 100} s of CPU`;
   } catch {
     return "";
   }
+}
+
+/** When it started, in hundredths of a second; 0: it has ended. */
+function startOf(pid: number): number {
+  try {
+    return Number(fieldsOf(pid)[19]);
+  } catch {
+    return 0;
+  }
+}
+
+/** Of its /proc/PID/stat, those behind its name, which may have spaces. Times are in hundredths of a second. */
+function fieldsOf(pid: number): string[] {
+  return readFileSync(`/proc/${pid}/stat`, "utf8").split(") ")[1]!.split(" ");
 }
 
 function statusOf(pid: number): string {
