@@ -3,11 +3,13 @@ import { readFileSync, writeFileSync } from "node:fs";
 import net from "node:net";
 import { afterEach, expect, test } from "vitest";
 import { Random } from "../fuzz/random.ts";
-import { eventually, RawClient } from "./client.ts";
+import { eventually, get, RawClient } from "./client.ts";
 import {
   accessLog,
   bootstrap,
   cluster,
+  direct,
+  http,
   type Json,
   listener,
   tcpProxy,
@@ -228,3 +230,85 @@ test("200 relays of 5 MB each to clients that do not read take little memory, an
   expect(proxy.rss() - before).toBeLessThan(200 * 256 * 1024 + 64 * MB);
   await nothingLeft(proxy);
 });
+
+/** Never comes back from the path /spin. */
+const SPINS = `import { defineHttpFilter, Type } from "@tsproxy/sdk";
+export default defineHttpFilter({
+  name: "spins",
+  config: Type.Object({}),
+  setup: () => () => ({ onRequestHeaders(headers) { if (headers.path === "/spin") for (;;) {} } }),
+});
+`;
+
+/** Sends its letter without an end, and counts what comes back. */
+class Flood {
+  received = 0;
+  foreign = 0;
+  readonly closed: Promise<unknown>;
+
+  constructor(port: number, letter: string) {
+    const socket = net.connect({ port, host: "127.0.0.1" });
+    ends.push(() => socket.destroy());
+    this.closed = new Promise((resolve) => socket.on("close", resolve));
+    socket.on("error", () => {});
+    socket.on("data", (bytes) => {
+      this.received += bytes.length;
+      for (const byte of bytes) if (byte !== letter.charCodeAt(0)) this.foreign++;
+    });
+    const piece = Buffer.alloc(10_007, letter);
+    const send = () => {
+      while (socket.writable && socket.write(piece));
+    };
+    socket.on("connect", send);
+    socket.on("drain", send);
+  }
+}
+
+test("relays end with the isolate that began them, and later ones get none of their bytes", async () => {
+  let open = 0;
+  const upstream = await upstreamOf((socket) => {
+    open++;
+    socket.on("close", () => open--);
+    socket.pipe(socket);
+  });
+  const chain = http([direct("/", "yes")], {}, [{ name: "spins", config: {} }]);
+  const proxy = await start(upstream, {
+    config: config(upstream, [listener("main", tcpProxy("origin")), listener("web", chain)]),
+    files: { "filters/spins.ts": SPINS },
+    args: ["--trust", "spins"],
+    concurrency: 1,
+  });
+  const port = proxy.port("main");
+  const flow = (letters: string) =>
+    Promise.all([...letters].map((letter) => flowing(port, letter)));
+  const before = await flow("ABCDEFGH");
+  await get(proxy.port("web"), "/spin").catch(() => undefined);
+  await Promise.all(before.map(({ closed }) => closed));
+  await eventually(
+    () => open,
+    (n) => n === 0,
+    "the end of the upstream's connections",
+  );
+
+  const after = await flow("abcdefgh");
+  expect([...before, ...after].map(({ foreign }) => foreign)).toEqual(Array(16).fill(0));
+  expect(open).toBe(8);
+  // All but the upstream and the proxy.
+  for (const end of ends.splice(2)) await end();
+  await nothingLeft(proxy);
+});
+
+/** A flood of which some has come back; tried again while there is no isolate. */
+function flowing(port: number, letter: string): Promise<Flood> {
+  const flows = (flood: Flood) => flood.received > 100_000;
+  return eventually(
+    async () => {
+      const flood = new Flood(port, letter);
+      const arrives = eventually(() => flood, flows, "the first bytes of a flood");
+      await Promise.race([flood.closed, arrives]);
+      return flood;
+    },
+    flows,
+    "a flood that comes back",
+  );
+}
