@@ -293,26 +293,47 @@ export class Door {
       return;
     }
     let uncaught: unknown;
-    const cpuBefore = this.#share.limited ? threadCpuMs() : 0;
     this.#cpu.begin(now);
-    this.#beats[BEAT.INSIDE] = this.#mark;
     try {
-      uncaught = isolate.run(records);
+      uncaught = this.#run(isolate, records);
     } catch (error) {
       this.#stopped(isolate, records, error);
       return;
-    } finally {
-      this.#beats[BEAT.INSIDE] = 0;
-      // Each entry is bounded by its time box, so a thread with a thousand entries in one turn must not look hung.
-      this.#beats[BEAT.TURNS]!++;
     }
-    if (this.#share.limited) this.#share.spent(threadCpuMs() - cpuBefore);
     if (isCareful) this.#accounts.succeeded(account, inbox.endsIn(records), now);
     this.#entered(records, now);
     if (uncaught !== undefined) this.#owner.uncaught(uncaught);
     this.#recordsOfBuild += Math.max(1, records);
     if (this.#cpu.end(records, this.#now()) && this.#recordsOfBuild > WARM_UP_RECORDS)
       this.#owner.slow();
+  }
+
+  /** Runs it on this thread. What that has taken is charged to the package's share, also where it was stopped. */
+  #run(isolate: SandboxIsolate, records: number): unknown {
+    const cpuBefore = this.#share.limited ? threadCpuMs() : 0;
+    this.#beats[BEAT.INSIDE] = this.#mark;
+    try {
+      return isolate.run(records);
+    } finally {
+      this.#beats[BEAT.INSIDE] = 0;
+      // Each entry is bounded by its time box, so a thread with a thousand entries in one turn must not look hung.
+      this.#beats[BEAT.TURNS]!++;
+      if (this.#share.limited) this.#share.spent(threadCpuMs() - cpuBefore);
+    }
+  }
+
+  /** The same on another thread. */
+  async #runAside(isolate: SandboxIsolate, records: number): Promise<unknown> {
+    const began = this.#now();
+    const cpuBefore = ownCpuMs();
+    this.#beats[BEAT.ASIDE] = this.#mark;
+    try {
+      return await isolate.runAside(records);
+    } finally {
+      if (this.#beats[BEAT.ASIDE] === this.#mark) this.#beats[BEAT.ASIDE] = 0;
+      // isolated-vm does not tell its threads' own CPU time: that of the whole process is the most that it can have been.
+      this.#share.spent(Math.min(this.#now() - began, ownCpuMs() - cpuBefore));
+    }
   }
 
   /** The package has used up its CPU share: its records wait. */
@@ -331,22 +352,15 @@ export class Door {
   async #enterAside(isolate: SandboxIsolate, count: number, account: Account): Promise<void> {
     const build = this.#build;
     this.#leave();
-    const began = this.#now();
-    const cpuBefore = ownCpuMs();
     let uncaught: unknown;
-    this.#beats[BEAT.ASIDE] = this.#mark;
     try {
-      uncaught = await isolate.runAside(count);
+      uncaught = await this.#runAside(isolate, count);
     } catch (error) {
       if (build === this.#build) this.#stopped(isolate, count, error, account);
       return;
-    } finally {
-      if (this.#beats[BEAT.ASIDE] === this.#mark) this.#beats[BEAT.ASIDE] = 0;
     }
     if (build !== this.#build) return;
     const now = this.#now();
-    // isolated-vm does not tell its threads' own CPU time: that of the whole process is the most that it can have been.
-    this.#share.spent(Math.min(now - began, ownCpuMs() - cpuBefore));
     this.#accounts.succeeded(account, this.#inbox.endsIn(count), now);
     this.#return();
     this.#entered(count, now);

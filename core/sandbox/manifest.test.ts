@@ -291,6 +291,25 @@ describe("a share of a CPU", () => {
     await e!.settled();
   });
 
+  it("pays for what an entry took that was stopped", async () => {
+    const clock = { now: 1000 };
+    const e = await exchange(
+      `onRequestHeaders(h) { if (h.path === "/loop") for (;;) {} }`,
+      {},
+      { cpuShare: 0.1, now: () => clock.now },
+    );
+    expect(isAtOnce("/loop")[1].reply?.status).toBe(500);
+    const [sandbox] = worker.boxes;
+    await worker.until(() => sandbox!.ready);
+    const { entries } = sandbox!.counts;
+    e.requestHeaders();
+    worker.flush();
+    expect(sandbox!.counts.entries).toBe(entries);
+    clock.now += 10_000;
+    await e.settled();
+    expect([e.reply, sandbox!.counts.entries]).toEqual([undefined, entries + 1]);
+  });
+
   it("is not used up by time in which it did not run", async () => {
     let now = 0;
     // Each look at the clock is 30 ms later, as on a machine with other things to do.
