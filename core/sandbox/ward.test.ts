@@ -302,6 +302,8 @@ describe("a place whose code was stopped", () => {
     const mark = { words, box: 1 };
     const sandbox = await build({ cpuShare: 0.1, limits: { timeoutMs: 2000 }, mark });
     await ask(sandbox, BAD, "/loop");
+    // Until the loop is paid for.
+    clock.now += 30_000;
     expect(await ask(sandbox, BAD, "/")).toBe("1");
     await worker.until(() => sandbox.ready);
     // It burns until the share is used up, and the last one has to wait.
