@@ -76,7 +76,7 @@ export class Redirect implements RedirectAction {
     const given = this.#newPath(source);
     // A query in a path that the config gives replaces that of the request, and strip_query does not remove it.
     if (given !== "") return given.includes("?") ? given : given + query;
-    return (this.#path === undefined ? plain : this.#path.rewrite(plain)) + query;
+    return (this.#path?.rewrite(plain) || plain) + query;
   }
 }
 
@@ -111,7 +111,7 @@ export const httpsRedirect: RedirectAction = {
 
 /** Changes the path of a request; its query stays. */
 export interface PathRewrite {
-  /** `path` has no query. */
+  /** `path` has no query. "" (a regex that removes all): the path stays as it is, as in Envoy. */
   rewrite(path: string): string;
 }
 
@@ -133,7 +133,8 @@ const ORIGINAL_PATH = headerName("x-envoy-original-path");
 
 /** `keepOriginal`: the path that was there goes into x-envoy-original-path. */
 export function rewritePath(to: PathRewrite, headers: RequestHeaders, keepOriginal: boolean): void {
-  setPath(headers, to.rewrite(withoutQuery(headers.path)), keepOriginal);
+  const plain = to.rewrite(withoutQuery(headers.path));
+  if (plain !== "") setPath(headers, plain, keepOriginal);
 }
 
 /** Gives the request another path before its query, which stays. */

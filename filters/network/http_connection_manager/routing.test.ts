@@ -200,6 +200,16 @@ describe("forwarding", () => {
     expect(path({ regex_rewrite }, { prefix: "/rr" }, "/rr/aa/bb/cc")[0]).toBe("/x/bb/aa/cc");
   });
 
+  it("keeps a path of which an expression leaves nothing", () => {
+    const regex_rewrite = { pattern: { regex: "^/gone" }, substitution: "" };
+    expect(path({ regex_rewrite }, { prefix: "/gone" }, "/gone?q")).toEqual(["/gone?q", undefined]);
+    expect(path({ regex_rewrite }, { prefix: "/gone" }, "/gone/x")).toEqual(["/x", "/gone/x"]);
+    const p = proxy().start({
+      route_config: oneHost({ match: { prefix: "/gone" }, redirect: { regex_rewrite } }),
+    });
+    expect(p.connect().get("/gone?q").take()).toContain("location: http://h.test/gone?q\n");
+  });
+
   it("rewrites the host by a literal, a header, the path, and the host chosen", () => {
     const host = (action: object, ...lines: string[]) => {
       const p = proxy();
