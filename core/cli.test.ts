@@ -264,6 +264,43 @@ test("gives each file its verdict, and 1 if one is refused", async () => {
   expect((await run("-c", good, "--mode", "validate")).code).toBe(0);
 });
 
+test("validates with the values that the config's runtime layers have", async () => {
+  const split = (folder: string) => `layered_runtime:
+  layers:
+  - { name: disk, disk_layer: { symlink_root: ${path.join(root, folder)} } }
+static_resources:
+  clusters:
+  - { name: one }
+  listeners:
+  - address: { socket_address: { address: 127.0.0.1, port_value: 10000 } }
+    filter_chains:
+    - filters:
+      - name: network/http_connection_manager
+        config:
+          stat_prefix: main
+          http_filters: [{ name: http/router, config: {} }]
+          route_config:
+            virtual_hosts:
+            - name: all
+              domains: ["*"]
+              routes:
+              - match: { prefix: / }
+                route: { weighted_clusters: { runtime_key_prefix: w, clusters: [{ name: one, weight: 0 }] } }
+`;
+  write("some/w.one", "3\n");
+  write("none/w.one", "0\n");
+  const good = write("some.yaml", split("some"));
+  const bad = write("none.yaml", split("none"));
+  const { code, out, err } = await run("validate", good, bad);
+  expect([code, out]).toEqual([1, `${good}: OK\n${bad}: 1 error\n`]);
+  expect(err).toContain('with the runtime\'s "w.…" the weights are 0 in sum');
+  const explain = ["route", "explain", good, "--request", "GET http://a:10000/"];
+  expect(await run(...explain)).toMatchObject({
+    code: 0,
+    out: expect.stringContaining("cluster: one"),
+  });
+});
+
 test("validates with the filters beside each config, and sets them up", async () => {
   const picky = `import { ConfigError, defineNetworkFilter, Type } from "@tsproxy/sdk";
 export default defineNetworkFilter({

@@ -130,6 +130,7 @@ const reload: Reload = new Reload({
   strict: options.strict,
   allowUnknown: options.allowUnknown,
   node,
+  runtime: (layers, cluster) => runtime.valuesOf(layers, cluster),
   describer,
   canary,
   serving: servingThreads(),

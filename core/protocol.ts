@@ -1,4 +1,10 @@
-import type { AccessLogList, ExtensionRef, KeepAlive, SandboxManifest } from "@tsproxy/sdk";
+import type {
+  AccessLogList,
+  ExtensionRef,
+  KeepAlive,
+  RuntimeValue,
+  SandboxManifest,
+} from "@tsproxy/sdk";
 import type { StatsConfig } from "./admin/stats-config.ts";
 import type { StatList, StatReturn } from "./inside/stats.ts";
 
@@ -194,6 +200,8 @@ export interface ListenerConfig {
   readonly thread?: "worker" | "control";
 }
 
+export type RuntimeValues = readonly (readonly [key: string, value: RuntimeValue])[];
+
 /** One layer of the bootstrap's `layered_runtime`. */
 export interface RuntimeLayerConfig {
   readonly name: string;
@@ -237,6 +245,8 @@ export interface RuntimeConfig {
   readonly node: NodeConfig;
   /** Layers of the runtime. Only main reads them; it publishes their values to the threads. */
   readonly runtime?: readonly RuntimeLayerConfig[];
+  /** What the layers said when the config was loaded, for canaries, to which nothing is published. */
+  readonly loadedRuntime?: RuntimeValues;
   /** `stats_config`, and milliseconds of a histogram interval. Only main reads them. */
   readonly stats?: StatsConfig | undefined;
   readonly statsFlushMs?: number | undefined;

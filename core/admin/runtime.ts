@@ -2,7 +2,7 @@ import fs from "node:fs";
 import path from "node:path";
 import type { RuntimeValue } from "@tsproxy/sdk";
 import yaml from "yaml";
-import type { RuntimeLayerConfig } from "../protocol.ts";
+import type { RuntimeLayerConfig, RuntimeValues } from "../protocol.ts";
 import { unwatchedMessage, Watch } from "../reload/watch.ts";
 
 /** A value: its text in the layer, and what that stands for. */
@@ -12,6 +12,19 @@ interface Entry {
 }
 type Values = ReadonlyMap<string, Entry>;
 
+/** A layer that is there. `trouble`: why it could not be read, so that it has no values. */
+interface ReadLayer {
+  readonly config: RuntimeLayerConfig;
+  readonly values: Values;
+  readonly trouble?: string;
+}
+
+/** Answers what these layers say now. `cluster`: the one that the node belongs to. */
+export type ReadsRuntime = (
+  layers: readonly RuntimeLayerConfig[],
+  cluster: string,
+) => RuntimeValues;
+
 const MAX_DEPTH = 16; // Envoy's; a directory that links to itself ends here
 const MAX_FILE_BYTES = 1024 * 1024;
 /** Swapping a symbolic link causes several events: read after this time. */
@@ -20,7 +33,7 @@ const SETTLE_MS = 20;
 export interface RuntimeParts {
   /** The cluster that this node belongs to, which the first config may tell. */
   readonly serviceCluster: () => string;
-  readonly onChange: (values: readonly (readonly [string, RuntimeValue])[]) => void;
+  readonly onChange: (values: RuntimeValues) => void;
   readonly onError: (message: string) => void;
 }
 
@@ -36,9 +49,7 @@ export interface RuntimeDump {
 export class RuntimeLayers {
   readonly #parts: RuntimeParts;
   #config: readonly RuntimeLayerConfig[] = [];
-  /** The layers of the config whose values are in `#layers`. */
-  #present: readonly RuntimeLayerConfig[] = [];
-  #layers: Values[] = [];
+  #layers: readonly ReadLayer[] = [];
   readonly #overrides = new Map<string, Entry>();
   #watches: Watch[] = [];
   #settling: NodeJS.Timeout | undefined;
@@ -71,17 +82,19 @@ export class RuntimeLayers {
 
   dump(): RuntimeDump {
     const entries: Record<string, { layer_values: string[]; final_value: string }> = {};
-    const keys = new Set(this.#layers.flatMap((layer) => [...layer.keys()]));
-    for (const key of keys) {
-      const values = this.#layers.map((layer) => layer.get(key)?.text ?? "");
+    for (const key of this.#keys) {
+      const values = this.#layers.map((layer) => layer.values.get(key)?.text ?? "");
       const final = values.findLast((text) => text !== "") ?? "";
       entries[key] = { layer_values: values, final_value: final };
     }
-    return { layers: this.#present.map((layer) => layer.name), entries };
+    return { layers: this.#layers.map(({ config }) => config.name), entries };
   }
 
   get keys(): number {
-    return new Set(this.#layers.flatMap((layer) => [...layer.keys()])).size;
+    return this.#keys.size;
+  }
+  get #keys(): ReadonlySet<string> {
+    return new Set(this.#layers.flatMap(({ values }) => [...values.keys()]));
   }
   get layers(): number {
     return this.#layers.length;
@@ -95,42 +108,24 @@ export class RuntimeLayers {
     for (const watch of this.#watches.splice(0)) watch.close();
   }
 
-  /** `times`: how many loads the stats count, where Envoy loads more than once. */
-  #load(times = 1): void {
-    let failed = false;
-    let disks = 0;
-    // As in Envoy, a directory that is not there is no layer.
-    this.#present = this.#config.filter(
-      ({ disk_layer: disk }) => disk === undefined || fs.existsSync(this.#directory(disk)),
-    );
-    this.#layers = this.#present.map((layer) => {
-      if (layer.static_layer !== undefined) return staticValues(layer.static_layer);
-      if (layer.admin_layer !== undefined) return new Map(this.#overrides);
-      if (layer.disk_layer === undefined) return new Map();
-      const directory = this.#directory(layer.disk_layer);
-      disks++;
-      try {
-        return diskValues(directory);
-      } catch (error) {
-        failed = true;
-        const reason = error instanceof Error ? error.message : String(error);
-        this.#parts.onError(`runtime layer "${layer.name}" cannot be read: ${reason}`);
-        return new Map();
-      }
-    });
-    const { counts } = this;
-    if (failed) counts.loadError += times;
-    else counts.loadSuccess += times;
-    if (disks > 1) counts.overrideExists += times;
-    else counts.overrideNotExists += times;
-    const all = new Map<string, RuntimeValue>();
-    for (const layer of this.#layers) for (const [key, { value }] of layer) all.set(key, value);
-    this.#parts.onChange([...all]);
+  /** What these layers, of a config that may not serve yet, say now. */
+  valuesOf(layers: readonly RuntimeLayerConfig[], cluster: string): RuntimeValues {
+    return valuesOf(readLayers(layers, cluster, this.#overrides));
   }
 
-  #directory(disk: NonNullable<RuntimeLayerConfig["disk_layer"]>): string {
-    const parts = [disk.symlink_root, disk.subdirectory];
-    return path.join(...parts, disk.append_service_cluster ? this.#parts.serviceCluster() : "");
+  /** `times`: how many loads the stats count, where Envoy loads more than once. */
+  #load(times = 1): void {
+    const read = readLayers(this.#config, this.#parts.serviceCluster(), this.#overrides);
+    this.#layers = read;
+    const troubles = read.flatMap(({ trouble }) => trouble ?? []);
+    for (const trouble of troubles) this.#parts.onError(trouble);
+    const { counts } = this;
+    if (troubles.length > 0) counts.loadError += times;
+    else counts.loadSuccess += times;
+    const disks = read.filter(({ config }) => config.disk_layer !== undefined).length;
+    if (disks > 1) counts.overrideExists += times;
+    else counts.overrideNotExists += times;
+    this.#parts.onChange(valuesOf(read));
   }
 
   /** Watches for Envoy's way to change values: a new directory is made, and a symbolic link to it is moved over the old link. */
@@ -161,6 +156,37 @@ export class RuntimeLayers {
     const links = this.#config.map((layer) => layer.disk_layer?.symlink_root);
     this.#load(links.filter((link) => link !== undefined && path.resolve(link) === root).length);
   }
+}
+
+/** Reads layers; as in Envoy, a directory that is not there is no layer. `cluster`: the one that this node belongs to. */
+export function readLayers(
+  layers: readonly RuntimeLayerConfig[],
+  cluster: string,
+  overrides: Values = new Map(),
+): readonly ReadLayer[] {
+  return layers.flatMap((config): ReadLayer | [] => {
+    const { static_layer: tree, admin_layer: admin, disk_layer: disk } = config;
+    if (tree !== undefined) return { config, values: staticValues(tree) };
+    if (admin !== undefined) return { config, values: new Map(overrides) };
+    if (disk === undefined) return { config, values: new Map() };
+    const own = disk.append_service_cluster ? cluster : "";
+    const directory = path.join(disk.symlink_root, disk.subdirectory, own);
+    if (!fs.existsSync(directory)) return [];
+    try {
+      return { config, values: diskValues(directory) };
+    } catch (error) {
+      const reason = error instanceof Error ? error.message : String(error);
+      const trouble = `runtime layer "${config.name}" cannot be read: ${reason}`;
+      return { config, values: new Map(), trouble };
+    }
+  });
+}
+
+/** The values of all layers, the last one winning. */
+export function valuesOf(layers: readonly ReadLayer[]): RuntimeValues {
+  const all = new Map<string, RuntimeValue>();
+  for (const { values } of layers) for (const [key, { value }] of values) all.set(key, value);
+  return [...all];
 }
 
 /** Values of a static layer: `{ a: { b: 1 } }` has the key `a.b`, and a map that is a FractionalPercent is a value. */

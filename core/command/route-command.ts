@@ -1,11 +1,12 @@
 import { readFile, writeFile } from "node:fs/promises";
 import { parse } from "yaml";
+import { readLayers, valuesOf } from "../admin/runtime.ts";
 import { type Loaded, loadConfig } from "../config/load.ts";
 import { fileError } from "../file-error.ts";
 import { FilterChainMatcher } from "../inside/filter-chain-match.ts";
 import { Catalog } from "../packages/catalog.ts";
 import { formatProblem, problem } from "../problem.ts";
-import type { ListenerConfig, ModuleSource, PackageInfo } from "../protocol.ts";
+import type { ListenerConfig, ModuleSource, PackageInfo, RuntimeValues } from "../protocol.ts";
 import { Canary } from "../reload/canary.ts";
 
 /** The package with the route tables. Core knows only its name, and its tools `route check` and `route explain`. */
@@ -176,7 +177,8 @@ export async function routeExplain(options: ExplainOptions): Promise<number> {
     const loaded = load(options.file, text);
     if (!loaded.ok) return refuse(options.file, loaded);
     warn(loaded.warnings);
-    const { listeners, services } = loaded.config;
+    const { listeners, services, node, runtime = [] } = loaded.config;
+    const values = valuesOf(readLayers(runtime, node.cluster));
     const clusters = services.flatMap(({ package: name, config }) =>
       name === CLUSTERS ? (config as readonly { readonly name: string }[]) : [],
     );
@@ -192,7 +194,12 @@ export async function routeExplain(options: ExplainOptions): Promise<number> {
       return 1;
     }
     for (const listener of chosen) {
-      const lines = await explainListener(listener, asked, names, tool);
+      const lines = await explainListener(
+        listener,
+        asked,
+        { clusters: names, runtime: values },
+        tool,
+      );
       process.stdout.write(`listener: ${listener.name}\n${lines.map((l) => `  ${l}\n`).join("")}`);
     }
     return 0;
@@ -204,7 +211,7 @@ type Tool = (name: string, input: unknown) => unknown;
 async function explainListener(
   listener: ListenerConfig,
   asked: AskedRequest,
-  clusters: readonly string[],
+  around: { readonly clusters: readonly string[]; readonly runtime: RuntimeValues },
   tool: Tool,
 ): Promise<readonly string[]> {
   const chains = listener.filterChains.map((chain, k) => ({
@@ -232,7 +239,7 @@ async function explainListener(
     ];
   }
   const { method, authority, path, tls, headers } = asked;
-  const input = { config: manager.config, clusters, method, authority, path, tls, headers };
+  const input = { config: manager.config, ...around, method, authority, path, tls, headers };
   return [...lines, ...((await tool("route explain", input)) as string[])];
 }
 

@@ -1,4 +1,5 @@
 import { readFile } from "node:fs/promises";
+import { readLayers, valuesOf } from "../admin/runtime.ts";
 import type { Overlay } from "../config/overlay.ts";
 import { fileError } from "../file-error.ts";
 import { unknownComponents } from "../logs/log-levels.ts";
@@ -88,6 +89,7 @@ async function verdictsOf(
       strict: options.strict,
       allowUnknown: options.allowUnknown,
       node,
+      runtime: (layers, cluster) => valuesOf(readLayers(layers, cluster)),
       canary,
       trial: canary,
       change: { generation: k + 1, modules, removed: [] },

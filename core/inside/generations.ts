@@ -72,11 +72,12 @@ export class Generations {
     config: RuntimeConfig | undefined,
   ): readonly Refusal[] {
     if (this.#preparation !== undefined) this.abort();
-    const { registry } = this.#around;
+    const { registry, role, runtime } = this.#around;
     const refusals: Refusal[] = [];
     const made: SlotState[] = [];
-    const world = config === undefined ? this.#world : new World();
+    const world = config === undefined ? this.#world : new World(config.loadedRuntime);
     const listeners = config === undefined ? new Map() : world.listeners;
+    if (role === "canary") runtime.replace(world.runtime);
     this.#around.waits = [];
     registry.begin(generation, changed, removed);
     this.#preparing = world;

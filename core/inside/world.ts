@@ -1,4 +1,5 @@
 import type { Address, Clusters, Service } from "@tsproxy/sdk";
+import type { RuntimeValues } from "../protocol.ts";
 import type { Chain, Listener } from "./listener.ts";
 import type { SlotState } from "./registry.ts";
 
@@ -14,8 +15,14 @@ export interface ServiceUse {
 
 /** The listeners and services of one configuration, running or prepared, by their names. */
 export class World {
+  /** What the layers of its runtime said when it was loaded. */
+  readonly runtime: RuntimeValues;
   readonly listeners = new Map<string, ListenerUse>();
   readonly services = new Map<string, ServiceUse>();
+
+  constructor(runtime: RuntimeValues = []) {
+    this.runtime = runtime;
+  }
 
   /** The chains of all listeners. */
   *chains(): Generator<Chain> {

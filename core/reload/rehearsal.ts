@@ -1,4 +1,5 @@
 import type { ExtensionRef } from "@tsproxy/sdk";
+import type { ReadsRuntime } from "../admin/runtime.ts";
 import { type Loaded, loadConfig, loadListener, type Source } from "../config/load.ts";
 import type { NamedFiles } from "../config/named-files.ts";
 import type { Overlay } from "../config/overlay.ts";
@@ -43,6 +44,7 @@ export interface RehearsalOptions extends ConfigText {
   readonly said: string;
   /** The node as the command line gives it; "": the config's applies. */
   readonly node: { readonly id: string; readonly cluster: string };
+  readonly runtime: ReadsRuntime;
   readonly canary: RehearsalStage;
   /** Where the sound part of a config that has errors is set up, so that all its errors are told at once. Serves nothing. */
   readonly trial: Stage;
@@ -103,7 +105,7 @@ export async function rehearse(options: RehearsalOptions): Promise<Rehearsed | R
     files,
   });
 
-  const own = withNode(loaded.config, options.node);
+  const own = completed(loaded.config, options);
   const written = WrittenConfig.of(own).hash;
   const sameFile = written === live?.written;
   const first = await canary.prepare({ ...change, config: sameFile ? undefined : own });
@@ -132,10 +134,11 @@ export async function rehearse(options: RehearsalOptions): Promise<Rehearsed | R
 /** What packages refuse of the sound part of a config that has errors. */
 async function problemsOfSound(
   { sound }: Loaded & { ok: false },
-  { trial, change, node, find }: RehearsalOptions,
+  options: RehearsalOptions,
 ): Promise<readonly Problem[]> {
   if (sound === undefined) return [];
-  const config = withNode(sound.config, node);
+  const { trial, change, find } = options;
+  const config = completed(sound.config, options);
   const refusals = await trial.prepare({ ...change, config });
   await trial.abort(change.generation);
   return explainer(sound, find)(refusals);
@@ -220,9 +223,15 @@ function asEnvoys(service: unknown): unknown {
   };
 }
 
-function withNode(config: RuntimeConfig, { id, cluster }: RehearsalOptions["node"]): RuntimeConfig {
-  const { node } = config;
-  return { ...config, node: { ...node, id: id || node.id, cluster: cluster || node.cluster } };
+/** The config with this node's names, and with what its runtime layers say now. */
+function completed(
+  config: RuntimeConfig,
+  { node: given, runtime }: Pick<RehearsalOptions, "node" | "runtime">,
+): RuntimeConfig {
+  const id = given.id || config.node.id;
+  const cluster = given.cluster || config.node.cluster;
+  const loadedRuntime = runtime(config.runtime ?? [], cluster);
+  return { ...config, node: { ...config.node, id, cluster }, loadedRuntime };
 }
 
 function toProblem(found: Omit<Problem, "frame">): Problem {

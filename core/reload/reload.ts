@@ -1,5 +1,6 @@
 import { readFileSync } from "node:fs";
 import path from "node:path";
+import type { ReadsRuntime } from "../admin/runtime.ts";
 import { NamedFiles } from "../config/named-files.ts";
 import type { Overlay } from "../config/overlay.ts";
 import { fileError } from "../file-error.ts";
@@ -53,6 +54,7 @@ export interface ReloadOptions {
   readonly strict: boolean;
   readonly allowUnknown?: boolean;
   readonly node: { readonly id: string; readonly cluster: string };
+  readonly runtime: ReadsRuntime;
   /** The threads. The first configuration skips the canary: there is no traffic yet that it could harm. */
   readonly serving: Serving;
   readonly log: Log;
@@ -501,7 +503,7 @@ export class Reload {
     const packages = [...this.#draft(edits).values()];
     const configEdit = edits.find((edit) => edit.type === "config");
     const generation = ++this.#generation;
-    const { serving, node } = this.#options;
+    const { serving, node, runtime } = this.#options;
     const isFirst = this.#live === undefined;
     const canary = isFirst ? serving : this.#options.canary;
     const change = changeOf(edits, generation);
@@ -510,6 +512,7 @@ export class Reload {
       named: configEdit?.named ?? this.#live?.loaded.files.asRead ?? "",
       said: packages.map((built) => built.said).join(),
       node,
+      runtime,
       canary,
       trial: this.#options.canary,
       change,

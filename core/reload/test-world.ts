@@ -97,6 +97,7 @@ export class World {
       trusted: [],
       strict: false,
       node: { id: "", cluster: "" },
+      runtime: () => [],
       describer: this.#describer,
       canary: this.canary,
       serving: this.serving,

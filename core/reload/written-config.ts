@@ -19,7 +19,7 @@ const parts = new WeakMap<object, Part>();
  * text, and parts that have not changed since the last config are found by their hashes.
  */
 export class WrittenConfig {
-  /** Hash of the whole config. */
+  /** Hash of the whole config, without the values of its runtime: it is the same config when these have changed. */
   readonly hash: string;
   readonly #config: RuntimeConfig;
   readonly #listeners: readonly Part[];
@@ -30,7 +30,8 @@ export class WrittenConfig {
     this.#config = config;
     this.#listeners = config.listeners.map((listener) => part(listener, listener.thread));
     this.#services = config.services.map((service) => part(service));
-    const rest = JSON.stringify({ ...config, listeners: undefined, services: undefined });
+    const { listeners: _l, services: _s, loadedRuntime: _r, ...own } = config;
+    const rest = JSON.stringify(own);
     const hashes = [...this.#listeners, ...this.#services].map((made) => made.hash);
     this.hash = textHash(`${hashes.join()}${rest}`);
   }
@@ -41,12 +42,14 @@ export class WrittenConfig {
     return known;
   }
 
-  /** JSON for the isolate of a thread, with the listeners of that role only; undefined: with all listeners. */
+  /** JSON for the isolate of a thread, with the listeners of that role only; undefined: for a canary, with all listeners. */
   text(thread?: "worker" | "control"): string {
     const listeners = this.#listeners.filter((p) => thread === undefined || p.thread === thread);
     const list = (parts: readonly Part[]) => `[${parts.map(({ text }) => text).join()}]`;
-    const node = JSON.stringify(this.#config.node);
-    return `{"listeners":${list(listeners)},"services":${list(this.#services)},"node":${node}}`;
+    const { node, loadedRuntime } = this.#config;
+    const isCanarys = thread === undefined;
+    const rest = JSON.stringify({ node, ...(isCanarys && { loadedRuntime }) }).slice(1);
+    return `{"listeners":${list(listeners)},"services":${list(this.#services)},${rest}`;
   }
 
   /** JSON of the listeners from the nth on. */

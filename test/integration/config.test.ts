@@ -1,5 +1,6 @@
 import { afterEach, expect, test } from "vitest";
-import { get } from "./client.ts";
+import { eventually, get } from "./client.ts";
+import { bootstrap, http, type Json, listener } from "./config.ts";
 import { Proxy, StartFailure } from "./proxy.ts";
 
 let proxy: Proxy | undefined;
@@ -175,4 +176,43 @@ test("YAML and JSON, snake_case and lowerCamelCase, say the same", async () => {
     .replace("route_config", "routeConfig");
   proxy = await Proxy.start({ config });
   expect((await get(proxy.port("main"), "/")).text).toBe("hello");
+});
+
+test("weights of clusters that come from the runtime are summed when a config is loaded, as its own layers have them", async () => {
+  const config = (runtime: Json, weight = 0) => {
+    const clusters = ["first", "second"].map((name) => ({ name, weight }));
+    const split = {
+      match: { prefix: "/" },
+      route: { weighted_clusters: { runtime_key_prefix: "split", clusters } },
+    };
+    const statics = clusters.map(({ name }) => ({ name, load_assignment: { cluster_name: name } }));
+    return {
+      ...bootstrap([listener("main", http([split]))], statics),
+      layered_runtime: {
+        layers: [
+          { name: "static", static_layer: { split: runtime } },
+          { name: "admin", admin_layer: {} },
+        ],
+      },
+    };
+  };
+  const refused = 'with the runtime\'s "split.…" the weights are 0 in sum';
+  expect(await refusal(JSON.stringify(config({ first: 0 })))).toContain(refused);
+  proxy = await Proxy.start({ config: config({ first: 5 }) });
+  /** No cluster has a host, so the status tells whether the route matched. */
+  const status = async () => (await get(proxy!.port("main"), "/")).status;
+  expect(await status()).toBe(503);
+
+  proxy.reconfigure(config({ first: 0, second: 0 }, 1));
+  await proxy.line(/with the runtime's "split\.…" the weights are 0 in sum/);
+  expect(await proxy.admin("/runtime")).toContain('"5"');
+  proxy.reconfigure(config({ second: 7 }));
+  await eventually(
+    () => proxy!.admin("/runtime"),
+    (text) => text.includes('"7"'),
+    "the second config's runtime",
+  );
+  expect(await status()).toBe(503);
+  await proxy.admin("/runtime_modify?split.second=0", "POST");
+  await eventually(status, (code) => code === 404, "no match, as no cluster has a weight");
 });

@@ -87,7 +87,7 @@ export class RouteCompiler {
   readonly #cx: SetupContext;
   /** Virtual hosts are compiled at their first request. Their errors have been found before (`#checks`). */
   readonly #lazy: boolean;
-  /** A canary, or worker 0 if there was none, compiles every virtual host during setup, only to find errors. */
+  /** A canary, or worker 0 if there was none, compiles every virtual host during setup, only to find errors, also those of runtime values. */
   readonly #checks: boolean;
   /** Requests are being served: a cluster that is missing now was removed, and the router deals with that. */
   #isServing = false;
@@ -361,12 +361,10 @@ export class RouteCompiler {
     answers: readonly Answer[],
     path: string,
   ): Answer {
-    const total = config.clusters.reduce((sum, entry) => sum + entry.weight, 0);
-    if (total === 0)
-      throw new ConfigError(path, "the weights are 0 in sum; give one cluster a weight");
-    if (total > 0xffff_ffff)
-      throw new ConfigError(path, `the weights are ${total} in sum, above 4294967295`);
     const { header_name: header, runtime_key_prefix: prefix } = config;
+    const weights = config.clusters.map(({ weight }) => weight);
+    const total = sumOf(weights);
+    if (prefix === "") checkTotal(total, "", path);
     const name = header === "" ? undefined : nameOf(header, `${path}.header_name`);
     if (name !== undefined && config.use_hash_policy)
       throw new ConfigError(path, "give one of header_name and use_hash_policy");
@@ -379,16 +377,18 @@ export class RouteCompiler {
       return (name && remainder(subject.request, name, sum)) ?? subject.random % sum;
     };
     if (prefix === "") {
-      const weights = config.clusters.map(({ weight }) => weight);
       return (subject) => answers[pick(weights, random(subject, total))]!(subject);
     }
     const cells = config.clusters.map(({ name: cluster = "", weight }) => {
       const runtime_key = `${prefix}.${cluster}`;
       return new RuntimeInteger({ runtime_key, default_value: weight }, this.#cx.runtime);
     });
+    const current = () => cells.map((cell) => cell.value);
+    // Only when the config is new: while it serves, an operator may set them all to 0.
+    if (this.#checks) checkTotal(sumOf(current()), prefix, path);
     return (subject) => {
-      const weights = cells.map((cell) => cell.value);
-      const sum = weights.reduce((all, weight) => all + weight, 0);
+      const weights = current();
+      const sum = sumOf(weights);
       // As in Envoy, a route whose weights an operator has all set to 0 matches nothing.
       return sum === 0 ? undefined : answers[pick(weights, random(subject, sum))]!(subject);
     };
@@ -547,6 +547,18 @@ function bySpecifier(
 
 /** Choosing a cluster by hash sets no cookie; choosing the host does. */
 const noCookie = (): void => {};
+
+function sumOf(weights: readonly number[]): number {
+  return weights.reduce((sum, weight) => sum + weight, 0);
+}
+
+/** `prefix`: of the runtime's keys that replace weights; "": none. */
+function checkTotal(total: number, prefix: string, path: string): void {
+  const sum =
+    prefix === "" ? "the weights are" : `with the runtime's "${prefix}.…" the weights are`;
+  if (total === 0) throw new ConfigError(path, `${sum} 0 in sum; give one cluster a weight`);
+  if (total > 0xffff_ffff) throw new ConfigError(path, `${sum} ${total} in sum, above 4294967295`);
+}
 
 /** Index of the weight that `left` falls to, a number from 0 to below the sum of the weights. */
 function pick(weights: readonly number[], left: number): number {

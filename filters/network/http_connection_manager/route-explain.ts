@@ -1,4 +1,4 @@
-import { type RouteAction, Runtime, type SetupContext } from "@tsproxy/sdk";
+import { type RouteAction, Runtime, type RuntimeValue, type SetupContext } from "@tsproxy/sdk";
 import type { Config } from "./config.ts";
 import { TestRequest, tableContext } from "./route-check.ts";
 import { RouteTable } from "./route-table.ts";
@@ -8,6 +8,8 @@ export interface ExplainInput {
   readonly config: Config;
   /** Names of the clusters that there are. */
   readonly clusters: readonly string[];
+  /** What the config's layers say. */
+  readonly runtime: readonly (readonly [key: string, value: RuntimeValue])[];
   readonly method: string;
   readonly authority: string;
   readonly path: string;
@@ -27,7 +29,9 @@ export function explainRoute(input: ExplainInput, cx: SetupContext): readonly st
       additional_request_headers: input.headers.map(([key, value]) => ({ key, value })),
     },
   });
-  const context = tableContext(cx, new Runtime());
+  const runtime = new Runtime();
+  runtime.replace(input.runtime);
+  const context = tableContext(cx, runtime);
   const table =
     config.route_config === undefined
       ? new ScopedRoutes(config.scoped_routes!, "scoped_routes", context).find(subject.request)

@@ -297,6 +297,34 @@ describe("weighted clusters", () => {
     expect(p.connect().get("/").take()).toContain("next");
     expect([p.up.exchanges.length, other.exchanges.length]).toEqual([0, 5]);
   });
+
+  it("refuse a new config if the runtime leaves them no weight in sum", () => {
+    const split = weighted({ runtime_key_prefix: "split" });
+    const refusal = (worker: number, rehearsed: boolean, ...values: [string, number][]) => {
+      const p = new TestProxy({ codec, router });
+      p.cluster("other");
+      Object.assign(p.cx, { worker, rehearsed });
+      p.cx.runtime.replace(values);
+      try {
+        p.start({ route_config: oneHost(split) });
+        return "";
+      } catch (error) {
+        return (error as Error).message;
+      }
+    };
+    const none: [string, number][] = [
+      ["split.up", 0],
+      ["split.other", 0.9],
+    ];
+    expect(refusal(0, false, ...none)).toContain(
+      `with the runtime's "split.…" the weights are 0 in sum; give one cluster a weight`,
+    );
+    const much: [string, number][] = [["split.up", 0xffff_ffff]];
+    expect(refusal(0, false, ...much)).toMatch(/the weights are \d+ in sum, above 4294967295/);
+    // What a canary has let pass has met the values of its time; an operator may have set others since.
+    expect(refusal(0, true, ...none)).toBe("");
+    expect(refusal(1, false, ...none)).toBe("");
+  });
 });
 
 it("a request without the vhost_header has no virtual host, not even that of `*`", () => {
