@@ -104,6 +104,11 @@ export class DnsWatch {
     this.#timer = cx.timer(() => this.resolve());
   }
 
+  /** The last attempt was no answer. */
+  get failing(): boolean {
+    return this.#failures > 0;
+  }
+
   /** Asks now; later attempts follow by themselves until `stop`. */
   resolve(): void {
     if (this.#stopped) return;

@@ -34,7 +34,7 @@ export class Discovery {
     this.#targets = specs.map((spec) => {
       const watch = new DnsWatch(spec.ip, config.name, config, outcomes, cx);
       watch.onAnswer = (changed, first) => {
-        this.#weigh(spec, watch);
+        if (!watch.failing) this.#weigh(spec, watch);
         this.#onAnswer(changed, first);
       };
       if (watch.answered) this.#weigh(spec, watch);

@@ -217,6 +217,24 @@ describe("strict DNS", () => {
     expect(cx.stats.value("cluster.c.max_host_weight")).toBe(1);
   });
 
+  it("shows the largest weight of the last name that was answered; one that cannot be asked changes nothing", async () => {
+    cx.operations.set("dns.resolve", () => Promise.reject(new Error("SERVFAIL")));
+    const heavy = { ...endpoint("a.test"), load_balancing_weight: 7 };
+    const weight = () => cx.stats.value("cluster.c.max_host_weight");
+    discover([heavy]);
+    await settled();
+    expect(weight()).toBe(0);
+    let answer = addresses("10.0.0.1");
+    cx.operations.set("dns.resolve", async () => ({ addresses: answer }));
+    cx.clock.advance(5_000);
+    await settled();
+    expect(weight()).toBe(7);
+    answer = addresses();
+    cx.clock.advance(5_000);
+    await settled();
+    expect(weight()).toBe(1);
+  });
+
   it("waits two seconds for a name that does not answer, then goes on with the others", async () => {
     names.set("a.test", addresses("10.0.0.1"));
     discover([endpoint("a.test"), endpoint("silent.test")]);
