@@ -105,7 +105,7 @@ const trial = new TrialProcess({ sdk, reader, builtin, builtinSdk, regex }, (mes
   log.error(message),
 );
 const describer = new Describer({ sdk, reader }, trial);
-const garbage = new AfterReloads(collectAll);
+const garbage = new AfterReloads(collectAll, 0);
 const canary = new CanaryProcess(trial, () => node);
 /** An operator has asked to fail health checks (admin's /healthcheck/fail). */
 let failing = false;
@@ -400,9 +400,12 @@ function collectSoon(): void {
   }, COLLECT_AFTER_MS).unref();
 }
 
-/** Collects what reloads leave in main's isolates: Node's own heap first, since it keeps parts of the others alive. */
-function collectAll(): void {
-  collectGarbage("last-resort");
+/**
+ * Collects what reloads leave in main's isolates: Node's own heap first, since it keeps parts of the others alive. Compiled code
+ * stays as long as saves go on, which need it.
+ */
+function collectAll(saves: "are over" | "go on"): void {
+  collectGarbage(saves === "are over" ? "last-resort" : "regular");
   canary.collectGarbage();
 }
 

@@ -50,11 +50,11 @@ describe("AfterReloads", () => {
   beforeEach(() => void vi.useFakeTimers());
   afterEach(() => void vi.useRealTimers());
 
-  /** Commits every `ms` milliseconds; tells after which of them garbage was collected. */
-  function collections(commits: number, ms: number): number[] {
-    const at: number[] = [];
+  /** Commits every `ms` milliseconds; tells after which of them garbage was collected, and whether saves went on. */
+  function collections(commits: number, ms: number, turn = 0): (number | string)[] {
+    const at: (number | string)[] = [];
     let commit = 0;
-    const garbage = new AfterReloads(() => at.push(commit));
+    const garbage = new AfterReloads((saves) => at.push(commit, saves), turn);
     for (commit = 1; commit <= commits; commit++) {
       garbage.onCommit();
       vi.advanceTimersByTime(ms);
@@ -63,10 +63,14 @@ describe("AfterReloads", () => {
   }
 
   it("waits while saves follow each other, but not for ever", () => {
-    expect(collections(300, 100)).toEqual([128, 256]);
+    expect(collections(300, 100)).toEqual([128, "go on", 256, "go on"]);
+  });
+  it("collects in one thread after the other while saves go on", () => {
+    expect(collections(140, 100, 1)).toEqual([132, "go on"]);
+    expect(collections(140, 100, 2)).toEqual([137, "go on"]);
   });
   it("collects in the first pause once there is enough", () => {
-    expect(collections(70, COLLECT_AFTER_MS)).toEqual([32, 64]);
+    expect(collections(70, COLLECT_AFTER_MS)).toEqual([32, "are over", 64, "are over"]);
   });
 });
 

@@ -7,28 +7,32 @@ const COLLECT_EVERY = 32;
 const COLLECT_AT_MOST = 128;
 /** How long after a commit garbage is collected: no start or reload waits for it. A start leaves 15 MiB in two threads. */
 export const COLLECT_AFTER_MS = 1_000;
-/** From one thread's collection after a start to the next one's (main is first): together they would take all CPUs from the traffic. */
+/** From one thread's collection to the next one's (main is first): together they would take all CPUs from traffic and saves. */
 export const COLLECT_APART_MS = 500;
 
 /** Calls `collect` when a series of reloads seems to be over: a save during a collection has to wait for 100 ms. */
 export class AfterReloads {
-  readonly #collect: () => void;
+  readonly #collect: (saves: "are over" | "go on") => void;
+  readonly #waitMs: number;
   #reloads = 0;
   #timer: NodeJS.Timeout | undefined;
 
-  constructor(collect: () => void) {
+  /** `turn`: its place among the threads, which collect one after the other if saves go on. */
+  constructor(collect: (saves: "are over" | "go on") => void, turn: number) {
     this.#collect = collect;
+    this.#waitMs = turn * COLLECT_APART_MS;
   }
 
   onCommit(): void {
     this.#reloads++;
+    if (this.#reloads < COLLECT_EVERY || this.#reloads > COLLECT_AT_MOST) return;
     clearTimeout(this.#timer);
-    if (this.#reloads < COLLECT_EVERY) return;
-    const wait = this.#reloads < COLLECT_AT_MOST ? COLLECT_AFTER_MS : 0;
-    this.#timer = setTimeout(() => {
+    const isOver = this.#reloads < COLLECT_AT_MOST;
+    const collect = () => {
       this.#reloads = 0;
-      this.#collect();
-    }, wait).unref();
+      this.#collect(isOver ? "are over" : "go on");
+    };
+    this.#timer = setTimeout(collect, isOver ? COLLECT_AFTER_MS : this.#waitMs).unref();
   }
 }
 

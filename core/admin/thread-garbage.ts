@@ -25,12 +25,13 @@ export interface ThreadHeaps {
 /** When the garbage of a thread is collected: after its start, after series of reloads, and when it comes to rest. */
 export class ThreadGarbage {
   readonly #heaps: ThreadHeaps;
-  readonly #reloads = new AfterReloads(() => this.#collect("regular"));
+  readonly #reloads: AfterReloads;
   readonly #resting: Rest;
   #stopped = false;
 
   constructor(heaps: ThreadHeaps) {
     this.#heaps = heaps;
+    this.#reloads = new AfterReloads(() => this.#collect("regular"), 1 + heaps.index);
     this.#resting = new Rest(() => {
       this.#collect("last-resort");
       heaps.onRested();

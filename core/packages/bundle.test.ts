@@ -3,7 +3,7 @@ import os from "node:os";
 import path from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { formatProblem, type Problem } from "../problem.ts";
-import { BundleError, bundle, hashOf } from "./bundle.ts";
+import { type Bundle, BundleError, bundle, hashOf } from "./bundle.ts";
 import { locate } from "./source-positions.ts";
 
 let root: string;
@@ -116,6 +116,9 @@ test("a tsconfig beside a filter changes nothing", async () => {
   expect(code).toContain("=>");
 });
 
+/** True if esbuild has read the files itself: then the texts are not in its map. */
+const isQuick = (made: Bundle) => made.sources.parts.texts !== undefined;
+
 test("builds known files again in a quicker way, to the same", async () => {
   write("part.ts", "export const part: number = 41;\nexport const unused = 1;");
   write("data.json", '{ "a": 1 }');
@@ -142,6 +145,7 @@ test("knows the files that a later build has found", async () => {
   const made = await bundle({ entry, filename: "x", known });
   expect(made.code).toContain("42");
   expect([...made.inputs.keys()].sort()).toEqual([entry, part]);
+  expect(isQuick(made)).toBe(true);
   fs.rmSync(part);
   const gone = bundle({ entry, filename: "x", known: made.inputs });
   await expect(gone).rejects.toThrow('could not resolve "./part.ts"');
@@ -159,6 +163,7 @@ test("records of a file that is written while it is built what was built of it",
     const made = await building;
     const built = /= (\d+);/.exec(made.code)![1];
     expect(made.inputs.get(entry)).toBe(hashOf(`export default ${built};`));
+    expect(isQuick(made)).toBe(true);
     known = made.inputs;
   }
 });

@@ -64,6 +64,9 @@ const IDLE_MS = 60_000;
 let idle: NodeJS.Timeout | undefined;
 let running: typeof import("esbuild") | undefined;
 
+/** How often known files are built in the quick way, as long as somebody saves them meanwhile. */
+const QUICK_TIMES = 3;
+
 /** ASCII, since V8 would keep a text with one character above Latin-1 in two bytes a character, in every isolate. */
 const CHARSET = "ascii";
 
@@ -189,22 +192,31 @@ async function build(options: BundleOptions): Promise<Bundle> {
 }
 
 /**
- * Lets esbuild read the files itself: to ask this process for each of 30 files takes half of the build. Undefined: it is not sure
- * what it has read, since a file is new, or has changed meanwhile, or there is an error in one.
+ * Lets esbuild read the files itself: to ask this process for each of 30 files takes half of the build. Where it is not sure what
+ * it has read, since a file is new, or was saved meanwhile, that is built once more. Undefined: there is an error in a file, or
+ * saves do not end.
  */
 async function buildAgain(
   options: BundleOptions,
   known: readonly string[],
 ): Promise<Bundle | undefined> {
-  const before = readAll(known);
-  const built = await run(options, { metafile: true, sourcesContent: false }).catch(
-    () => undefined,
-  );
-  if (built === undefined) return undefined;
-  const after = readAll(built.inputs);
-  for (const file of built.inputs) if (!isSame(before.get(file), after.get(file))) return undefined;
-  const hashes = new Map([...after].map(([file, { bytes }]) => [file, hashOf(bytes)]));
-  const texts = new Map([...after].map(([file, { bytes }]) => [file, bytes.toString()]));
+  let files = known;
+  for (let times = 0; times < QUICK_TIMES; times++) {
+    const before = readAll(files);
+    const built = await run(options, { metafile: true, sourcesContent: false }).catch(
+      () => undefined,
+    );
+    files = built?.inputs ?? [...before.keys()];
+    const after = readAll(files);
+    if (files.every((file) => isSame(before.get(file), after.get(file))))
+      return built && madeOf(built, options, after);
+  }
+  return undefined;
+}
+
+function madeOf(built: Ran, options: BundleOptions, read: ReadonlyMap<string, FileRead>): Bundle {
+  const hashes = new Map([...read].map(([file, { bytes }]) => [file, hashOf(bytes)]));
+  const texts = new Map([...read].map(([file, { bytes }]) => [file, bytes.toString()]));
   return made(built.code, options, hashes, { map: built.map, texts });
 }
 
@@ -251,7 +263,14 @@ export function stopBundler(): void {
   void running?.stop();
 }
 
-/** Runs esbuild. `inputs`: absolute paths of the bundled files, with `metafile`. */
+interface Ran {
+  readonly code: string;
+  readonly map: string;
+  /** Absolute paths of the bundled files, with `metafile`. */
+  readonly inputs: readonly string[];
+}
+
+/** Runs esbuild. */
 async function run(
   {
     entry,
@@ -261,7 +280,7 @@ async function run(
     isCompact = false,
   }: BundleOptions,
   { plugins = [], ...more }: Pick<BuildOptions, "plugins" | "metafile" | "sourcesContent">,
-): Promise<{ readonly code: string; readonly map: string; readonly inputs: readonly string[] }> {
+): Promise<Ran> {
   // Imported with the first build: the npm package starts without building anything.
   const esbuild = await import("esbuild");
   running = esbuild;

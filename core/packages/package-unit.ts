@@ -61,6 +61,9 @@ export const SANDBOX_KINDS: ReadonlySet<string> = new Set([
   "balancer",
 ]);
 
+/** Files, against what a build has read. `emptied`: one is empty that was not, as between the two steps of most saves. */
+export type FilesNow = "as built" | "changed" | "emptied";
+
 /** Names of packages that decide how a unit is named and where it runs. */
 export interface PackageNames {
   /** `kind/name` of the shipped packages; dropped-in packages cannot take these. */
@@ -165,20 +168,22 @@ export class PackageUnit {
     return this.#directories;
   }
 
-  /** True if the files differ from what the last build read, and always after a failed one: a missing file may be there now. */
-  isStale(): boolean {
-    if (!this.#built || this.#target() !== this.#builtFrom) return true;
+  /** Its files, against what the last build read; `changed` after each that failed: a missing file may be there now. */
+  look(): FilesNow {
+    if (!this.#built || this.#target() !== this.#builtFrom) return "changed";
     try {
-      for (const [file, hash] of this.#inputs) if (!this.#isAsBuilt(file, hash)) return true;
-      return false;
+      for (const [file, hash] of this.#inputs) {
+        const bytes = readFileSync(file);
+        if (!this.#isAsBuilt(bytes, hash)) return bytes.length === 0 ? "emptied" : "changed";
+      }
+      return "as built";
     } catch {
-      return true;
+      return "changed";
     }
   }
 
   /** Each start looks at all of the npm package's files, and Node's crypto takes 25 ms to load. */
-  #isAsBuilt(file: string, hash: string): boolean {
-    const bytes = readFileSync(file);
+  #isAsBuilt(bytes: Buffer, hash: string): boolean {
     return this.#packed === undefined
       ? hashOf(bytes) === hash
       : bytes.equals(bytesOf(this.#packed));

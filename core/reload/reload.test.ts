@@ -97,6 +97,14 @@ test("takes up a file that was truncated and written 20 ms later, without a word
   expect(world.refusals).toEqual([]);
 });
 
+test("builds no file that is empty for a moment, and judges one that stays so with the last look", async () => {
+  const world = await worlds.started();
+  fs.writeFileSync(world.file("shout.ts"), "");
+  const problems = () => world.reload.packages().flatMap((state) => state.problems);
+  while (problems().length === 0) await new Promise(setImmediate);
+  expect(world.lines.join("\n")).toContain("shout.ts:1:1: ");
+});
+
 test("ends with the second of two saves 30 ms apart", async () => {
   const world = await worlds.started();
   fs.writeFileSync(world.file("shout.ts"), filter("shout", "v2"));

@@ -357,7 +357,9 @@ export class Reload {
       if (unit.gone) return;
       const isTouched =
         unit.isNew || [...unit.directories()].some((directory) => touched.has(directory));
-      if (!isTouched || !unit.isStale()) return;
+      const files = isTouched ? unit.look() : "as built";
+      // Of an emptied file, either what is written into it is heard of next, or the last look judges it.
+      if (files === "as built" || (files === "emptied" && !last)) return;
       this.#tellOf(unit);
       const before = unit.next;
       await unit.build(this.#options.describer);
@@ -618,7 +620,7 @@ export class Reload {
     const isSaved = ({ next, before }: PackageUnit) => next !== before;
     return edits.some(
       (edit) =>
-        (edit.type === "code" && isSaved(edit.unit) && edit.unit.isStale()) ||
+        (edit.type === "code" && isSaved(edit.unit) && edit.unit.look() !== "as built") ||
         (edit.type === "config" &&
           (this.#readConfig() !== edit.text || this.#named.now !== this.#named.asRead)),
     );
