@@ -35,6 +35,7 @@ const ACCESS_LOG_TYPES = [
   "TcpConnectionStart",
 ] as const;
 
+/** Envoy's `AccessLogType`: the moment of a stream's or connection's life that an entry tells of. */
 export type AccessLogType = (typeof ACCESS_LOG_TYPES)[number];
 
 /** The names of gRPC statuses in this one filter's config, which spells one of them unlike the gRPC libraries. */

@@ -13,6 +13,7 @@ export interface CellSpec<T> {
   open(memory: CellMemory, at: number): T;
 }
 
+/** The memory that cells lie in: one buffer, seen as words, floats and longs. */
 export interface CellMemory {
   readonly words: Int32Array;
   readonly floats: Float64Array;
@@ -25,6 +26,7 @@ export interface CellMemory {
   readonly holder?: CellHolder;
 }
 
+/** Who opens a cell: what is taken for a holder that is lost can be given back. */
 export interface CellHolder {
   /** From 0. */
   readonly worker: number;
@@ -34,6 +36,7 @@ export interface CellHolder {
 
 /** What `cx.shared` gives for a definition's `shared`. */
 export type SharedCells = Readonly<Record<string, CellSpec<unknown>>>;
+/** The cells themselves, under the names of their specs. */
 export type OpenCells<C extends SharedCells> = {
   readonly [K in keyof C]: C[K] extends CellSpec<infer T> ? T : never;
 };

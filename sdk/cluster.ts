@@ -203,6 +203,7 @@ export interface ReadyClusters {
   onReady: ((name: string) => void) | undefined;
 }
 
+/** Chooses hosts in the place of a policy, for a cluster type that knows better (`CLUSTER_PROVIDED`). */
 export interface ProvidedBalancer {
   /** Undefined: none. */
   choose(context: BalancerContext): Host | undefined;
@@ -348,6 +349,7 @@ export interface BalancedCluster {
   find(address: string): Host | undefined;
 }
 
+/** How a policy that stands above others spreads requests over localities. */
 export interface SpreadOptions {
   /** Weights of localities: as configured (default), scaled by how many of their hosts these are, or none. */
   readonly localityWeights?: "configured" | "scaled" | "none";
@@ -364,6 +366,7 @@ export interface Clusters {
   status?(): ClusterManagerStatus | undefined;
 }
 
+/** Stats of a cluster (`cluster.<name>.upstream_…`) that are counted by those that send requests. */
 export interface ClusterStats {
   /** These two are counted by the pool, the others by the router. */
   readonly rqTotal: Counter;
@@ -417,6 +420,7 @@ export interface TrackedStats {
   readonly requestResponseSizes: boolean;
 }
 
+/** How many of each a cluster has under way, over all workers. */
 export interface ClusterUse {
   readonly connections: number;
   readonly requests: number;
@@ -481,6 +485,7 @@ export interface Cluster {
 
 /** Workers publish on it what hosts weigh for a balancer that does not go by the weights of the config; admin shows it. */
 export const WEIGHTS_TOPIC = "host_weights";
+/** The value of WEIGHTS_TOPIC: what the hosts of one cluster weigh from now on. */
 export interface HostWeights {
   readonly cluster: string;
   /** By the host's key. */
@@ -491,6 +496,7 @@ export interface HostWeights {
 export interface ClusterManagerStatus {
   readonly clusters: readonly ClusterStatus[];
 }
+/** One cluster, as admin's `/clusters` and `/config_dump` tell of it. */
 export interface ClusterStatus {
   readonly name: string;
   readonly observabilityName: string;
@@ -518,12 +524,14 @@ export interface ClusterStatus {
   readonly thresholds: readonly [Thresholds, Thresholds];
   readonly hosts: readonly HostStatus[];
 }
+/** What the circuit breakers of one routing priority let be there at once. */
 export interface Thresholds {
   readonly maxConnections: number;
   readonly maxPendingRequests: number;
   readonly maxRequests: number;
   readonly maxRetries: number;
 }
+/** One host of a cluster, as admin's `/clusters` tells of it. */
 export interface HostStatus extends HostSpec {
   /** Stands for `key` in the names of its cells, where they have another one. */
   readonly cells?: string;

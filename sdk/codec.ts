@@ -5,6 +5,7 @@ import type { Http2Options } from "./http2-options.ts";
 import type { CloseEvent, Connection } from "./network.ts";
 import type { Stats } from "./stats.ts";
 
+/** Why a stream or an exchange has ended before its end. */
 export type ResetReason =
   | "local"
   | "remote"
@@ -17,6 +18,7 @@ export type ResetReason =
   | "connection_failed"
   | "overflow";
 
+/** What a codec accepts, and how it writes: the connection manager's or cluster's protocol options. */
 export interface CodecOptions {
   /** Bytes of a head (request or response). */
   readonly maxHeadBytes: number;
@@ -94,6 +96,7 @@ export interface ServerEvents {
   onConnectionError?(details: string, isFlood: boolean): void;
 }
 
+/** Is told of one request by the server's codec. `ServerCallbacks` makes one for each stream. */
 export interface RequestDecoder {
   /** Filled by the codec. The bytes are lent until the end of the turn; the object is the decoder's until its stream ends. */
   readonly headers: RequestHeaders;
@@ -119,6 +122,7 @@ export interface RequestInfo {
   expectContinue: boolean;
 }
 
+/** The codec of one connection with a client. */
 export interface ServerCodec {
   onData(chunk: Chunk): void;
   onEof(): void;
@@ -133,6 +137,7 @@ export interface ServerCodec {
   finish?(): void;
 }
 
+/** Writes the answer to one request. */
 export interface ResponseEncoder extends WireBytes {
   readonly streamId: number;
   /** Received bytes of the request's body that the decoder has not been given, as reading is paused. Absent: the codec keeps none. */
@@ -183,6 +188,7 @@ export interface ClientEvents {
   onFailed?(): void;
 }
 
+/** The codec of one connection with a host. */
 export interface ClientCodec {
   /** Begins an exchange. `decoder` gets the answer. HTTP/1: only when idle. */
   newStream(decoder: ResponseDecoder): RequestEncoder;
@@ -204,6 +210,7 @@ export interface ClientCodec {
   adopt?(events: ClientEvents): void;
 }
 
+/** Is told of the answer to one request by the client's codec. */
 export interface ResponseDecoder {
   /** Filled before `onResponseHeaders`, as on the server side. */
   readonly responseHeaders: ResponseHeaders;
@@ -221,6 +228,7 @@ export interface ResponseDecoder {
   onUpstreamBlocked(blocked: boolean): void;
 }
 
+/** Writes one request. */
 export interface RequestEncoder extends WireBytes {
   /** Absent: HTTP/1.1. As in Envoy, HTTP/1.0 if the connection's last answer, of an exchange before this one or of this one, was that. */
   readonly protocol?: "HTTP/1.0" | CodecFactory["protocol"];

@@ -35,9 +35,12 @@ export type DnsCacheConfig = Static<typeof DnsCacheConfig>;
 
 /** Topics between the workers, which have requests, and the control thread, which resolves names. */
 export const wantedTopic = (cache: string): string => `dns_cache/${cache}/wanted`;
+/** See `wantedTopic`: names that requests have used lately. */
 export const usedTopic = (cache: string): string => `dns_cache/${cache}/used`;
+/** See `wantedTopic`: what names have been resolved to. */
 export const outcomeTopic = (cache: string): string => `dns_cache/${cache}/outcome`;
 
+/** A host that a request has named. */
 export interface NamedHost {
   /** Its id among the cluster's hosts: the authority, with a port in any case. */
   readonly key: string;

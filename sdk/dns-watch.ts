@@ -23,6 +23,7 @@ export const DnsOptions = Type.Object({
 });
 export type DnsOptions = Static<typeof DnsOptions>;
 
+/** Throws a ConfigError for what the schema lets through and nothing can be done with. */
 export function checkDnsOptions(options: DnsOptions): void {
   dnsResolverOptions(options);
   if (options.dns_refresh_rate !== undefined && options.dns_refresh_rate < 1)

@@ -39,8 +39,10 @@ export interface Kinds {
   transport: TransportFactory;
   udp: UdpListenerFilter;
 }
+/** What a package is: a name of a contract of this SDK. */
 export type Kind = keyof Kinds;
 
+/** What `filter.ts` of a package exports as its default; the `define…` functions make it. */
 export interface Definition<K extends Kind = Kind, S extends TSchema = TSchema> {
   readonly kind: K;
   /** Envoy's full name, or the bare name of a dropped-in filter. */
@@ -83,6 +85,7 @@ type Spec<K extends Kind, S extends TSchema, C extends SharedCells, D extends De
   readonly stats?: D;
   setup(config: Static<S>, cx: ContextWith<C, D>): Kinds[K];
 };
+/** The `cx` of a `setup` whose definition declares cells and stats. */
 export type ContextWith<
   C extends SharedCells,
   D extends DeclaredStats = Record<never, never>,
@@ -140,18 +143,23 @@ export function defineHttpFilter<
 export const defineNetworkFilter = define("network");
 /** Filters that look at the first bytes of a connection before its chain is chosen. */
 export const defineListenerFilter = define("listener");
+/** Translates between the bytes of a connection and streams: a version of HTTP. */
 export const defineCodec = define("codec");
+/** Types of clusters: where their hosts come from. */
 export const defineCluster = define("cluster");
 /** Chooses the cluster of a route by code. */
 export const defineClusterSpecifier = define("cluster_specifier");
 /** Policies that choose a host of a cluster for each request. */
 export const defineBalancer = define("balancer");
+/** Asks the hosts of a cluster whether they are well. */
 export const defineHealthChecker = define("health");
 /** Loggers of streams and connections that have ended. */
 export const defineAccessLogger = define("access_log");
 /** What runs once in a process, beside the traffic. */
 export const defineService = define("service");
+/** What lies between a connection's socket and its bytes: TLS, or a header before them. */
 export const defineTransport = define("transport");
+/** Filters of the datagrams of a UDP listener. */
 export const defineUdpFilter = define("udp");
 
 /**
@@ -163,6 +171,7 @@ export interface Slot<T> {
   readonly current: Generation<T>;
 }
 
+/** One version of an extension's code and config, and what its `setup` has returned. */
 export interface Generation<T> {
   readonly value: T;
   readonly number: number;
@@ -236,7 +245,11 @@ export interface SetupContext {
    * Absent: true.
    */
   readonly rehearsed?: boolean;
-  /** True: this is an isolate of the package's own, where what would need another one throws (`clusters`, `connect`, …). */
+  /**
+   * True: this is an isolate of the package's own, where what would need another one throws: `clusters`, `extension`, `shipped`,
+   * `connect`, `udp`, `adopt`, `readFile`, `watchFile`, `tls`, `publish`, `subscribe`, `subscribeAll`, `retract`, `waitFor`, `turns`,
+   * `sharedCount`, `operation`, `child`. A package that needs one of these is marked `"tsproxy": { "trusted": true }`.
+   */
   readonly sandboxed?: boolean;
   readonly worker: number;
   readonly node: {
@@ -262,6 +275,7 @@ export interface SetupContext {
   readonly listenerStatPrefix?: string | undefined;
   /** The name that the config gives to this use. Absent: not known here. */
   readonly configName?: string;
+  /** The clusters of the config, for packages that send requests and bytes by themselves. Throws in a sandbox: `fetch` is there. */
   readonly clusters: Clusters;
   /**
    * Asks a cluster: `cx.fetch("auth:/check?user=7", { method: "POST", body })`. Balancing, pools and limits are the cluster's. Rejects
@@ -271,7 +285,7 @@ export interface SetupContext {
   /** Milliseconds on a monotonic clock, read once a poll phase. */
   now(): number;
   timer(onFired: () => void): Timer;
-  /** The slot of another extension that the config uses. Throws if there is no such package of that kind. */
+  /** The slot of another extension that the config uses. Throws if there is no such package of that kind, and in a sandbox. */
   extension<K extends Kind>(
     kind: K,
     ref: ExtensionRef,
@@ -280,54 +294,63 @@ export interface SetupContext {
       readonly statPrefix?: string;
     },
   ): Slot<Kinds[K]>;
-  /** The slot of a package that the config need not name, with its default config: `cx.shipped("codec", "codec/http1")`. */
+  /**
+   * The slot of a package that the config need not name, with its default config: `cx.shipped("codec", "codec/http1")`. Throws in a
+   * sandbox.
+   */
   shipped<K extends Kind>(kind: K, packageName: string, config?: unknown): Slot<Kinds[K]>;
   /** Throws with the construct's name if RE2 has no such syntax. */
   regex(pattern: string): Regex;
+  /** Connects to an address, past all clusters. Throws in a sandbox. */
   connect(address: Address, handler: ConnectionHandler, options: ConnectOptions): Connection;
-  /** Opens a UDP socket towards one peer; the caller closes it. */
+  /** Opens a UDP socket towards one peer; the caller closes it. Throws in a sandbox. */
   udp(address: Address, handler: UdpHandler, options?: { readonly bind?: Address }): UdpSocket;
   /**
    * Takes over a connection that the generation before has opened: its events go to `handler` from here on, and it ends with this
-   * generation. For hand-overs (`previous`): called when the generation before ends, or later.
+   * generation. For hand-overs (`previous`): called when the generation before ends, or later. Throws in a sandbox.
    */
   adopt(connection: Connection, handler: ConnectionHandler): void;
+  /** The file that lines are appended to. In a sandbox only one that the config of this use names; lines to others are dropped. */
   file(path: string): FileSink;
   /**
-   * The whole of a file; a relative path counts from where the proxy was started. Throws if it cannot be read. In `setup` only: it
-   * waits for the disk.
+   * The whole of a file; a relative path counts from where the proxy was started. Throws if it cannot be read, and in a sandbox, where a
+   * `DataSource` of the config does the same. In `setup` only: it waits for the disk.
    */
   readFile(path: string, encoding?: "utf8" | "base64"): string;
   /**
    * Calls `onChanged` within a second or two after the file has changed, until the generation ends. It may read files anew, of which it
    * gets the same contents in all workers, and answers whether what it has read serves now: then that is what a process begins with that
-   * has to take this one's place.
+   * has to take this one's place. Throws in a sandbox.
    */
   watchFile(path: string, onChanged: () => boolean): void;
+  /** Makes the TLS contexts that transports use. Throws in a sandbox. */
   readonly tls: Tls;
-  /** Tells every isolate that has subscribed; the last value is kept for those that subscribe later. JSON values. */
+  /**
+   * Tells every isolate that has subscribed; the last value is kept for those that subscribe later. JSON values. Throws in a
+   * sandbox, as do the next three.
+   */
   publish(topic: string, value: unknown): void;
   subscribe(topic: string, onValue: (value: unknown) => void): void;
   /** Takes a topic's value back: subscribers are told `undefined`, later ones nothing. For topics whose names are ever new. */
   retract(topic: string): void;
   /** Subscribes to all topics that begin with `prefix`; `rest` is the rest of the name. */
   subscribeAll(prefix: string, onValue: (rest: string, value: unknown) => void): void;
-  /** The configuration is not put into service before this settles (either way). Bounded by core (15 s). */
+  /** The configuration is not put into service before this settles (either way). Bounded by core (15 s). Throws in a sandbox. */
   waitFor(settled: Promise<unknown>, what: string): void;
   /**
    * State that all workers share and that outlives reloads: one cell for each name at each place of the config. `shared` declares
    * such cells.
    */
   cell<T>(name: string, spec: CellSpec<T>): T;
-  /** A count that all workers share and that outlives reloads: who takes the next turn. */
+  /** A count that all workers share and that outlives reloads: who takes the next turn. Throws in a sandbox: use a `cell`. */
   turns(name: string): Turns;
-  /** The one count of that name in the process. */
+  /** The one count of that name in the process. Throws in a sandbox: use a `cell`. */
   sharedCount(name: string): SharedCount;
-  /** An operation of core outside the isolate: `dns.resolve`, `core.stats`, … JSON in and out. */
+  /** An operation of core outside the isolate: `dns.resolve`, `core.stats`, … JSON in and out. Throws in a sandbox. */
   operation(name: string, args: unknown): Promise<unknown>;
   /**
    * A context for one of many things that come and go while the generation serves: what is made through it ends with it, and stats
-   * and cells are given back once no generation has a context of that name. It ends with this one at the latest.
+   * and cells are given back once no generation has a context of that name. It ends with this one at the latest. Throws in a sandbox.
    */
   child(name: string): ChildContext;
   /** Called when the generation ends. */

@@ -12,6 +12,7 @@ import type { LineWriter } from "./line-writer.ts";
  */
 export type FormatSource = Pick<LogEntry, "info" | "request" | "response"> & Partial<LogEntry>;
 
+/** What a format is for, which decides how values are written. */
 export interface FormatOptions {
   /**
    * `log` (default): text, header bytes read as UTF-8, `-` for a value that is missing. `header`: one char a byte, "" for a
@@ -33,8 +34,10 @@ export interface FormatOptions {
   readonly onUnsupported?: (command: string) => void;
 }
 
+/** A format that cannot be read; the message says what of it. */
 export class FormatError extends Error {}
 
+/** A compiled format of Envoy's language. */
 export interface Format {
   format(source: FormatSource): string;
   /** Writes the same text as UTF-8, for a log. Absent: this format makes strings only. */
@@ -82,6 +85,7 @@ export const DEFAULT_LOG_FORMAT =
   "%BYTES_RECEIVED% %BYTES_SENT% %DURATION% %RESP(X-ENVOY-UPSTREAM-SERVICE-TIME)% " +
   '"%REQ(X-FORWARDED-FOR)%" "%REQ(USER-AGENT)%" "%REQ(X-REQUEST-ID)%" "%REQ(:AUTHORITY)%" "%UPSTREAM_HOST%"\n';
 
+/** What a command of a format stands for; an object becomes JSON. */
 export type FormatValue = string | number | boolean | object | undefined;
 /** Reads one value; `undefined` if there is none. */
 export interface Command {

@@ -34,6 +34,7 @@ const OF_HTTP: Readonly<Record<number, number>> = {
   504: 14,
 };
 
+/** The gRPC status that an answer without one counts as, by its HTTP status. */
 export function grpcStatusOfHttp(status: number): number {
   return OF_HTTP[status] ?? 2;
 }
@@ -43,6 +44,7 @@ const TO_HTTP = [
   200, 499, 500, 400, 504, 404, 409, 403, 429, 400, 409, 400, 501, 500, 503, 500, 401,
 ] as const;
 
+/** The HTTP status that outlier detection counts for a gRPC status. */
 export function httpStatusOfGrpc(code: number): number {
   return TO_HTTP[code] ?? 500;
 }

@@ -34,6 +34,7 @@ export const headerRules = {
   response_headers_to_remove: Type.Array(Type.String({ minLength: 1 }), { default: [] }),
 };
 const HeaderRulesConfig = Type.Object(headerRules);
+/** What `headerRules` of a schema gives: headers to add and to remove, for requests and responses. */
 export type HeaderRulesConfig = Static<typeof HeaderRulesConfig>;
 export type HeaderValueOption = Static<typeof HeaderValueOption>;
 

@@ -9,6 +9,7 @@ export const HealthPayload = Type.Object({
 });
 export type HealthPayload = Static<typeof HealthPayload>;
 
+/** The bytes that a payload stands for. Throws a ConfigError at `path` if it is neither hexadecimal nor base64. */
 export function payloadBytes(payload: HealthPayload, path: string): Uint8Array {
   if (payload.text !== undefined) {
     if (!/^(?:[0-9a-fA-F]{2})+$/.test(payload.text))

@@ -32,6 +32,7 @@ export interface HealthSession {
   close(): void;
 }
 
+/** Is told what each check of a host has come to. */
 export interface HealthEvents {
   onHealthy(options: { readonly degraded: boolean }): void;
   /**

@@ -26,6 +26,7 @@ const CODEC_OPTIONS: CodecOptions = {
   headersWithUnderscores: "ALLOW",
 };
 
+/** A host's whole answer to a probe. */
 export interface HttpProbeAnswer {
   readonly headers: ResponseHeaders;
   /** As much as was asked to be kept. */

@@ -399,6 +399,7 @@ export interface HttpStream {
   sleep(ms: number): Promise<void>;
 }
 
+/** The internal redirects that a stream has followed. */
 export interface InternalRedirects {
   count: number;
   /** Names of the routes that redirects led from and to, joined by a line feed, for the predicate `previous_routes`. */

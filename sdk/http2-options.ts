@@ -87,6 +87,7 @@ export interface Http2Options {
   readonly keepAlive: Http2KeepAlive | undefined;
 }
 
+/** When a connection is pinged, and how long its answer may take. */
 export interface Http2KeepAlive {
   /** 0: none. */
   readonly intervalMs: number;
@@ -96,6 +97,7 @@ export interface Http2KeepAlive {
   readonly idleMs: number;
 }
 
+/** The options that a codec takes, with Envoy's defaults for what the config does not say. */
 export function http2Options(config: Http2ProtocolOptions = {}): Http2Options {
   const keepAlive = config.connection_keepalive;
   return {

@@ -143,6 +143,7 @@ function sameBits(a: Uint8Array, b: Uint8Array, bits: number): boolean {
   return rest === 0 || (a[whole]! ^ b[whole]!) >> (8 - rest) === 0;
 }
 
+/** Whether an address, as `parseIp` gives it, is one of this machine to itself. */
 export function isLoopback(ip: Uint8Array): boolean {
   if (ip.length === 4) return ip[0] === 127;
   return ip[15] === 1 && ip.every((byte, k) => k === 15 || byte === 0);

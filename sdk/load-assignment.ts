@@ -89,6 +89,7 @@ export interface Endpoint {
   readonly path: string;
 }
 
+/** All endpoints of an assignment, in its order. */
 export function endpointsOf(assignment: LoadAssignment | undefined): Endpoint[] {
   const endpoints: Endpoint[] = [];
   for (const [l, locality] of (assignment?.endpoints ?? []).entries()) {

@@ -86,6 +86,7 @@ const INPUT_MATCHERS = "envoy.extensions.matching.input_matchers";
 const CelExpression = Type.Object({ expr: Type.Unknown() });
 /** The fields of a CelExpression that may hold the parsed expression; its tree has the same form in all of them. */
 const CEL_FORMS = ["parsed_expr", "checked_expr", "cel_expr_parsed", "cel_expr_checked"] as const;
+/** The matchers of an input's value that Envoy has as extensions, beside texts. */
 export const CustomMatch = TypedExtension({
   [`${INPUT_MATCHERS}.ip.v3.Ip`]: Type.Object({
     cidr_ranges: Type.Array(CidrRange, { minItems: 1 }),
@@ -165,6 +166,7 @@ function celMatch(
 /** Whether the value of this input is the whole MatchSubject, which only a CelMatcher can use. */
 export const isCelInput = ({ typed_config: typed }: MatchInput): boolean =>
   typed["@type"].endsWith(".HttpAttributesCelMatchInput");
+/** Whether a `custom_match` is an expression. */
 export const isCelMatch = ({ typed_config: typed }: MatchInput): boolean =>
   typed["@type"].endsWith(".CelMatcher");
 
@@ -177,6 +179,7 @@ function hashOf(seed: number, modulo: number): (text: string) => number {
 /** Undefined: there is no value, which no condition matches. */
 export type ReadInput = (subject: MatchSubject) => unknown;
 
+/** Reads the value that an input names. `path` is where it stands in the config. */
 export function compileInput(config: MatchInput, path: string): ReadInput {
   const typed = config.typed_config;
   const type = typed["@type"].slice(typed["@type"].lastIndexOf(".") + 1);

@@ -50,6 +50,7 @@ export type ValueMatch = (value: unknown) => boolean;
 /** `undefined` metadata is metadata without values. */
 export type MetadataMatch = (metadata: Values | undefined) => boolean;
 
+/** A condition on dynamic metadata. `path` is where it stands in the config. */
 export function compileMetadataMatch(
   config: MetadataMatcher,
   path: string,
@@ -70,6 +71,7 @@ export function valueAt(struct: unknown, keys: readonly string[]): unknown {
   return value;
 }
 
+/** A condition on one value. Throws a ConfigError unless exactly one form is given. */
 export function compileValueMatch(
   config: ValueMatcher,
   path: string,

@@ -136,6 +136,7 @@ export interface KeepAlive {
   readonly probes: number;
 }
 
+/** How `cx.connect` connects. */
 export interface ConnectOptions {
   /** 0: none. */
   readonly timeoutMs: number;

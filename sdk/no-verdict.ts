@@ -8,6 +8,7 @@ export class NoVerdict extends TypeError {
   }
 }
 
+/** What hooks of an HTTP filter may answer, as errors tell it. */
 export const HTTP_VERDICTS = "nothing, done, reply(…) or hold(…)";
 
 /** Throws unless a network filter's hook may answer this (a promise, say), or, `isSettled`, its promise may come to this. */

@@ -94,6 +94,7 @@ export function joinedTlvs(
   return [...added, ...passed.filter(({ type }) => added.every((tlv) => tlv.type !== type))];
 }
 
+/** The line that begins a connection in version 1 of the protocol. */
 export function headerV1(source: Address, destination: Address): Uint8Array {
   const from = parseIp(source.ip);
   const to = parseIp(destination.ip);
@@ -109,6 +110,7 @@ const SIGNATURE = latin1Encode("\r\n\r\n\0\r\nQUIT\n");
 const FIXED = 16;
 const LONGEST = 0xffff;
 
+/** The header of version 2, in bytes. `local`: the proxy speaks for itself (a health check), and no address is named. */
 export function headerV2(
   source: Address,
   destination: Address,

@@ -115,10 +115,12 @@ export const RateLimit = Type.Object({
 });
 export type RateLimit = Static<typeof RateLimit>;
 
+/** One key and what a request has there. */
 export interface DescriptorEntry {
   readonly key: string;
   readonly value: string;
 }
+/** What requests are counted by: those with equal descriptors share a limit. */
 export type Descriptor = readonly DescriptorEntry[];
 
 /** What one entry of `rate_limits` makes of a stream. */

@@ -27,6 +27,7 @@ const common = {
 };
 type Common = { [K in keyof typeof common]?: Static<(typeof common)[K]> };
 
+/** Envoy's `rbac.v3.Permission`: what may be done. One of its fields is given. */
 export interface RbacPermission extends Common {
   readonly and_rules?: { readonly rules: readonly RbacPermission[] };
   readonly or_rules?: { readonly rules: readonly RbacPermission[] };
@@ -59,6 +60,7 @@ export const RbacPermission = Type.Unsafe<RbacPermission>(
   ),
 );
 
+/** Envoy's `rbac.v3.Principal`: who may do it. One of its fields is given. */
 export interface RbacPrincipal extends Common {
   readonly and_ids?: { readonly ids: readonly RbacPrincipal[] };
   readonly or_ids?: { readonly ids: readonly RbacPrincipal[] };

@@ -18,9 +18,12 @@ export interface Route {
   readonly virtualHostMetadata?: Readonly<Record<string, unknown>> | undefined;
   /** The virtual cluster that counts the request, undefined: none does. As in Envoy, the router asks, so logs of other answers name none. */
   virtualCluster?(headers: RequestHeaders): VirtualCluster | undefined;
-  /** Header rules of all levels, in Envoy's order, applied to the request before it goes upstream. */
+  /** Header rules of all levels, in Envoy's order, applied to the request before it goes upstream. Throws in a sandbox. */
   editRequest(headers: RequestHeaders, info: StreamInfo, source?: FormatSource): void;
-  /** `source`: for format commands that need more than the other arguments (metadata); an HttpStream is one. */
+  /**
+   * The same for the response. `source`: for format commands that need more than the other arguments (metadata); an HttpStream is one.
+   * Throws in a sandbox.
+   */
   editResponse(
     headers: ResponseHeaders,
     info: StreamInfo,
@@ -29,7 +32,7 @@ export interface Route {
   ): void;
   /** `rate_limits` of the route, and those of its virtual host where these count too. */
   readonly rateLimits?: readonly (readonly DescriptorMaker[])[] | undefined;
-  /** `typed_per_filter_config`, the most specific level. */
+  /** `typed_per_filter_config`, the most specific level. Throws in a sandbox, as the next: `stream.routeConfig` is there. */
   filterConfig(filterName: string): unknown;
   /** The same of every level that has one, the least specific first; the same array each time. */
   filterConfigs(filterName: string): readonly unknown[];
@@ -50,6 +53,7 @@ export interface Termination {
   readonly header?: ProxyHeader | undefined;
 }
 
+/** Sends the request to a cluster. */
 export interface RouteAction {
   readonly type: "route";
   /** The cluster, after weights; undefined if a cluster_header is missing. */
@@ -95,6 +99,7 @@ export interface RoutePolicies {
   readonly grpcTimeoutOffsetMs: number;
 }
 
+/** Which answers are tried again, how often, and how long after. */
 export interface RetryPolicy {
   /** Words of `retry_on`, HTTP's and gRPC's; unknown ones are left out. */
   readonly on: readonly string[];
@@ -124,6 +129,7 @@ export interface RetryPolicy {
   readonly previousPrioritiesEvery: number;
 }
 
+/** Sends a copy of some requests to another cluster as well, whose answers nobody reads. */
 export interface MirrorPolicy {
   readonly cluster: string;
   /** In the place of `cluster`, if there is one. */
@@ -167,6 +173,7 @@ export interface StreamDuration {
   readonly grpcTimeoutHeaderOffsetMs: number | undefined;
 }
 
+/** Which redirects of an upstream the proxy follows itself. */
 export interface InternalRedirectPolicy {
   readonly maxRedirects: number;
   readonly statuses: readonly number[];
@@ -175,11 +182,13 @@ export interface InternalRedirectPolicy {
   readonly responseHeadersToCopy: readonly HeaderName[];
 }
 
+/** What a redirect has to fulfil besides. */
 export type InternalRedirectPredicate =
   | { readonly type: "previous_routes" }
   | { readonly type: "allow_listed_routes"; readonly routes: readonly string[] }
   | { readonly type: "safe_cross_scheme" };
 
+/** Answers with a redirect. */
 export interface RedirectAction {
   readonly type: "redirect";
   readonly status: number;
@@ -189,6 +198,7 @@ export interface RedirectAction {
   readonly rewrite?: ((headers: RequestHeaders, keepOriginal: boolean) => void) | undefined;
 }
 
+/** Answers by itself. */
 export interface DirectResponseAction {
   readonly type: "direct_response";
   readonly status: number;

@@ -5,6 +5,7 @@ export interface Fraction {
   readonly numerator: number;
   readonly denominator: number;
 }
+/** What a key of the runtime may have for a value. */
 export type RuntimeValue = number | boolean | string | Fraction;
 
 /**
@@ -77,6 +78,7 @@ export type FractionalPercent = Static<typeof FractionalPercent>;
 
 const DENOMINATORS = { HUNDRED: 100, TEN_THOUSAND: 10_000, MILLION: 1_000_000 } as const;
 
+/** The fraction that a percent of the config is. */
 export function fractionOf(percent: FractionalPercent): Fraction {
   return { numerator: percent.numerator, denominator: DENOMINATORS[percent.denominator] };
 }
@@ -168,6 +170,7 @@ export class RuntimeFraction {
   }
 }
 
+/** The whole number of a key, or the config's own. */
 export class RuntimeInteger {
   readonly #cached: Cached<number>;
 
@@ -194,6 +197,7 @@ export class RuntimeNumber {
   }
 }
 
+/** Whether a key says true, or the config. */
 export class RuntimeFlag {
   readonly #cached: Cached<boolean>;
 

@@ -91,6 +91,7 @@ export interface LuaSource {
   /** By the names that `require` gives them: files beside the config, or in the folder where the proxy was started. */
   readonly modules: Readonly<Record<string, LuaModule>>;
 }
+/** A file that a Lua script may `require`. */
 export interface LuaModule {
   readonly text: string;
   /** As `require` finds it: `./lib/name.lua`. */

@@ -111,6 +111,7 @@ export interface CommonScriptNames {
   };
 }
 
+/** The names that scripts of every kind have. */
 export function scriptNames(
   config: CommonScriptNames["config"],
   cx: SetupContext,

@@ -4,7 +4,9 @@ import { byLabel, type Counter, type Gauge, type Histogram, type Stats } from ".
 export interface StatSpec<T> {
   open(stats: Stats, name: string): T;
 }
+/** Specs of stats by name: `stats` of a definition. */
 export type DeclaredStats = Readonly<Record<string, StatSpec<unknown>>>;
+/** The stats themselves, under the names of their specs. */
 export type OpenStats<D extends DeclaredStats> = {
   readonly [K in keyof D]: D[K] extends StatSpec<infer T> ? T : never;
 };

@@ -65,6 +65,7 @@ type Name = keyof typeof CODES;
 export const HttpStatus = Type.Object({ code: Enum(Object.keys(CODES) as Name[]) });
 export type HttpStatus = Static<typeof HttpStatus>;
 
+/** The number of the status that the config names. */
 export function statusOf(config: HttpStatus): number {
   return CODES[config.code];
 }

@@ -11,6 +11,7 @@ export const WISH = {
   REASON_PHRASE: "envoy.downstream.reason_phrase",
 } as const;
 
+/** The host that a stream is to go to, whatever the balancer would choose. */
 export interface OverrideHost {
   /** `ip:port` */
   readonly address: string;

@@ -28,6 +28,7 @@ export interface Certificate {
   /** RFC 7633: it may only be shown together with an OCSP response. */
   readonly mustStaple?: boolean;
 }
+/** A subject alternative name of a certificate. */
 export interface AlternativeName {
   readonly type: "DNS" | "URI" | "IP_ADDRESS" | "EMAIL" | "OTHER_NAME";
   readonly value: string;
@@ -114,6 +115,7 @@ export interface TlsContextOptions {
   /** Client: how many sessions are kept for resumption. */
   readonly maxSessions?: number;
 }
+/** As OpenSSL calls them. */
 export type TlsVersion = "TLSv1" | "TLSv1.1" | "TLSv1.2" | "TLSv1.3";
 
 /** An OpenSSL context of this worker. It ends with the generation that made it, or with `release`. */

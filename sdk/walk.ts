@@ -20,10 +20,12 @@ export const FILTER_FAILED = reply(500, {
   body: "Internal Server Error",
   details: "filter_error",
 });
+/** Answers a request whose body passes what a filter or route lets it be. */
 export const REQUEST_TOO_LARGE = reply(413, {
   body: "Payload Too Large",
   details: "request_payload_too_large",
 });
+/** Answers in the place of a response whose body passes what a filter lets it be. */
 export const RESPONSE_TOO_LARGE = reply(500, {
   body: "Internal Server Error",
   details: "response_payload_too_large",

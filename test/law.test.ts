@@ -56,3 +56,46 @@ test("no source of core's inside, the SDK or a filter names Node", () => {
   for (const file of sources)
     expect(readFileSync(file, "utf8"), file).not.toMatch(/from "node:|require\(/);
 });
+
+/** The exported names of a source, and of these the ones with a docstring at any of their declarations. */
+function namesOf(source: string): { all: Set<string>; documented: Set<string> } {
+  const all = new Set<string>();
+  const documented = new Set<string>();
+  const lines = source.split("\n");
+  lines.forEach((line, k) => {
+    const name = /^export (?:abstract |async )?(?:class|const|function|interface|type) (\w+)/.exec(
+      line,
+    )?.[1];
+    if (name === undefined) return;
+    all.add(name);
+    if (/\*\/$/.test(lines[k - 1] ?? "")) documented.add(name);
+  });
+  return { all, documented };
+}
+
+test.each(["sdk", "sdk/testing"])(
+  "every name that %s exports says in a docstring what it is",
+  (folder) => {
+    const index = readFileSync(path.join(root, folder, "index.ts"), "utf8");
+    const files = Array.from(
+      index.matchAll(/^export \* from "\.\/([^"]+)"/gm),
+      ([, file]) => file!,
+    );
+    const bare: string[] = [];
+    for (const file of files) {
+      const { all, documented } = namesOf(readFileSync(path.join(root, folder, file), "utf8"));
+      for (const name of all) if (!documented.has(name)) bare.push(`${file}: ${name}`);
+    }
+    expect(files.length).toBeGreaterThan(10);
+    expect(bare).toEqual([]);
+  },
+);
+
+test("the docstring of `cx.sandboxed` names every member that throws there", () => {
+  const context = readFileSync(path.join(root, "core/inside/sandbox/context.ts"), "utf8");
+  const thrown = Array.from(context.matchAll(/unavailable\("cx\.(\w+)"\)/g), ([, name]) => name);
+  const contract = readFileSync(path.join(root, "sdk/extension.ts"), "utf8");
+  const text = /where what would need another one throws: ([^.]*)\./.exec(contract)?.[1] ?? "";
+  const named = Array.from(text.matchAll(/`(\w+)`/g), ([, name]) => name);
+  expect(named.toSorted()).toEqual(thrown.toSorted());
+});

@@ -44,10 +44,18 @@ export function unlisted(text: string, names: readonly string[]): string[] {
 const EXPORT =
   /^export (?:declare )?(?:abstract )?(?:async )?(class|interface|type|function|const|let) (\w+)/;
 
-/** The exported declarations in a .d.ts file, each with the comment before it. */
+/** The exported names of a .d.ts file: their declarations (a schema and its type have one name), with the comments before these. */
 export function entriesOf(text: string): Entry[] {
   const lines = text.split("\n");
-  const found: Entry[] = [];
+  const found = new Map<string, Entry>();
+  const add = (name: string, doc: string, text: string): void => {
+    const other = found.get(name);
+    const joined = {
+      doc: other?.doc || doc,
+      text: other === undefined ? text : `${other.text}\n${text}`,
+    };
+    found.set(name, { name, ...joined });
+  };
   let comment: string[] = [];
   for (let k = 0; k < lines.length; k++) {
     const line = lines[k]!;
@@ -60,17 +68,16 @@ export function entriesOf(text: string): Entry[] {
     // TypeBox's, which its own documentation tells of.
     const names = /^export \{ (.+) \};$/.exec(line)?.[1] ?? "";
     for (const [, name] of names.matchAll(/(?:^|, )(?:type )?(\w+)/g))
-      found.push({ name: name!, doc: docOf(comment), text: line });
+      add(name!, docOf(comment), line);
     const match = EXPORT.exec(line);
     if (match !== null) {
       const end = endOf(lines, k);
-      const [, , name] = match;
-      found.push({ name: name!, doc: docOf(comment), text: lines.slice(k, end + 1).join("\n") });
+      add(match[2]!, docOf(comment), lines.slice(k, end + 1).join("\n"));
       k = end;
     }
     comment = [];
   }
-  return found;
+  return [...found.values()];
 }
 
 /** Index of a declaration's last line: the first that ends with `;` or `}` and leaves no bracket open. */
@@ -99,6 +106,6 @@ function docOf(comment: readonly string[]): string {
 
 function shown({ name, doc, text }: Entry): string {
   const said = doc === "" ? "" : `${doc}\n\n`;
-  const code = text.replace(/^export (?:declare )?/, "");
+  const code = text.replace(/^export (?:declare )?/gm, "");
   return `### ${name}\n\n${said}\`\`\`ts\n${code}\n\`\`\`\n`;
 }

@@ -679,7 +679,9 @@ describe("what a filter knows", () => {
   it("says clearly what a sandbox does not have", async () => {
     const sandbox = await worker.unprepared(filter("", `cx.connect()`));
     const refusals = await sandbox.prepare([{ id: 1, config: {}, place: "/x" }]);
-    expect(refusals[0]!.message).toBe("cx.connect is not available in a sandbox yet");
+    expect(refusals[0]!.message).toBe(
+      'cx.connect is not available in a sandbox; mark the package "trusted"',
+    );
     expect(refusals[0]!.stack).toContain("test.js:");
   });
 

@@ -146,6 +146,7 @@ export class TestSlot<T> implements Slot<T> {
   }
 }
 
+/** The generation that a slot of a TestContext has at the moment. */
 export class TestGeneration<T> implements Generation<T> {
   readonly value: T;
   readonly number: number;

@@ -23,6 +23,7 @@ import type { TestContext } from "./context.ts";
 
 const CLIENT: Address = { ip: "192.0.2.1", port: 40_000 };
 
+/** What a TestStream's chain would know: its route, per-route configs, connection. */
 export interface TestStreamOptions {
   /** `typed_per_filter_config` of all levels, least specific first; `setupRoute` is called for them. */
   readonly routeConfigs?: readonly unknown[];

@@ -21,6 +21,7 @@ export interface Place<K extends Kind = Kind> {
   dispose(): void;
 }
 
+/** A package that has been set up in a place: its context, and what `setup` has returned. */
 export interface PlacedUse<K extends Kind = Kind> {
   readonly cx: TestContext;
   readonly value: Kinds[K];
@@ -31,6 +32,7 @@ export type EntryFile = string | { readonly href: string };
 
 /** Makes places in sandboxes. `tsproxy filter test` puts one into `globalThis`, under the symbol `PLACE_MAKER`. */
 export type PlaceMaker = (definition: Definition, entry: string) => Place;
+/** The symbol under which `globalThis` has the PlaceMaker. */
 export const PLACE_MAKER = Symbol.for("tsproxy.testing.sandbox");
 
 /**

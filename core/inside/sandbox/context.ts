@@ -41,7 +41,7 @@ export interface SandboxUse {
   readonly previous?: unknown;
 }
 
-/** The `cx` of one setup in a sandbox. What would need another isolate throws "not available in a sandbox yet". */
+/** The `cx` of one setup in a sandbox. What would need another isolate throws. */
 export class SandboxContext implements SetupContext {
   readonly role = "worker";
   readonly sandboxed = true;
@@ -210,7 +210,7 @@ class UseTimer implements Timer {
 }
 
 function unavailable(what: string): never {
-  throw new Error(`${what} is not available in a sandbox yet`);
+  throw new Error(`${what} is not available in a sandbox; mark the package "trusted"`);
 }
 
 class SandboxLog implements Log {
