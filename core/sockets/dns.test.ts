@@ -9,28 +9,27 @@ afterEach(() => {
   for (const server of servers.splice(0)) server.close();
 });
 
-/** A server that knows one IPv4 address for whatever is asked; `names`: what was. Its `ip:port`. */
-async function dnsServer(address: readonly number[] | undefined): Promise<string> {
+const NO_SUCH_NAME = 3;
+
+/**
+ * A server that knows one IPv4 address for whatever is asked, or answers with a code (RFC 1035 §4.1.1). Its `ip:port`. `onAsked` is
+ * called for each question.
+ */
+async function dnsServer(
+  known: readonly number[] | number,
+  onAsked: () => void = () => {},
+): Promise<string> {
+  const [address, code] = typeof known === "number" ? [undefined, known] : [known, 0];
   const server = dgram.createSocket("udp4");
   servers.push(server);
   server.on("message", (question, from) => {
-    // RFC 1035 §4: id, flags (an answer; 3: no such name), counts; the question; a name that points at it, A, IN, TTL 7, 4 bytes.
+    onAsked();
+    // RFC 1035 §4: id, flags (an answer), counts; the question; a name that points at it, A, IN, TTL 7, 4 bytes.
     const isA = question.readUInt16BE(question.indexOf(0, 12) + 1) === 1;
-    const known = address !== undefined && isA;
+    const hasIt = address !== undefined && isA;
     const end = question.indexOf(0, 12) + 5;
-    const head = Buffer.from([
-      0x81,
-      address === undefined ? 0x83 : 0x80,
-      0,
-      1,
-      0,
-      known ? 1 : 0,
-      0,
-      0,
-      0,
-      0,
-    ]);
-    const answer = known ? [0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 7, 0, 4, ...address] : [];
+    const head = Buffer.from([0x81, 0x80 + code, 0, 1, 0, hasIt ? 1 : 0, 0, 0, 0, 0]);
+    const answer = hasIt ? [0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 7, 0, 4, ...address] : [];
     const parts = [question.subarray(0, 2), head, question.subarray(12, end), Buffer.from(answer)];
     server.send(Buffer.concat(parts), from.port, from.address);
   });
@@ -45,7 +44,7 @@ test("servers of the config are asked, and nobody else", async () => {
   expect(await resolveName("a.test", "V4_ONLY", { ...options, servers: [known] })).toEqual([
     { ip: "192.0.2.7", ttl: 7 },
   ]);
-  const unknown = await dnsServer(undefined);
+  const unknown = await dnsServer(NO_SUCH_NAME);
   expect(await resolveName("a.test", "AUTO", { ...options, servers: [unknown] })).toEqual([]);
 });
 
@@ -61,6 +60,37 @@ test("a server that does not answer is a failure, not an empty answer", async ()
     tries: 1,
   });
   await expect(asked).rejects.toThrow("no answer from 127.0.0.1:");
+});
+
+test.each([
+  ["SERVFAIL", 2],
+  ["NOTIMP", 4],
+  ["REFUSED", 5],
+])(
+  "servers that answer %s are asked in turn, each as often as the config says",
+  async (_, code) => {
+    const asked: string[] = [];
+    const first = await dnsServer(code, () => asked.push("first"));
+    const second = await dnsServer(code, () => asked.push("second"));
+    const options = { fallback: false, system: false, timeoutMs: 2_000, tries: 2 };
+    const failed = resolveName("a.test", "V4_ONLY", { ...options, servers: [first, second] });
+    await expect(failed).rejects.toThrow("no answer from 127.0.0.1:");
+    expect(asked).toEqual(["first", "second", "first", "second"]);
+
+    asked.length = 0;
+    const alone = { fallback: false, system: false, servers: [first] };
+    await expect(resolveName("a.test", "V4_ONLY", alone)).rejects.toThrow("no answer from");
+    expect(asked).toEqual(["first", "first", "first", "first"]);
+  },
+);
+
+test("a server that knows the name is asked after one that could not answer", async () => {
+  const servers = [await dnsServer(2), await dnsServer([192, 0, 2, 7])];
+  const options = { servers, fallback: false, system: false, timeoutMs: 2_000, tries: 1 };
+  expect(await resolveName("a.test", "V4_ONLY", options)).toEqual([{ ip: "192.0.2.7", ttl: 7 }]);
+  // Who answers that there is no such name has answered.
+  const denying = [await dnsServer(NO_SUCH_NAME), ...servers.slice(1)];
+  expect(await resolveName("a.test", "V4_ONLY", { ...options, servers: denying })).toEqual([]);
 });
 
 test("an address stands for itself, whatever the family", async () => {

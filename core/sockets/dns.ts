@@ -91,10 +91,9 @@ async function query(
   family: Family,
   options: DnsResolverOptions,
 ): Promise<{ readonly found: readonly Resolved[]; readonly asked: boolean }> {
-  const resolver = resolverOf(options);
   const [v4, v6] = await Promise.all([
-    family === "V6_ONLY" ? [] : ask(() => resolver.resolve4(name, { ttl: true })),
-    family === "V4_ONLY" ? [] : ask(() => resolver.resolve6(name, { ttl: true })),
+    family === "V6_ONLY" ? [] : ask(options, (resolver) => resolver.resolve4(name, { ttl: true })),
+    family === "V4_ONLY" ? [] : ask(options, (resolver) => resolver.resolve6(name, { ttl: true })),
   ]);
   const asked =
     family === "V6_ONLY"
@@ -117,10 +116,11 @@ async function lookUp(name: string, family: Family): Promise<readonly Resolved[]
 }
 
 const SYSTEM: DnsResolverOptions = { servers: [], fallback: false, system: false };
-const resolvers = new Map<string, Pick<dns.Resolver, "resolve4" | "resolve6">>();
+type Resolver = Pick<dns.Resolver, "resolve4" | "resolve6">;
+const resolvers = new Map<string, Resolver>();
 
 /** A resolver with these options, kept for the life of the thread: configs name few. */
-function resolverOf({ servers, timeoutMs, tries }: DnsResolverOptions) {
+function resolverOf({ servers, timeoutMs, tries }: DnsResolverOptions): Resolver {
   if (servers.length === 0 && timeoutMs === undefined && tries === undefined) return dns;
   const key = JSON.stringify([servers, timeoutMs, tries]);
   let resolver = resolvers.get(key);
@@ -135,16 +135,35 @@ function resolverOf({ servers, timeoutMs, tries }: DnsResolverOptions) {
   return resolver;
 }
 
-/** Undefined: no server could be asked. */
+/** Node's own, and Envoy's. */
+const TRIES = 4;
+/** Answers of servers that could not answer. Node takes such a one for the last word; c-ares by itself, as in Envoy, asks on. */
+const NO_ANSWERS: ReadonlySet<unknown> = new Set(["ESERVFAIL", "ENOTIMP", "EREFUSED"]);
+
+/**
+ * Asks a server, and the next one if it has no answer, each as often as `tries` says; servers that are silent pass within the resolver.
+ * Undefined: none has answered.
+ */
 async function ask(
-  query: () => Promise<{ address: string; ttl: number }[]>,
+  options: DnsResolverOptions,
+  query: (resolver: Resolver) => Promise<{ address: string; ttl: number }[]>,
 ): Promise<Resolved[] | undefined> {
-  try {
-    return (await query()).map(({ address, ttl }) => ({ ip: address, ttl }));
-  } catch (error) {
-    const code = (error as NodeJS.ErrnoException).code;
-    return code === "ENODATA" || code === "ENOTFOUND" ? [] : undefined;
+  const { tries = TRIES } = options;
+  const servers = options.servers.length > 0 ? options.servers : dns.getServers();
+  const turns = Math.max(1, servers.length) * tries;
+  for (let turn = 0; turn < turns; turn++) {
+    const first = turn % Math.max(1, servers.length);
+    const inTurn = [...servers.slice(first), ...servers.slice(0, first)];
+    try {
+      const resolver = resolverOf(first === 0 ? options : { ...options, servers: inTurn });
+      return (await query(resolver)).map(({ address, ttl }) => ({ ip: address, ttl }));
+    } catch (error) {
+      const { code } = error as NodeJS.ErrnoException;
+      if (code === "ENODATA" || code === "ENOTFOUND") return [];
+      if (!NO_ANSWERS.has(code)) return undefined;
+    }
   }
+  return undefined;
 }
 
 function pick(
