@@ -21,13 +21,18 @@ export const ISOLATE_FLAGS = [
 
 let areSet = false;
 
-/**
- * Called before an isolate is made. The flags hold for the whole process, and so does what isolated-vm's first load in it undoes: the
- * sizes of heaps on the command line.
- */
+/** Called before an isolate is made. The flags hold for the whole process. */
 export function setIsolateFlags(): void {
   if (areSet) return;
   areSet = true;
-  const sizes = process.execArgv.filter((arg) => /^--max-(semi|old)-space-size=/.test(arg));
-  for (const flag of [...ISOLATE_FLAGS, ...sizes]) setFlagsFromString(flag);
+  for (const flag of ISOLATE_FLAGS) setFlagsFromString(flag);
+}
+
+/**
+ * Called once isolated-vm has been loaded: its first load in a process undoes the sizes of heaps on the command line. A thread that
+ * starts without them has a copy of V8's built-in functions (2 MiB), and lets garbage grow to 16 MiB before it collects.
+ */
+export function restoreHeapSizes(): void {
+  for (const arg of process.execArgv)
+    if (/^--(max|min)-(semi|old)-space-size=/.test(arg)) setFlagsFromString(arg);
 }

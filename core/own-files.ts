@@ -2,6 +2,7 @@ import { existsSync } from "node:fs";
 import { createRequire } from "node:module";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
+import { restoreHeapSizes } from "./isolate-flags.ts";
 
 /** True in the npm package, where core is JavaScript (pack.ts). In a checkout Node runs the TypeScript itself. */
 export const isPacked = !import.meta.url.endsWith(".ts");
@@ -22,6 +23,12 @@ export function ownModule(name: string): URL {
  * no compiler and no install scripts.
  */
 export function isolatedVm(): unknown {
+  const loaded = loadIsolatedVm();
+  restoreHeapSizes();
+  return loaded;
+}
+
+function loadIsolatedVm(): unknown {
   const require = createRequire(import.meta.url);
   if (!isPacked) return require("isolated-vm");
   const { platform, arch, versions } = process;
