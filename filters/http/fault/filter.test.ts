@@ -78,6 +78,21 @@ describe("a delay", () => {
     expect([stat("delays_injected"), stat("active_faults")]).toEqual([1, 0]);
   });
 
+  it("counts as a fault until it is over, or to the end of an answer that is slowed down", async () => {
+    const delay = { fixed_delay: 300, ...always };
+    const active = async (config: object) => {
+      const { get, stat } = harness({ delay, ...config });
+      const s = get();
+      await s.advance(310);
+      const after = [s.upstream.ended, stat("active_faults")];
+      s.end();
+      return [...after, stat("active_faults")];
+    };
+    expect(await active({})).toEqual([true, 0, 0]);
+    const response_rate_limit = { header_limit: {}, ...always };
+    expect(await active({ response_rate_limit })).toEqual([true, 1, 0]);
+  });
+
   it("ends with its stream", async () => {
     const { cx, get, stat } = harness({ delay: { fixed_delay: 300, ...always } });
     const s = get();
@@ -178,6 +193,22 @@ describe("runtime keys", () => {
     expect(get({ "x-envoy-downstream-service-cluster": "other" }).reply).toBeUndefined();
     expect(stat("mine.aborts_injected")).toBe(1);
   });
+
+  it("of the client's cluster take the place of the others, but for the length of a delay", async () => {
+    const { cx, get } = harness({
+      delay: { fixed_delay: 5000, ...always },
+      abort: { http_status: 500, ...always },
+    });
+    const headers = { "x-envoy-downstream-service-cluster": "mine" };
+    cx.runtime.replace([
+      ["fault.http.abort.http_status", 504],
+      ["fault.http.delay.fixed_duration_ms", 300],
+    ]);
+    const s = get(headers);
+    expect(s.waiting).toBe(true);
+    await s.advance(310);
+    expect(s.reply?.status).toBe(500);
+  });
 });
 
 describe("a response's rate", () => {
@@ -194,6 +225,7 @@ describe("a response's rate", () => {
     await s.advance(80);
     expect([s.downstream.body.length, s.downstream.ended]).toEqual([576, true]);
     expect(stat("response_rl_injected")).toBe(1);
+    expect(s.metadata.get("envoy.filters.http.fault")).toBeUndefined();
   });
 });
 

@@ -68,7 +68,16 @@ class FaultFilter implements HttpFilter {
     stats.delays.inc();
     if (this.#hasClusterStats) stats.of(this.#client)?.delays.inc();
     stream.info.flags.push("DI");
-    return stream.sleep(ms).then(() => this.#abort(headers));
+    this.#tell();
+    return stream.sleep(ms).then(() => this.#afterDelay(headers));
+  }
+
+  /** As in Envoy, a delay that is over counts no more as a fault, unless answers are slowed down too. */
+  #afterDelay(headers: RequestHeaders) {
+    const answer = this.#abort(headers);
+    if (answer !== undefined || this.#settings.config.response_rate_limit) return answer;
+    this.#release();
+    return done;
   }
 
   #limitRate(headers: RequestHeaders): void {
@@ -84,6 +93,7 @@ class FaultFilter implements HttpFilter {
     const { stats } = this.#faults;
     stats.aborts.inc();
     if (this.#hasClusterStats) stats.of(this.#client)?.aborts.inc();
+    this.#tell();
     const { status, grpcStatus } = abort;
     return reply(status, {
       body: "fault filter abort",
@@ -107,9 +117,20 @@ class FaultFilter implements HttpFilter {
     }
     this.#isActive = true;
     stats.active.inc();
+    return true;
+  }
+
+  #release(): void {
+    if (!this.#isActive) return;
+    this.#isActive = false;
+    this.#faults.active.release();
+    this.#faults.stats.active.dec();
+  }
+
+  /** Logs and filters find delays and aborts in the metadata; a slow answer leaves nothing there, as in Envoy. */
+  #tell(): void {
     const metadata = this.#settings.config.filter_metadata;
     this.#stream.metadata.set(this.#faults.name, { ...metadata });
-    return true;
   }
 
   onResponseBody(chunk: Chunk) {
@@ -118,10 +139,7 @@ class FaultFilter implements HttpFilter {
   }
 
   onEnd() {
-    if (!this.#isActive) return;
-    this.#isActive = false;
-    this.#faults.active.release();
-    this.#faults.stats.active.dec();
+    this.#release();
   }
 }
 

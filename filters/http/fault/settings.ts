@@ -117,7 +117,9 @@ export class Settings {
     const ms = byHeader ? whole(headers.get(ASKED.delay)) : delay.fixed_delay;
     if (ms === undefined) return 0;
     const own = delay_duration_runtime || "fault.http.delay.fixed_duration_ms";
-    return this.#integer(own, client, "delay.fixed_duration_ms", ms);
+    // The one key of a client that does not take the place of the other, in Envoy too.
+    const forAll = this.#runtime.integer(own, ms);
+    return this.#integer(own, client, "delay.fixed_duration_ms", forAll);
   }
 
   abort(headers: RequestHeaders, client: string): Abort | undefined {
@@ -170,15 +172,19 @@ export class Settings {
   }
 
   #chosen(share: Fraction, key: string, client: string, clientKey: string): boolean {
-    const asked = client === "" ? key : `fault.http.${client}.${clientKey}`;
+    const asked = keyOf(key, client, clientKey);
     const { numerator, denominator } = this.#runtime.fraction(asked, share);
     return numerator > 0 && Math.random() * denominator < numerator;
   }
 
   #integer(key: string, client: string, clientKey: string, fallback: number): number {
-    const own = this.#runtime.integer(key, fallback);
-    return client === "" ? own : this.#runtime.integer(`fault.http.${client}.${clientKey}`, own);
+    return this.#runtime.integer(keyOf(key, client, clientKey), fallback);
   }
+}
+
+/** A client that names its cluster has a key of its own, which takes the place of that for all. */
+function keyOf(forAll: string, client: string, clientKey: string): string {
+  return client === "" ? forAll : `fault.http.${client}.${clientKey}`;
 }
 
 function exactlyOne<T extends object>(
