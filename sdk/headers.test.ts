@@ -78,6 +78,14 @@ it("refuses values that are no strings", () => {
   ])
     for (const method of ["set", "append"] as const)
       expect(() => new HeaderMap()[method]("x-n", value as never)).toThrow(
-        `a header value is a string, not ${type}; write String(…)`,
+        `header "x-n" takes a string, not ${type}; write String(…)`,
       );
+});
+
+it("refuses values that HTTP cannot carry, and says what of which header", () => {
+  for (const method of ["set", "append", "replace"] as const)
+    expect(() => new HeaderMap()[method]("X-N", "a\r\nb: c")).toThrow(
+      new TypeError('header "x-n" cannot carry "\\r"; write encodeURIComponent(…)'),
+    );
+  expect(() => new HeaderMap().set("x-n", "日本")).toThrow('header "x-n" cannot carry "日"');
 });

@@ -151,7 +151,7 @@ export class HeaderLine {
 
   constructor(name: string, value: string) {
     this.name = headerName(name);
-    checkValue(value);
+    checkValue(name, value);
     this.#value = value;
     this.bytes = latin1Encode(`${this.name.text}: ${value}\r\n`);
   }
@@ -170,19 +170,26 @@ export class HeaderLine {
   }
 }
 
-/** RFC 9110 §5.5: no CR, LF or NUL, and nothing beyond one byte a char. Throws TypeError. */
-function checkValue(value: string): void {
+/** RFC 9110 §5.5: no CR, LF or NUL, and nothing beyond one byte a char. Throws a TypeError that names the header. */
+function checkValue(name: string, value: string): void {
   // A filter in plain JavaScript may pass any type, such as a number from JSON.
   if (typeof value !== "string")
     throw new TypeError(
-      `a header value is a string, not ${value === null ? "null" : typeof value}; write String(…)`,
+      `header "${name}" takes a string, not ${value === null ? "null" : typeof value}; write String(…)`,
     );
   for (let k = 0; k < value.length; k++) {
     const c = value.charCodeAt(k);
     if (c > 255 || (c < 32 && c !== 9) || c === 127) {
-      throw new TypeError(`header value has a character that a header cannot carry (code ${c})`);
+      throw new TypeError(
+        `header "${name}" cannot carry ${JSON.stringify(value[k])}; write encodeURIComponent(…)`,
+      );
     }
   }
+}
+
+/** Throws a TypeError that says why, if HTTP cannot carry this line: for lines that are kept outside of a HeaderMap. */
+export function checkHeader(name: string, value: string): void {
+  checkValue(headerName(name).text, value);
 }
 
 /** What a parser has found in a block of header lines, for another head with the same bytes. */
@@ -444,7 +451,7 @@ export class HeaderMap {
   /** Replaces all lines of that name by one at the end. Throws TypeError on a name or value that HTTP cannot carry. */
   set(name: string | HeaderName, value: string): void {
     const n = typeof name === "string" ? headerName(name) : name;
-    checkValue(value);
+    checkValue(n.text, value);
     this.remove(n);
     this.added.push(n.text, value);
   }
@@ -455,7 +462,7 @@ export class HeaderMap {
    */
   append(name: string | HeaderName, value: string): void {
     const n = typeof name === "string" ? headerName(name) : name;
-    checkValue(value);
+    checkValue(n.text, value);
     if (this.#isJoined(n)) this.#join(n, value);
     else this.added.push(n.text, value);
   }
@@ -476,7 +483,7 @@ export class HeaderMap {
    */
   replace(name: string | HeaderName, value: string): void {
     const n = typeof name === "string" ? headerName(name) : name;
-    checkValue(value);
+    checkValue(n.text, value);
     const at = this.find(n);
     if (at >= 0) {
       this.remove(n);
@@ -635,7 +642,7 @@ export class RequestHeaders extends HeaderMap {
     ));
   }
   set method(value: string) {
-    checkValue(value);
+    checkValue(":method", value);
     this.#method = value;
     this.methodEdited = true;
   }
@@ -649,7 +656,7 @@ export class RequestHeaders extends HeaderMap {
     ));
   }
   set path(value: string) {
-    checkValue(value);
+    checkValue(":path", value);
     this.#path = value;
     this.pathEdited = true;
   }

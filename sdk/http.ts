@@ -1,7 +1,12 @@
 import type { Chunk } from "./bytes.ts";
 import type { Cluster, Host } from "./cluster.ts";
 import type { WireBytes } from "./codec.ts";
-import type { HeaderMap, RequestHeaders, ResponseHeaders } from "./headers.ts";
+import {
+  checkHeader,
+  type HeaderMap,
+  type RequestHeaders,
+  type ResponseHeaders,
+} from "./headers.ts";
 import type { Address, DownstreamConnection } from "./network.ts";
 import type { Route, VirtualCluster } from "./route.ts";
 import type { TlsInfo } from "./transport.ts";
@@ -56,9 +61,7 @@ export function reply(status: number, options: ReplyOptions = {}): Reply {
 
 function linesOf(headers: Readonly<Record<string, string>>): [string, string][] {
   const lines = Object.entries(headers);
-  for (const [name, value] of lines)
-    if (typeof value !== "string")
-      throw new TypeError(`reply: header "${name}" is a ${typeof value}; write a string`);
+  for (const [name, value] of lines) checkHeader(name, value);
   return lines;
 }
 

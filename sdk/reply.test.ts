@@ -10,10 +10,14 @@ test.each([0, 99, 150, 199, 600, 999, 1000, 200.5, Number.NaN, "200"])(
   },
 );
 
-test("a header that is no string is refused where the reply is made", () => {
+test("a header that HTTP cannot carry is refused where the reply is made", () => {
   const headers = { "retry-after": 5 } as unknown as Record<string, string>;
   expect(() => reply(429, { headers })).toThrow(
-    new TypeError('reply: header "retry-after" is a number; write a string'),
+    new TypeError('header "retry-after" takes a string, not number; write String(…)'),
   );
+  expect(() => reply(429, { headers: { "x-a": "1\r\nx-b: 2" } })).toThrow(
+    new TypeError('header "x-a" cannot carry "\\r"; write encodeURIComponent(…)'),
+  );
+  expect(() => reply(429, { headers: { "x a": "1" } })).toThrow('header name "x a" is not a token');
   expect(reply(429, { headers: { "retry-after": "5" } }).headers).toEqual([["retry-after", "5"]]);
 });

@@ -152,6 +152,36 @@ describe("the others", () => {
     expect(made.bytes).not.toBe(value.bytes);
     expect(outcome(() => clone(() => {}))).toBe("throws");
   });
+  it("clone a buffer once, whatever looks at it", () => {
+    const { structuredClone: clone } = own();
+    const buffer = new ArrayBuffer(16);
+    const value = {
+      bytes: new Uint8Array(buffer, 2, 3),
+      words: new Uint16Array(buffer, 4),
+      view: new DataView(buffer, 8, 1),
+    };
+    value.bytes[0] = 7;
+    const made = clone(value);
+    expect(made).toEqual(structuredClone(value));
+    expect(made.bytes.buffer).not.toBe(buffer);
+    expect([made.words.buffer, made.view.buffer]).toEqual([made.bytes.buffer, made.bytes.buffer]);
+    made.bytes[2] = 9;
+    expect(made.words[0]).toBe(9);
+    expect([made.bytes.byteOffset, made.view.byteOffset, made.view.byteLength]).toEqual([2, 8, 1]);
+  });
+  it("clone of shared memory what is shown of it", () => {
+    const { structuredClone: clone } = own();
+    const memory = new Uint16Array(new SharedArrayBuffer(64), 4, 2);
+    memory[1] = 7;
+    const made = clone(memory);
+    expect([made.buffer instanceof ArrayBuffer, made.buffer.byteLength]).toEqual([true, 4]);
+    expect([...made]).toEqual([0, 7]);
+  });
+  it("refuse what they could do nothing with", () => {
+    const made = own();
+    expect(outcome(() => made.queueMicrotask(1 as never))).toBe("throws");
+    expect(outcome(() => new UrlSearchParams([["a"]] as never))).toBe("throws");
+  });
   it("run later, unless they are called off", async () => {
     const clock = new TestClock();
     const errors: unknown[] = [];

@@ -36,7 +36,10 @@ export function installGlobals(host: GlobalsHost): void {
     atob: decodeBase64,
     btoa: encodeBase64,
     structuredClone: clone,
-    queueMicrotask: (run: () => void) => void Promise.resolve().then(run).catch(host.onError),
+    queueMicrotask(run: () => void): void {
+      if (typeof run !== "function") throw new TypeError("queueMicrotask takes a function");
+      void Promise.resolve().then(run).catch(host.onError);
+    },
     setTimeout,
     clearTimeout,
     performance: Object.freeze({ now: host.now }),
@@ -178,7 +181,7 @@ function cloneValue(value: unknown, seen: Map<unknown, unknown>): unknown {
   if (value instanceof Date) return keep(new Date(value));
   if (value instanceof RegExp) return keep(new RegExp(value.source, value.flags));
   if (value instanceof ArrayBuffer) return keep(value.slice(0));
-  if (ArrayBuffer.isView(value)) return keep(cloneView(value));
+  if (ArrayBuffer.isView(value)) return keep(cloneView(value, seen));
   if (value instanceof Map) {
     const made = keep(new Map());
     for (const [k, v] of value) made.set(cloneValue(k, seen), cloneValue(v, seen));
@@ -210,11 +213,21 @@ function cloneValue(value: unknown, seen: Map<unknown, unknown>): unknown {
   return made;
 }
 
-function cloneView(view: ArrayBufferView): ArrayBufferView {
-  const bytes = new Uint8Array(view.buffer, view.byteOffset, view.byteLength).slice();
-  if (view instanceof DataView) return new DataView(bytes.buffer);
-  const View = view.constructor as new (buffer: ArrayBuffer) => ArrayBufferView;
-  return new View(bytes.buffer);
+/** Views of one buffer are views of one buffer afterwards. Of shared memory, where bodies lie, only what the view shows is copied. */
+function cloneView(view: ArrayBufferView, seen: Map<unknown, unknown>): ArrayBufferView {
+  const { buffer, byteOffset, byteLength } = view;
+  const isShared = !(buffer instanceof ArrayBuffer);
+  const memory = isShared
+    ? new Uint8Array(buffer, byteOffset, byteLength).slice().buffer
+    : (cloneValue(buffer, seen) as ArrayBuffer);
+  const at = isShared ? 0 : byteOffset;
+  if (view instanceof DataView) return new DataView(memory, at, byteLength);
+  const View = view.constructor as new (
+    memory: ArrayBuffer,
+    at: number,
+    length: number,
+  ) => ArrayBufferView;
+  return new View(memory, at, (view as Uint8Array).length);
 }
 
 type Listener = (event: { readonly type: "abort"; readonly target: Signal }) => void;

@@ -25,7 +25,10 @@ export class UrlSearchParams {
       return;
     }
     const pairs = Symbol.iterator in init ? [...init] : Object.entries(init);
-    for (const [name, value] of pairs) this.#pairs.push([wellFormed(name), wellFormed(value)]);
+    for (const pair of pairs) {
+      if (pair.length !== 2) throw new TypeError("each parameter is a pair of a name and a value");
+      this.#pairs.push([wellFormed(pair[0]), wellFormed(pair[1])]);
+    }
   }
 
   get size(): number {

@@ -1,4 +1,4 @@
-import type { Reply } from "@tsproxy/sdk";
+import { checkHeader, type Reply } from "@tsproxy/sdk";
 import { ANSWER_MAX, FRAMING, PART_SIZE, REPLY } from "./layout.ts";
 
 /** Size of a reply without its body. Throws on a reply that a sandboxed filter must not give. */
@@ -11,8 +11,7 @@ export function measureReply(reply: Reply): number {
   if (reply.contentType !== undefined) size += reply.contentType.length;
   for (const flag of reply.flags) size += flag.length;
   for (const [name, value] of reply.headers) {
-    if (typeof value !== "string")
-      throw new TypeError(`the value of header "${name}" is a ${typeof value}, not a string`);
+    checkHeader(name, value);
     if (FRAMING.has(name.toLowerCase())) {
       throw new TypeError(`a sandboxed filter cannot set "${name}": framing is the codec's`);
     }
