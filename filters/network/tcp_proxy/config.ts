@@ -1,6 +1,7 @@
 import {
   AccessLogList,
   Duration,
+  Enum,
   HeaderValueOption,
   Percent,
   type Static,
@@ -15,6 +16,9 @@ const TunnelingConfig = Type.Object({
   headers_to_add: Type.Array(HeaderValueOption, { default: [], maxItems: 1000 }),
   /** Empty: "/". */
   post_path: Type.String({ default: "" }),
+  /** Keeps the answer's headers, and its trailers, in the connection's filter state, for logs and other filters. */
+  propagate_response_headers: Type.Boolean({ default: false }),
+  propagate_response_trailers: Type.Boolean({ default: false }),
 });
 export type TunnelingConfig = Static<typeof TunnelingConfig>;
 
@@ -59,6 +63,14 @@ export const Config = Type.Object({
   max_downstream_connection_duration: Type.Optional(Duration()),
   max_downstream_connection_duration_jitter_percentage: Type.Optional(Percent),
   tunneling_config: Type.Optional(TunnelingConfig),
+  /** When the upstream is connected to: at once, or when the client has sent something. TLS handshakes are over in either case. */
+  upstream_connect_mode: Enum(["IMMEDIATE", "ON_DOWNSTREAM_DATA", "ON_DOWNSTREAM_TLS_HANDSHAKE"], {
+    default: "IMMEDIATE",
+  }),
+  /** How much is read of the client before the upstream is connected. Absent: nothing. */
+  max_early_data_bytes: Type.Optional(UInt32()),
+  /** Closes connections of a listener that drains, at their next bytes. */
+  check_drain_close: Type.Optional(Type.Boolean()),
   access_log: AccessLogList(),
   access_log_options: Type.Optional(
     Type.Object({

@@ -93,6 +93,7 @@ function start(
     stat_prefix: "t",
     cluster: "e",
     idle_timeout: 3_600_000,
+    upstream_connect_mode: "IMMEDIATE",
     max_connect_attempts: 1,
     hash_policy: [],
     access_log: [{ name: "test", package: "access_log/test", config: {} }],
@@ -623,5 +624,98 @@ describe("filter state of the connection", () => {
     const tunneling_config = { hostname: "a.test:443", post_path: "", headers_to_add: [] };
     const off = { "envoy.tcp_proxy.disable_tunneling": true };
     expect(start({ tunneling_config }, undefined, off).upstreams).toHaveLength(1);
+  });
+});
+
+describe("early data", () => {
+  const onData = { upstream_connect_mode: "ON_DOWNSTREAM_DATA", max_early_data_bytes: 10 };
+
+  it("is read up to the limit while the upstream is connected to, and counts when it comes", () => {
+    const t = start({ max_early_data_bytes: 10 });
+    expect([t.upstreams.length, t.downstream.pauses]).toEqual([1, 0]);
+    t.client("12345");
+    expect([t.downstream.pauses, t.stat("downstream_cx_rx_bytes_total")]).toEqual([0, 5]);
+    t.client("67890");
+    t.client("more");
+    expect([t.downstream.pauses, t.stat("early_data_received_count_total")]).toEqual([1, 1]);
+    t.handler.onConnected!();
+    expect([t.upstream.written, t.downstream.pauses]).toEqual(["1234567890more", 0]);
+    expect(t.stat("downstream_cx_rx_bytes_total")).toBe(14);
+  });
+
+  it("begins the connection in the mode ON_DOWNSTREAM_DATA, with what filters have left in filter state by then", () => {
+    const t = start(onData);
+    expect([t.upstreams.length, t.downstream.pauses, t.downstream.closed]).toEqual([
+      0,
+      0,
+      undefined,
+    ]);
+    t.downstream.setFilterState("envoy.tcp_proxy.cluster", "f");
+    t.client("hey");
+    expect([t.chosen, t.downstream.pauses]).toEqual([["f"], 0]);
+    t.handler.onConnected!();
+    expect([t.upstream.written, t.downstream.pauses]).toEqual(["hey", 0]);
+  });
+
+  it("holds a client with a limit of 0 from its first bytes on", () => {
+    const t = start({ ...onData, max_early_data_bytes: 0 });
+    t.client("hey");
+    expect([t.upstreams.length, t.downstream.pauses]).toEqual([1, 1]);
+    t.handler.onConnected!();
+    expect([t.upstream.written, t.downstream.pauses]).toEqual(["hey", 0]);
+  });
+
+  it("never comes from a client that says nothing, and its idle timeout ends that", () => {
+    const t = start({ ...onData, idle_timeout: 2_000 });
+    t.client("", true);
+    t.cx.clock.advance(1_999);
+    expect([t.upstreams.length, t.downstream.closed]).toEqual([0, undefined]);
+    t.cx.clock.advance(1);
+    expect([t.downstream.closed, t.stat("idle_timeout")]).toEqual(["abort", 1]);
+  });
+
+  it("needs a limit in every mode but IMMEDIATE", () => {
+    for (const upstream_connect_mode of ["ON_DOWNSTREAM_DATA", "ON_DOWNSTREAM_TLS_HANDSHAKE"])
+      expect(() => start({ upstream_connect_mode })).toThrow(
+        /must be set when upstream_connect_mode/,
+      );
+  });
+});
+
+it("the idle timeout counts from the start of a connection, also while its upstream does not answer", () => {
+  const t = start({ idle_timeout: 1_000 });
+  t.cx.clock.advance(1_000);
+  expect([t.downstream.closed, t.stat("idle_timeout")]).toEqual(["abort", 1]);
+});
+
+describe("a drain with check_drain_close", () => {
+  const drain = { immediate: false, closes: () => true };
+
+  it.each(["client", "server"] as const)("closes the connection after bytes of the %s", (side) => {
+    const t = connected({ check_drain_close: true });
+    // Core would tell of bytes only once in a while.
+    expect(t.relayed).toEqual([]);
+    t[side]("a");
+    t.filter.onDrain!(drain);
+    expect(t.downstream.closed).toBeUndefined();
+    t[side]("b");
+    expect([t.downstream.closed, t.stat("downstream_cx_drain_close")]).toEqual(["flush", 1]);
+    t.filter.onClose!({ ...remoteClose, by: "local" });
+    expect(t.logged[0]!.info.downstreamLocalCloseReason).toBe("tcp_proxy_drain_close");
+  });
+
+  it("comes of /healthcheck/fail too, but not to listeners that drain only when they change", () => {
+    const [t, other] = [connected({ check_drain_close: true }), connected()];
+    const spared = connected({ check_drain_close: true });
+    Object.assign(spared.downstream, { listener: { drainType: "MODIFY_ONLY" } });
+    for (const each of [t, other, spared]) {
+      each.cx.publish("core/health_checks_fail", true);
+      each.client("b");
+    }
+    expect([t, other, spared].map((each) => each.downstream.closed)).toEqual([
+      "flush",
+      undefined,
+      undefined,
+    ]);
   });
 });

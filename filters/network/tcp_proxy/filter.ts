@@ -1,10 +1,11 @@
 // Hot path (test/bench): handles every read, unless core relays. Bytes are forwarded without a copy or an allocation.
 //
 //   onConnect ──> connecting ──connected──> open ──both halves ended──> closing (after all output is written)
-//                  │   ▲                     │ └──upstream gone──────────────▲
-//                  └───┘ another attempt     └──client gone, idle──> closed
+//       │ ▲        │   ▲                     │ └──upstream gone──────────────▲
+//       └─┘        └───┘ another attempt     └──client gone, idle──> closed
+//    awaiting data (ON_DOWNSTREAM_DATA)
 //
-// Reading from the client is paused until the upstream is connected.
+// Until the upstream is connected the client is read from only with `max_early_data_bytes`, and no further than that.
 import {
   AccessLogs,
   type AccessLogType,
@@ -15,8 +16,10 @@ import {
   type CloseEvent,
   type CloseType,
   type Cluster,
+  ConfigError,
   type Connection,
   type DownstreamConnection,
+  type Drain,
   defineNetworkFilter,
   filterStateText,
   type Host,
@@ -36,9 +39,10 @@ import { BackOff } from "./back-off.ts";
 import { Config } from "./config.ts";
 import { Destinations } from "./destinations.ts";
 import { idleTimeoutOf, tunnels } from "./overrides.ts";
+import { listTunnelStats, type Stats, statsOf } from "./stats.ts";
 import { type TunnelHandler, Tunneling, type UpstreamPipe } from "./tunnel.ts";
 
-/** Limit for bytes received before the upstream is connected: only those that listener filters had already read. */
+/** Limit for bytes that come although reading is paused: those that listener filters had already read. */
 const MAX_EARLY_BYTES = 1024 * 1024;
 const MOST_HOSTS_LISTED = 64; // limit for %UPSTREAM_HOSTS_ATTEMPTED%
 
@@ -65,7 +69,16 @@ class TcpProxy implements NetworkFilter {
   #nextAttempt: Timer | undefined = undefined;
   #backsOff = false;
   #connected = false;
-  /** Copies of bytes received before the upstream was connected. As in Envoy they count as received when they are forwarded. */
+  /** False: nothing has been asked for yet, as the client is to speak first. */
+  #begun = false;
+  /** Reading from the client is paused until the upstream is connected. */
+  #held = false;
+  /** Set while the listener drains. */
+  #drain: Drain | undefined = undefined;
+  /**
+   * Copies of bytes received before the upstream was connected. As in Envoy they count as received when they are forwarded, but with
+   * `max_early_data_bytes` when they come.
+   */
   #early: Uint8Array[] | undefined = undefined;
   #earlyBytes = 0;
   #downstreamEnded = false;
@@ -117,7 +130,7 @@ class TcpProxy implements NetworkFilter {
   // ---- downstream
 
   onConnect(): void {
-    const { cx, config, stats } = this.#shared;
+    const { cx, config } = this.#shared;
     if (this.#shared.logsStart) this.#log("TcpConnectionStart");
     if (this.#shared.logEveryMs > 0 && this.#shared.logs.count > 0) {
       this.#logTimer = cx.timer(() => this.#onLogTimer());
@@ -129,8 +142,21 @@ class TcpProxy implements NetworkFilter {
       const jitter = config.max_downstream_connection_duration_jitter_percentage;
       this.#maxDuration.arm(jittered(maxMs, jitter));
     }
-    // Connects to the upstream before the client has sent anything, since in some protocols the server speaks first.
-    this.#downstream.pause();
+    this.#idleMs = idleTimeoutOf(this.#downstream) ?? config.idle_timeout;
+    if (this.#idleMs > 0) {
+      this.#lastByteMs = cx.now();
+      this.#idle = cx.timer(() => this.#onIdle());
+      this.#idle.arm(this.#idleMs);
+    }
+    if (config.max_early_data_bytes === undefined) this.#hold();
+    // Else it connects before the client has sent anything, since in some protocols the server speaks first. TLS handshakes are over.
+    if (config.upstream_connect_mode !== "ON_DOWNSTREAM_DATA") this.#begin();
+  }
+
+  /** Chooses the upstream and asks for a connection. */
+  #begin(): void {
+    const { cx, stats } = this.#shared;
+    this.#begun = true;
     const destination = this.#shared.destinations.choose(this.#downstream);
     this.#clusterName = destination.name;
     if (tunnels(this.#downstream)) this.#tunneling = this.#shared.tunneling;
@@ -152,6 +178,7 @@ class TcpProxy implements NetworkFilter {
   onData(chunk: Chunk, endStream: boolean): void {
     if (!this.#connected) {
       this.#keepEarly(chunk, endStream);
+      if (this.#shared.checksDrain) this.#leaveIfDraining();
       return;
     }
     const size = chunk.end - chunk.at;
@@ -163,6 +190,19 @@ class TcpProxy implements NetworkFilter {
       if (upstream.blocked) this.onUpstreamBlocked();
     }
     if (endStream) this.#endUpstream();
+    if (this.#shared.checksDrain) this.#leaveIfDraining();
+  }
+
+  onDrain(drain: Drain): void {
+    this.#drain = drain;
+  }
+
+  /** As in Envoy, drains are looked at when bytes come, from either side. */
+  #leaveIfDraining(): void {
+    if (!this.#downstream.open || !this.#shared.drains(this.#downstream, this.#drain)) return;
+    this.#shared.stats.drainClose.inc();
+    this.#localCloseReason = "tcp_proxy_drain_close";
+    this.#downstream.close("flush");
   }
 
   /** `size`: of the last read among them. */
@@ -282,15 +322,10 @@ class TcpProxy implements NetworkFilter {
   }
 
   onUpstreamConnected(): void {
-    const { cx, config } = this.#shared;
+    const { cx, config, checksDrain } = this.#shared;
     this.#connected = true;
     this.#lastByteMs = cx.now();
     this.#poolReadyMs = this.#lastByteMs - this.#attemptedMs;
-    this.#idleMs = idleTimeoutOf(this.#downstream) ?? config.idle_timeout;
-    if (this.#idleMs > 0) {
-      this.#idle = cx.timer(() => this.#onIdle());
-      this.#idle.arm(this.#idleMs);
-    }
     const upstream = this.#upstream!.connection!;
     this.#upstreamConnection = upstream;
     this.#upstreamLocalAddress = upstream.localAddress;
@@ -298,12 +333,15 @@ class TcpProxy implements NetworkFilter {
     const early = this.#early;
     this.#early = undefined;
     if (early !== undefined) {
-      this.#count(this.#earlyBytes, this.#earlyBytes);
+      if (config.max_early_data_bytes === undefined)
+        this.#count(this.#earlyBytes, this.#earlyBytes);
       for (const bytes of early) upstream.write(bytes, 0, bytes.length);
     }
     if (this.#downstreamEnded) this.#endUpstream();
-    this.#downstream.resume();
-    this.#relay = this.#chain.relay?.(upstream);
+    if (this.#held) this.#downstream.resume();
+    this.#held = false;
+    // What core relays is not told of read by read.
+    if (!checksDrain) this.#relay = this.#chain.relay?.(upstream);
   }
 
   onUpstreamRelayed(bytes: number, at: number): void {
@@ -321,6 +359,7 @@ class TcpProxy implements NetworkFilter {
     this.#lastByteMs = this.#shared.cx.now();
     downstream.write(chunk.memory, chunk.at, chunk.end);
     if (downstream.blocked) this.onBlocked();
+    if (this.#shared.checksDrain) this.#leaveIfDraining();
   }
 
   onUpstreamEof(): void {
@@ -379,18 +418,33 @@ class TcpProxy implements NetworkFilter {
 
   // ---- both directions
 
+  #hold(): void {
+    this.#held = true;
+    this.#downstream.pause();
+  }
+
   #keepEarly(chunk: Chunk, endStream: boolean): void {
+    const { config, stats } = this.#shared;
+    const { max_early_data_bytes: most } = config;
+    if (most !== undefined && this.#early === undefined && !this.#downstreamEnded)
+      stats.earlyData.inc();
     if (endStream) this.#downstreamEnded = true;
     // Without an upstream (none was found, or it has closed) the bytes are discarded.
-    const isOver = this.#upstream === undefined && !this.#backsOff;
-    if (isOver || chunk.end === chunk.at) return;
-    this.#earlyBytes += chunk.end - chunk.at;
-    if (this.#earlyBytes > MAX_EARLY_BYTES) {
+    const isOver = this.#begun && this.#upstream === undefined && !this.#backsOff;
+    const size = chunk.end - chunk.at;
+    if (isOver || size === 0) return;
+    this.#earlyBytes += size;
+    if (this.#earlyBytes > MAX_EARLY_BYTES + (most ?? 0)) {
       this.#downstream.close("abort");
       return;
     }
     this.#early ??= [];
     this.#early.push(chunk.copy());
+    if (most !== undefined) {
+      this.#count(size, size);
+      if (this.#earlyBytes >= most && !this.#held) this.#hold();
+    }
+    if (!this.#begun) this.#begin();
   }
 
   #endUpstream(): void {
@@ -572,6 +626,10 @@ class Shared implements NetworkFilterFactory {
   readonly destinations: Destinations;
   /** Undefined: the next attempt follows at once. */
   readonly backOff: BackOff | undefined;
+  /** Connections of a listener that drains are closed. */
+  readonly checksDrain: boolean;
+  /** `/healthcheck/fail` was called. */
+  #failing = false;
 
   constructor(config: Config, cx: SetupContext) {
     this.config = config;
@@ -587,6 +645,21 @@ class Shared implements NetworkFilterFactory {
       options?.flush_access_log_on_connected ?? config.flush_access_log_on_connected;
     this.destinations = new Destinations(config);
     this.backOff = config.backoff_options && new BackOff(config.backoff_options);
+    this.checksDrain = config.check_drain_close ?? false;
+    if (config.upstream_connect_mode !== "IMMEDIATE" && config.max_early_data_bytes === undefined)
+      throw new ConfigError(
+        "max_early_data_bytes",
+        `must be set when upstream_connect_mode is ${config.upstream_connect_mode}; write 16384`,
+      );
+    if (this.checksDrain)
+      cx.subscribe("core/health_checks_fail", (failing) => {
+        this.#failing = failing === true;
+      });
+  }
+
+  /** Whether the client is to leave: Envoy's DrainManager::drainClose. */
+  drains({ listener }: DownstreamConnection, drain: Drain | undefined): boolean {
+    return (this.#failing && listener.drainType !== "MODIFY_ONLY") || drain?.closes() === true;
   }
 
   create(connection: DownstreamConnection, chain: NetworkChain): NetworkFilter {
@@ -611,54 +684,3 @@ export default defineNetworkFilter({
   config: Config,
   setup: (config, cx) => new Shared(config, cx),
 });
-
-/** Registers the stats of the router that Envoy uses for tunnels; they stay at 0, as in Envoy. */
-function listTunnelStats(cx: SetupContext, prefix: string): void {
-  const scope = cx.stats.scope(`tcp.${prefix}.tcpproxy_tunneling.`);
-  for (const why of [
-    "bad_location",
-    "no_route",
-    "predicate",
-    "too_many_redirects",
-    "unsafe_scheme",
-  ])
-    scope.counter(`passthrough_internal_redirect_${why}`);
-  for (const name of ["no_cluster", "no_route"]) scope.counter(name);
-  for (const name of [
-    "direct_response",
-    "overload_local_reply",
-    "redirect",
-    "reset_after_downstream_response_started",
-    "total",
-  ])
-    scope.counter(`rq_${name}`);
-}
-
-type Stats = ReturnType<typeof statsOf>;
-
-function statsOf(cx: SetupContext, prefix: string) {
-  const scope = cx.stats.scope(`tcp.${prefix}.`);
-  // These stay at 0: drain and overload do not close connections here, and clusters are not discovered on demand.
-  for (const name of [
-    "downstream_cx_drain_close",
-    "downstream_cx_overload_close",
-    "route_delayed_total",
-  ])
-    scope.counter(name);
-  return {
-    cxTotal: scope.counter("downstream_cx_total"),
-    noRoute: scope.counter("downstream_cx_no_route"),
-    rxBytes: scope.counter("downstream_cx_rx_bytes_total"),
-    rxBuffered: scope.gauge("downstream_cx_rx_bytes_buffered"),
-    txBytes: scope.counter("downstream_cx_tx_bytes_total"),
-    txBuffered: scope.gauge("downstream_cx_tx_bytes_buffered"),
-    // Stays at 0: no filter waits for data before the upstream connection is made.
-    earlyData: scope.counter("early_data_received_count_total"),
-    pausedReading: scope.counter("downstream_flow_control_paused_reading_total"),
-    resumedReading: scope.counter("downstream_flow_control_resumed_reading_total"),
-    idleTimeout: scope.counter("idle_timeout"),
-    maxDuration: scope.counter("max_downstream_connection_duration"),
-    flushTotal: scope.counter("upstream_flush_total"),
-    flushActive: scope.gauge("upstream_flush_active"),
-  };
-}

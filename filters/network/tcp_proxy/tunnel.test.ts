@@ -3,6 +3,7 @@ import {
   Chunk,
   type CloseEvent,
   defineAccessLogger,
+  HeaderMap,
   type LogEntry,
   latin1Encode,
   type PoolFailure,
@@ -203,5 +204,36 @@ describe("an open tunnel", () => {
     expect(t.cluster.last.paused).toBe(true);
     t.filter.onDrained!();
     expect(t.cluster.last.paused).toBe(false);
+  });
+});
+
+describe("the answer to a tunnel", () => {
+  const state = (t: ReturnType<typeof start>, what: string) =>
+    t.downstream.filterState?.get(`envoy.tcp_proxy.propagate_response_${what}`);
+
+  it("leaves its headers and trailers in filter state, if they are asked for", () => {
+    const all = { propagate_response_headers: true, propagate_response_trailers: true };
+    const t = start({ hostname: "h:1", ...all });
+    t.cluster.last.respond(200, { "x-one": "1", "x-two": "2" });
+    const trailers = new HeaderMap();
+    trailers.append("x-end", "3");
+    t.cluster.last.endWithTrailers(trailers);
+    expect(state(t, "headers")).toEqual({
+      headers: [
+        { key: ":status", value: "200" },
+        { key: "x-one", value: "1" },
+        { key: "x-two", value: "2" },
+      ],
+    });
+    expect(state(t, "trailers")).toEqual({ headers: [{ key: "x-end", value: "3" }] });
+  });
+
+  it("does so when it refuses, and does not when nobody asks", () => {
+    const t = start({ hostname: "h:1", propagate_response_headers: true });
+    t.cluster.last.respond(503);
+    expect(state(t, "headers")).toEqual({ headers: [{ key: ":status", value: "503" }] });
+    const other = start({ hostname: "h:1" });
+    other.cluster.last.respond(200);
+    expect(state(other, "headers")).toBeUndefined();
   });
 });

@@ -56,6 +56,7 @@ export class Tunneling {
   readonly #method: "CONNECT" | "POST";
   readonly #path: string;
   readonly #rules: HeaderRules | undefined;
+  readonly #keeps: Keeps;
 
   constructor(config: TunnelingConfig) {
     this.#hostname = compileHostname(config.hostname);
@@ -65,6 +66,8 @@ export class Tunneling {
     }
     this.#path = headerText(config.post_path || "/", "tunneling_config.post_path");
     this.#rules = compileAdditions(config.headers_to_add);
+    const { propagate_response_headers: headers, propagate_response_trailers: trailers } = config;
+    this.#keeps = { headers, trailers };
   }
 
   open(
@@ -78,12 +81,22 @@ export class Tunneling {
     head.path = this.#path;
     head.authority = this.#hostname.format(source);
     this.#rules?.apply(head, source);
-    const tunnel = new Tunnel(head, cluster, handler);
+    const tunnel = new Tunnel(head, cluster, handler, this.#keeps, context.downstream);
     // A cluster that uses the downstream protocol gets HTTP/2.
     tunnel.open({ ...context, head, downstreamProtocol: "HTTP/2" });
     return tunnel;
   }
 }
+
+/** What of the answer is kept in the filter state of the client's connection. */
+interface Keeps {
+  readonly headers: boolean;
+  readonly trailers: boolean;
+}
+const KEPT = {
+  headers: "envoy.tcp_proxy.propagate_response_headers",
+  trailers: "envoy.tcp_proxy.propagate_response_trailers",
+} as const;
 
 const NOWHERE: Address = { ip: "", port: 0 };
 
@@ -100,6 +113,8 @@ class Tunnel implements PoolCallbacks, ResponseDecoder, UpstreamPipe {
   readonly #head: RequestHeaders;
   readonly #cluster: Cluster;
   readonly #handler: TunnelHandler;
+  readonly #keeps: Keeps;
+  readonly #downstream: BalancerContext["downstream"];
   #handle: PoolHandle | undefined = undefined;
   #encoder: RequestEncoder | undefined = undefined;
   #connection: Connection | undefined = undefined;
@@ -107,10 +122,18 @@ class Tunnel implements PoolCallbacks, ResponseDecoder, UpstreamPipe {
   #ended = false;
   #over = false;
 
-  constructor(head: RequestHeaders, cluster: Cluster, handler: TunnelHandler) {
+  constructor(
+    head: RequestHeaders,
+    cluster: Cluster,
+    handler: TunnelHandler,
+    keeps: Keeps,
+    downstream: BalancerContext["downstream"],
+  ) {
     this.#head = head;
     this.#cluster = cluster;
     this.#handler = handler;
+    this.#keeps = keeps;
+    this.#downstream = downstream;
   }
 
   open(context: BalancerContext): void {
@@ -180,6 +203,7 @@ class Tunnel implements PoolCallbacks, ResponseDecoder, UpstreamPipe {
   onResponseHeaders(endStream: boolean): void {
     if (this.#over) return;
     const { status } = this.responseHeaders;
+    if (this.#keeps.headers) this.#keep("headers", this.responseHeaders, status);
     const accepted =
       this.#encoder?.protocol === "HTTP/2" ? status === 200 : status >= 200 && status < 300;
     if (!accepted) {
@@ -197,8 +221,15 @@ class Tunnel implements PoolCallbacks, ResponseDecoder, UpstreamPipe {
     if (chunk.end > chunk.at) this.#handler.onData(chunk);
     if (endStream) this.#onResponseEnd();
   }
-  onResponseTrailers(_trailers: HeaderMap): void {
+  onResponseTrailers(trailers: HeaderMap): void {
+    if (this.#keeps.trailers && !this.#over) this.#keep("trailers", trailers);
     this.#onResponseEnd();
+  }
+  /** As the JSON of Envoy's HeaderMap. */
+  #keep(what: keyof Keeps, map: HeaderMap, status?: number): void {
+    const headers = [...map.entries()].map(([key, value]) => ({ key, value }));
+    if (status !== undefined) headers.unshift({ key: ":status", value: String(status) });
+    this.#downstream?.setFilterState?.(KEPT[what], { headers });
   }
   #onResponseEnd(): void {
     if (this.#over) return;
