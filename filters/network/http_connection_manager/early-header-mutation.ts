@@ -1,7 +1,10 @@
 import {
+  FLAG,
   type FormatSource,
+  headerName,
   type RequestHeaders,
   type SetupContext,
+  SPAN,
   type Static,
   Type,
   TypedExtension,
@@ -32,5 +35,22 @@ export class EarlyHeaderMutations {
 
   apply(headers: RequestHeaders, source: FormatSource): void {
     for (const step of this.#steps) step(headers, source);
+    headers.present = presentIn(headers);
   }
+}
+
+/** The bits of `present` after edits, so that what is decided next sees the head as if it had arrived like this. */
+function presentIn(headers: RequestHeaders): number {
+  const { spans, added } = headers;
+  let present = 0;
+  const note = (known: number) => {
+    if (known !== 0) present |= 1 << known;
+  };
+  for (let i = 0; i < headers.count * SPAN; i += SPAN) {
+    const flags = spans[i + 5]!;
+    if ((flags & FLAG.REMOVED) === 0) note(flags & FLAG.KNOWN);
+  }
+  for (let k = 0; k < added.length; k += 2) note(headerName(added[k]!).known);
+  for (const line of headers.lines) note(line.name.known);
+  return present;
 }

@@ -228,6 +228,55 @@ it("edits heads before anything is decided by them", () => {
   expect(names).not.toContain("x-internal-a");
 });
 
+describe("early mutations of headers that the proxy itself reads", () => {
+  const type = "envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation";
+  const set = (key: string, value: string) => ({
+    append: { header: { key, value }, append_action: "OVERWRITE_IF_EXISTS_OR_ADD" },
+  });
+  const headersAfter = (mutations: object[], ...lines: string[]) => {
+    const p = proxy().start({ early_header_mutation_extensions: [any(type, { mutations })] });
+    p.connect().get("/", ...lines);
+    return (name: string) =>
+      p.up.last.headers.filter(([key]) => key === name).map(([, value]) => value);
+  };
+
+  it("are as if the client had sent them", () => {
+    const p = proxy().start({
+      early_header_mutation_extensions: [
+        any(type, { mutations: [set("x-forwarded-for", "9.9.9.9")] }),
+      ],
+      route_config: oneHost({
+        ...routeTo("up"),
+        request_headers_to_add: [
+          { header: { key: "x-client", value: "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%" } },
+        ],
+      }),
+    });
+    p.connect().get("/");
+    expect(p.up.last.header("x-client")).toBe("9.9.9.9");
+    const sent = headersAfter([
+      set("x-request-id", "mine"),
+      set("x-forwarded-proto", "https"),
+      set("x-envoy-max-retries", "3"),
+      set("x-envoy-internal", "true"),
+    ]);
+    expect(sent("x-request-id")).toEqual(["mine"]);
+    expect(sent("x-forwarded-proto")).toEqual(["https"]);
+    expect(sent("x-envoy-max-retries")).toEqual([]);
+    expect(sent("x-envoy-internal")).toEqual([]);
+  });
+
+  it("that remove them are as if the client had not sent them", () => {
+    const gone = headersAfter(
+      [{ remove: "x-request-id" }, { remove: "x-forwarded-proto" }],
+      "x-request-id: theirs",
+      "x-forwarded-proto: https",
+    );
+    expect(gone("x-request-id")).toEqual([expect.stringMatching(/^[0-9a-f-]{36}$/)]);
+    expect(gone("x-forwarded-proto")).toEqual(["http"]);
+  });
+});
+
 describe("limits of heads", () => {
   it("of responses are a cluster's", () => {
     const common_http_protocol_options = { max_response_headers_kb: 1 };

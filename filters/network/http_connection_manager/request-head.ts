@@ -335,6 +335,11 @@ export class RequestHead {
     if ((headers.present & INTERNAL_BIT) !== 0) headers.remove(INTERNAL);
     if (client.internal) return;
     if ((headers.present & EXPECTED_TIMEOUT_BIT) !== 0) headers.remove(EXPECTED_TIMEOUT);
+    // Of lines that early mutations have set there are no spans.
+    if (this.#config.early_header_mutation_extensions.length > 0) {
+      for (const { name, edgeOnly } of sensitive.values())
+        if (!edgeOnly || this.#config.use_remote_address) headers.remove(name);
+    }
     const { spans, memory, base } = headers;
     const end = headers.count * SPAN;
     for (let i = 0; i < end; i += SPAN) {
