@@ -66,6 +66,8 @@ export interface Connection {
   readonly handshakeEnd?: number;
   /** More waits to be sent than the high watermark allows; `onDrained` tells when it has gone. */
   readonly blocked: boolean;
+  /** `end` was called. */
+  readonly ended: boolean;
   /** Bytes read and written, for access logs. */
   readonly bytesReceived: number;
   readonly bytesSent: number;

@@ -153,6 +153,10 @@ export class SocketConnection implements DownstreamConnection, WriteOwner {
     return this.#socketBlocked || this.#pending !== undefined || this.#writes?.waits === true;
   }
 
+  get ended(): boolean {
+    return this.#ending;
+  }
+
   get #writable(): boolean {
     return this.open && !this.#ending;
   }

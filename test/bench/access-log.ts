@@ -93,6 +93,7 @@ const connection: Connection = {
   localAddress: { ip: "127.0.0.1", port: 2 },
   open: true,
   blocked: false,
+  ended: false,
   bytesReceived: 0,
   bytesSent: 0,
   reserve() {

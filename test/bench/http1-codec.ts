@@ -46,6 +46,7 @@ class Sink implements Connection {
   readonly localAddress = { ip: "127.0.0.1", port: 2 };
   readonly open = true;
   readonly blocked = false;
+  readonly ended = false;
   readonly bytesReceived = 0;
   bytesSent = 0;
   readonly #output: Output = { memory, at: 0 };

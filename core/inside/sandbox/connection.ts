@@ -288,11 +288,11 @@ class SandboxConnection implements DownstreamConnection {
   draining = false;
   open = true;
   blocked = false;
+  ended = false;
   bytesReceived = 0;
   bytesSent = 0;
   readonly #around: Surroundings;
   readonly #token: number;
-  #ended = false;
 
   constructor(around: Surroundings, token: number, facts: ConnectionFacts) {
     this.#around = around;
@@ -329,7 +329,7 @@ class SandboxConnection implements DownstreamConnection {
   }
 
   write(memory: Uint8Array, at: number, end: number): void {
-    if (this.#ended) return;
+    if (this.ended) return;
     this.bytesSent += end - at;
     this.#send(ACTION.WRITE, memory, at, end);
   }
@@ -344,7 +344,7 @@ class SandboxConnection implements DownstreamConnection {
 
   end(): void {
     this.#act(ACTION.END);
-    this.#ended = true;
+    this.ended = true;
   }
 
   close(how: "flush" | "abort" | "reset"): void {
@@ -364,7 +364,7 @@ class SandboxConnection implements DownstreamConnection {
     const at = outbox.open(ANSWER.ACTION, this.#token, ACTION.CLOSE_DELAYED, 4);
     outbox.words[at >> 2] = Math.max(0, Math.min(ms, 60_000)) | 0;
     outbox.close();
-    this.#ended = true;
+    this.ended = true;
   }
 
   pause(): void {

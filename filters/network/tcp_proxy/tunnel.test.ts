@@ -74,6 +74,11 @@ describe("asking for a tunnel", () => {
     expect([last.body, t.downstream.written]).toEqual(["early and late", "answer"]);
   });
 
+  it("asks for a host whose value is missing as -, as in Envoy", () => {
+    const { last } = start({ hostname: "%REQUESTED_SERVER_NAME%:443" }).cluster;
+    expect(last.headers).toEqual([["host", "-:443"]]);
+  });
+
   it("asks with POST for the path of the config", () => {
     expect(start({ hostname: "h", use_post: true }).cluster.last).toMatchObject({
       method: "POST",

@@ -280,7 +280,7 @@ const NOTHING = latin1Encode("");
 
 function compileHostname(text: string): Format {
   try {
-    return compileFormat(text, { purpose: "header" });
+    return compileFormat(text, { purpose: "header", missing: "-" });
   } catch (error) {
     const message = error instanceof Error ? error.message : String(error);
     throw new ConfigError("tunneling_config.hostname", message);

@@ -4,6 +4,7 @@ import {
   type CloseEvent,
   type Cluster,
   type ConfigError,
+  type Connection,
   defineBalancer,
   defineCluster,
   defineTransport,
@@ -247,6 +248,21 @@ describe("a connection of the caller's own", () => {
     one({ upstream_bind_config: { source_address } }).connect(handler, {});
     close(0, { ...refused, error: "EADDRNOTAVAIL" });
     expect([stat("cx_destroy_local"), stat("cx_destroy_remote")]).toEqual([1, 0]);
+  });
+
+  it("counts as closed by the side whose half ended last", () => {
+    const c = one();
+    const local = { ...remote, by: "local" as const };
+    for (const endsFirst of ["client", "upstream"]) {
+      const { connection } = c.connect(handler, {}) as { readonly connection: Connection };
+      const { handler: told } = cx.opened.at(-1)!;
+      connected(cx.opened.length - 1);
+      if (endsFirst === "client") connection.end();
+      told.onEof();
+      connection.end();
+      close(cx.opened.length - 1, local);
+    }
+    expect([stat("cx_destroy_remote"), stat("cx_destroy_local")]).toEqual([1, 1]);
   });
 
   it("counts a refusal and leaves the rest to the caller", () => {

@@ -112,7 +112,7 @@ export class Race implements Connection {
   #timedOut = false;
   readonly #kept: Uint8Array[] = [];
   #keptBytes = 0;
-  #ending = false;
+  ended = false;
   #pauses = 0;
   #unsentGauge: Gauge | undefined = undefined;
   /** The handler was told `onBlocked` and not yet `onDrained`. */
@@ -182,7 +182,7 @@ export class Race implements Connection {
     for (let k = 0; k < this.#pauses; k++) winner.pause();
     for (const bytes of this.#kept) winner.write(bytes, 0, bytes.length);
     this.#kept.length = 0;
-    if (this.#ending) winner.end();
+    if (this.ended) winner.end();
     this.handler.onConnected?.();
     if (!winner.blocked) this.onDrained();
   }
@@ -272,7 +272,7 @@ export class Race implements Connection {
 
   /** Keeps bytes for the winner, without a limit; the writer is told by `onBlocked`, as by a connecting socket. */
   #keep(bytes: Uint8Array): void {
-    if (bytes.length === 0 || this.#ending || this.#closing) return;
+    if (bytes.length === 0 || this.ended || this.#closing) return;
     this.#kept.push(bytes);
     this.#keptBytes += bytes.length;
     if (this.#told) return;
@@ -281,8 +281,8 @@ export class Race implements Connection {
   }
 
   end(): void {
-    if (this.#winner !== undefined) this.#winner.end();
-    else this.#ending = true;
+    this.ended = true;
+    this.#winner?.end();
   }
   close(how: "flush" | "abort" | "reset"): void {
     if (this.#winner !== undefined) this.#winner.close(how);

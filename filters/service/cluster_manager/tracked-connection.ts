@@ -23,8 +23,8 @@ export class TrackedConnection implements ConnectionHandler, Listed {
   #lastRead = 0;
   #connection: Connection | undefined = undefined;
   #connected = false;
-  /** The peer has ended its half. */
-  #ended = false;
+  /** The peer has ended its half after ours was ended: as in Envoy, that counts as the peer's close. */
+  #endedLast = false;
   #sent = 0;
 
   constructor(
@@ -110,7 +110,7 @@ export class TrackedConnection implements ConnectionHandler, Listed {
   }
 
   onEof(): void {
-    this.#ended = true;
+    this.#endedLast = this.#connection?.ended === true;
     this.#handler.onEof();
   }
   onBlocked(): void {
@@ -132,7 +132,7 @@ export class TrackedConnection implements ConnectionHandler, Listed {
     const from = this.#owner.connector.sourceFor(host.address);
     const unbound = isBindError(event, from);
     // A connection that was established counts as active until its end.
-    cells.onDestroyed(this.#ended || (event.by === "remote" && !unbound), this.#connected);
+    cells.onDestroyed(this.#endedLast || (event.by === "remote" && !unbound), this.#connected);
     cells.cxActive.dec();
     cells.cxRxBuffered.add(-this.#lastRead);
     host.cells.cxActive.dec();
