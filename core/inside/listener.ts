@@ -151,26 +151,28 @@ export class Listener {
       `envoy.resource_limits.listener.${this.config.name}.connection_limit`,
       NO_LIMIT,
     );
-    const all =
-      this.config.ignoreGlobalConnectionLimit === true
-        ? NO_LIMIT
-        : (this.config.globalConnectionLimit ??
-          runtime.integer("overload.global_downstream_max_connections", NO_LIMIT));
-    if (this.#globalCount.tryAcquire(all) === 0) {
+    const { globalConnectionLimit, ignoreGlobalConnectionLimit: ignores = false } = this.config;
+    // As in Envoy, what ignores the overload manager's limit does not count for it; for the runtime's it does.
+    const global = ignores && globalConnectionLimit !== undefined ? undefined : this.#globalCount;
+    const all = ignores
+      ? NO_LIMIT
+      : (globalConnectionLimit ??
+        runtime.integer("overload.global_downstream_max_connections", NO_LIMIT));
+    if (global?.tryAcquire(all) === 0) {
       this.#stats.globalOverflow.inc();
       this.#overloads?.inc();
       connection.close("abort");
       return false;
     }
     if (this.#count.tryAcquire(own) === 0) {
-      this.#globalCount.release();
+      global?.release();
       this.#stats.overflow.inc();
       connection.close("abort");
       return false;
     }
     connection.onGone = () => {
       this.#count.release();
-      this.#globalCount.release();
+      global?.release();
     };
     return true;
   }

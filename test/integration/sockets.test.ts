@@ -322,7 +322,8 @@ const ofAll = {
       layers: [
         {
           name: "static",
-          static_layer: { ...ofListener, "overload.global_downstream_max_connections": 4 },
+          // One more than below, since here the listener that ignores it counts.
+          static_layer: { ...ofListener, "overload.global_downstream_max_connections": 5 },
         },
       ],
     },
@@ -351,7 +352,11 @@ test.each(Object.entries(ofAll))(
     };
     const proxy = await start({
       config: {
-        ...bootstrap([listener("main", echo, { stat_prefix: "main" }), listener("other", echo)]),
+        ...bootstrap([
+          listener("main", echo, { stat_prefix: "main" }),
+          listener("other", echo),
+          listener("free", echo, { ignore_global_conn_limit: true }),
+        ]),
         ...limits,
       },
       concurrency: 2,
@@ -362,6 +367,8 @@ test.each(Object.entries(ofAll))(
         socket.on("data", () => resolve(socket)).on("error", () => resolve(undefined));
         socket.on("close", () => resolve(undefined));
       });
+    const free = await open("free");
+    expect(free).toBeDefined();
     const first = await Promise.all([open("main"), open("main"), open("main")]);
     expect(first.every((socket) => socket !== undefined)).toBe(true);
     expect(await open("main")).toBeUndefined();
@@ -380,7 +387,7 @@ test.each(Object.entries(ofAll))(
       (socket) => socket !== undefined,
       "room for one more",
     );
-    for (const socket of [...first, fourth]) socket?.destroy();
+    for (const socket of [...first, fourth, free]) socket?.destroy();
   },
 );
 
