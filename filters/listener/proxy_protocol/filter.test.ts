@@ -196,6 +196,15 @@ test("where there must be a header, other bytes are refused with their first lin
   expect(begin({ allow_requests_without_proxy_protocol: true }).give("GET /")).toBe(0);
 });
 
+test("a first line that does not end is no header, refused to clients that need none as well", () => {
+  for (const allow_requests_without_proxy_protocol of [false, true]) {
+    const { cx, give } = begin({ allow_requests_without_proxy_protocol });
+    expect(give("PROXY TCP4 10.1.2.3 192.0.2.1 8080 80 ".padEnd(109, "x"))).toBe("close");
+    expect(cx.stats.value("proxy_proto.not_found_disallowed")).toBe(1);
+    expect(cx.stats.value("proxy_proto.versions.v1.error")).toBe(0);
+  }
+});
+
 test("a version can be disallowed, and is no header then to clients that need none", () => {
   const v1 = "PROXY TCP4 10.1.2.3 192.0.2.1 8080 80\r\n";
   const { cx, give } = begin({ disallowed_versions: ["V1"], stat_prefix: "edge" });

@@ -93,6 +93,8 @@ class ProxyProtocol implements ListenerFilter {
     }
     const header = readProxyHeader(bytes);
     if (header === "more") return "more";
+    // As in Envoy, a line that does not end is no header, and is refused to clients that need none as well.
+    if (header === "endless") return this.#refuseAbsent();
     if (typeof header === "string") {
       error.inc();
       stats.anyError.inc();
@@ -120,13 +122,14 @@ class ProxyProtocol implements ListenerFilter {
   }
 
   #onAbsent(): number | "close" {
-    const { anyError, notFoundAllowed, notFoundRefused } = this.#stats;
-    if (this.#config.allow_requests_without_proxy_protocol) {
-      notFoundAllowed.inc();
-      return 0;
-    }
-    notFoundRefused.inc();
-    anyError.inc();
+    if (!this.#config.allow_requests_without_proxy_protocol) return this.#refuseAbsent();
+    this.#stats.notFoundAllowed.inc();
+    return 0;
+  }
+
+  #refuseAbsent(): "close" {
+    this.#stats.notFoundRefused.inc();
+    this.#stats.anyError.inc();
     return "close";
   }
 

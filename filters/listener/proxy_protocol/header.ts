@@ -22,8 +22,8 @@ interface ProxyHeader {
   readonly tlvs: readonly ProxyTlv[];
 }
 
-/** There is no header; it is not complete yet; or it breaks the rules of its version. */
-type NoHeader = "absent" | "more" | "bad V1" | "bad V2";
+/** There is no header; it is not complete yet; its line has no end; or it breaks the rules of its version. */
+type NoHeader = "absent" | "more" | "endless" | "bad V1" | "bad V2";
 
 const V1_SIGNATURE = "PROXY ";
 const V2_SIGNATURE = "\r\n\r\n\0\r\nQUIT\n";
@@ -51,7 +51,7 @@ function readV1(bytes: Chunk): ProxyHeader | NoHeader {
   const end = Math.min(bytes.end, bytes.at + V1_MAX);
   const text = latin1Decode(bytes.memory, bytes.at, end);
   const newline = text.indexOf("\r\n");
-  if (newline < 0) return bytes.length <= V1_MAX ? "more" : "bad V1";
+  if (newline < 0) return bytes.length <= V1_MAX ? "more" : "endless";
   const size = newline + 2;
   // As in Envoy, white space may end the line.
   const [, family, source = "", destination = "", from = "", to = "", ...rest] = text
