@@ -206,4 +206,15 @@ describe("/config_dump", () => {
     expect((await ask("/config_dump?mask=,")).configs).toEqual((await ask("/config_dump")).configs);
     expect((await ask("/config_dump?mask=static_clusters.cluster")).status).toBe(400);
   });
+
+  it("leaves dumps out that cannot have all that a mask names", async () => {
+    expect(await ask("/config_dump?mask=bootstrap.node,static_listeners")).toMatchObject({
+      status: 400,
+      body: "FieldMask bootstrap.node,static_listeners could not be successfully applied to any configs.",
+    });
+    const { configs } = await ask("/config_dump?mask=static_clusters,dynamic_warming_clusters");
+    expect(configs.map((dump: object) => Object.keys(dump))).toEqual([
+      ["@type", "static_clusters"],
+    ]);
+  });
 });

@@ -1,7 +1,7 @@
 import type { ClusterStatus, HostStatus } from "@tsproxy/sdk";
 import { type Answer, bareRefusal, json } from "./answer.ts";
 import type { ConfigSnapshot, CoreData } from "./core-data.ts";
-import { allTrimmed, fieldMask, type Json, trimmed } from "./field-mask.ts";
+import { allTrimmed, fieldMask, type Json, type Mask, names, trimmed } from "./field-mask.ts";
 import { addressJson, localityJson } from "./host-json.ts";
 import type { Matcher, Query } from "./query.ts";
 import { shownNode } from "./server.ts";
@@ -31,6 +31,8 @@ const ENDPOINT_RESOURCES: typeof RESOURCES = {
 };
 /** Fields of dumps that are not lists. */
 const SINGLE = ["bootstrap", "last_updated", "version_info"];
+/** The dumps that have a `version_info`, which only a control plane sets. */
+const VERSIONED = ["ClustersConfigDump", "ListenersConfigDump"];
 
 /** `/config_dump` */
 export async function configDump(query: Query, core: CoreData): Promise<Answer> {
@@ -51,7 +53,7 @@ export async function configDump(query: Query, core: CoreData): Promise<Answer> 
   if (withHosts) dumps.splice(2, 0, endpoints(core, named));
 
   if (resource === undefined || resource === "") {
-    const configs = dumps.flatMap((dump) => trimmed(dump, mask) ?? []);
+    const configs = mask === undefined ? dumps : masked(dumps, mask);
     if (configs.length === 0)
       throw bareRefusal(
         400,
@@ -69,14 +71,28 @@ export async function configDump(query: Query, core: CoreData): Promise<Answer> 
   if (!Object.hasOwn(known, resource))
     throw bareRefusal(404, `${resource} not found in config dump`);
   const entries = (dumps.find((d) => Object.hasOwn(d, resource))?.[resource] ?? []) as Json[];
-  const configs = allTrimmed(
-    entries.map((entry) => ({ "@type": ADMIN + known[resource], ...entry })),
-    mask,
-  );
-  if (configs.length === 0 && entries.length > 0)
+  const typed = entries.map((entry) => ({ "@type": ADMIN + known[resource], ...entry }));
+  const configs = mask === undefined || typed.length === 0 ? typed : allTrimmed(typed, mask);
+  if (configs === undefined)
     throw bareRefusal(400, `FieldMask ${query.get("mask")} could not be successfully used.`);
   // Protobuf's JSON has no key for an empty list.
   return json(configs.length === 0 ? {} : { configs });
+}
+
+/** What the mask keeps of the dumps. As in Envoy, one that cannot have all that it names is left out, others stay though empty. */
+function masked(dumps: readonly Json[], mask: Mask): Json[] {
+  const fits = (dump: Json) =>
+    mask.every(([field]) => canHave(dump, field!)) &&
+    mask.some((path) => path.length === 1 || names(dump, path));
+  return dumps.filter(fits).map((dump) => trimmed(dump, mask));
+}
+
+function canHave(dump: Json, field: string): boolean {
+  const type = String(dump["@type"]).slice(ADMIN.length);
+  if (field === "version_info") return VERSIONED.includes(type);
+  const list = RESOURCES[field] ?? ENDPOINT_RESOURCES[field];
+  if (list !== undefined) return list.startsWith(`${type}.`);
+  return field !== "@type" && Object.hasOwn(dump, field);
 }
 
 function allDumps(

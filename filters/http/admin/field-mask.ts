@@ -1,7 +1,7 @@
 export type Json = { readonly [key: string]: unknown };
 
 /** Paths of protobuf's FieldMask, each as its segments. */
-type Mask = readonly (readonly string[])[];
+export type Mask = readonly (readonly string[])[];
 
 /** `bootstrap.node.id,bootstrap.admin`. As in Envoy, what cannot be a path is one that names nothing, and empty ones do not count. */
 export function fieldMask(text: string | undefined): Mask | undefined {
@@ -9,18 +9,36 @@ export function fieldMask(text: string | undefined): Mask | undefined {
   return paths.length === 0 ? undefined : paths.map((path) => path.split("."));
 }
 
-/** What the mask keeps of a message, or undefined if it names nothing of it. */
-export function trimmed(message: Json, mask: Mask | undefined): Json | undefined {
-  if (mask === undefined) return message;
-  const kept = keep(message, mask, false);
-  return kept && { "@type": message["@type"], ...kept };
+/** Whether the path names something of the message. A field that could be there, and is not, is none: nothing here tells it from others. */
+export function names(message: Json, [field, ...below]: readonly string[]): boolean {
+  if (field === undefined || field === "@type" || message[field] === undefined) return false;
+  const value = message[field];
+  return below.length === 0 || (isMessage(value) && names(value, below));
 }
 
-/** The same for messages of one kind. As in Envoy, one that lacks what others have stays, and so do the typed messages in it. */
-export function allTrimmed(messages: readonly Json[], mask: Mask | undefined): readonly Json[] {
-  if (mask === undefined || messages.every((message) => keep(message, mask, false) === undefined))
-    return mask === undefined ? messages : [];
+/** What the mask keeps of a message. */
+export function trimmed(message: Json, mask: Mask): Json {
+  return { "@type": message["@type"], ...keep(message, mask, false) };
+}
+
+/**
+ * The same for messages of one kind; undefined: it names nothing of any of them, or, as in Envoy, a typed message as a whole. One
+ * that lacks what others have stays, and so do the typed messages in it.
+ */
+export function allTrimmed(messages: readonly Json[], mask: Mask): readonly Json[] | undefined {
+  const any = (test: (message: Json, path: readonly string[]) => boolean) =>
+    messages.some((message) => mask.some((path) => test(message, path)));
+  if (!any(names) || any(isTyped)) return undefined;
   return messages.map((message) => ({ "@type": message["@type"], ...keep(message, mask, true) }));
+}
+
+function isTyped(message: Json, path: readonly string[]): boolean {
+  const value = path.length === 1 ? message[path[0]!] : undefined;
+  return isMessage(value) && value["@type"] !== undefined;
+}
+
+function isMessage(value: unknown): value is Json {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
 /** `withEmpty`: typed messages on the way of a path stay though it names nothing in them. */
@@ -30,9 +48,9 @@ function keep(message: Json, mask: Mask, withEmpty: boolean): Json | undefined {
     const below = mask.filter((path) => path[0] === key).map((path) => path.slice(1));
     if (below.length === 0 || key === "@type") continue;
     if (below.some((path) => path.length === 0)) result[key] = value;
-    else if (typeof value === "object" && value !== null && !Array.isArray(value)) {
-      const inner = keep(value as Json, below, withEmpty);
-      const type = (value as Json)["@type"];
+    else if (isMessage(value)) {
+      const inner = keep(value, below, withEmpty);
+      const type = value["@type"];
       if (inner === undefined && !(withEmpty && type !== undefined)) continue;
       result[key] = type === undefined ? inner : { "@type": type, ...inner };
     }
