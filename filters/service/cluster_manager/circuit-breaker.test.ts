@@ -185,6 +185,33 @@ describe("circuit breakers", () => {
     expect([1, 2, 3].map(() => b.beginRetry("default"))).toEqual([true, true, false]);
   });
 
+  it("bound retries by a share of the attempts that have begun within an interval, on all workers, retries among them", () => {
+    const retry_budget = {
+      budget_percent: { value: 50 },
+      min_retry_concurrency: 0,
+      budget_interval: 10_000,
+    };
+    const c = limited({ retry_budget });
+    const first = ask(c);
+    connected(0);
+    say(0, "ok");
+    expect([first.responses, c.beginRetry("default")]).toEqual([1, false]);
+    const ended = () => {
+      ask(c);
+      say(0, "ok");
+    };
+    ended();
+    expect([c.beginRetry("default"), c.beginRetry("default")]).toEqual([true, false]);
+    // The retry itself, and another request.
+    ended();
+    ended();
+    expect([c.beginRetry("default"), c.beginRetry("default")]).toEqual([true, false]);
+    c.endRetry("default");
+    c.endRetry("default");
+    cx.clock.advance(11_001);
+    expect(c.beginRetry("default")).toBe(false);
+  });
+
   it("are shown by the control thread, and counted for tcp_proxy as well", () => {
     cx.role = "control";
     const c = limited({ max_connections: 1, track_remaining: true });

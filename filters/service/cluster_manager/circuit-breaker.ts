@@ -13,6 +13,7 @@ import {
   type Timer,
 } from "@tsproxy/sdk";
 import type { ClusterConfig } from "./config.ts";
+import { type RequestWindow, requestWindow } from "./request-window.ts";
 
 const DEFAULTS: Thresholds = Object.freeze({
   maxConnections: 1024,
@@ -52,10 +53,13 @@ export function thresholdsOf(config: ClusterConfig, priority: Priority): Thresho
 export class Limit {
   readonly count: SharedCount;
   readonly #most: { readonly value: number };
+  /** Counts what is acquired; undefined: nobody asks. */
+  readonly #window: RequestWindow | undefined;
 
-  constructor(count: SharedCount, most: { readonly value: number }) {
+  constructor(count: SharedCount, most: { readonly value: number }, window?: RequestWindow) {
     this.count = count;
     this.#most = most;
+    this.#window = window;
   }
 
   get most(): number {
@@ -65,11 +69,14 @@ export class Limit {
     return this.count.value >= this.#most.value;
   }
   tryAcquire(): boolean {
-    return this.count.tryAcquire(this.#most.value) > 0;
+    if (this.count.tryAcquire(this.#most.value) === 0) return false;
+    this.#window?.add();
+    return true;
   }
   /** Counts one more even if the limit is exceeded. */
   acquire(): void {
     this.count.acquire();
+    this.#window?.add();
   }
   release(): void {
     this.count.release();
@@ -95,16 +102,23 @@ export class CircuitBreaker {
   constructor(config: ClusterConfig, priority: Priority, cx: SetupContext) {
     const entry = thresholdsConfig(config, priority);
     const limits = thresholdsOf(config, priority);
-    const limit = (what: string, most: number): Limit => {
+    const limit = (what: string, most: number, seen?: RequestWindow): Limit => {
       const runtime_key = `circuit_breakers.${config.name}.${priority}.max_${what}`;
       return new Limit(
         cx.sharedCount(`circuit_breakers|${config.name}|${priority}|${what}`),
         new RuntimeInteger({ default_value: most, runtime_key }, cx.runtime),
+        seen,
       );
     };
+    const intervalMs = entry?.retry_budget?.budget_interval ?? 0;
+    // The control thread only shows limits.
+    const window =
+      intervalMs > 0 && cx.role === "worker"
+        ? cx.cell(`retry budget ${config.name} ${priority}`, requestWindow(intervalMs))
+        : undefined;
     this.connections = limit("connections", limits.maxConnections);
     this.pending = limit("pending_requests", limits.maxPendingRequests);
-    this.requests = limit("requests", limits.maxRequests);
+    this.requests = limit("requests", limits.maxRequests, window);
     this.pools = limit("connection_pools", entry?.max_connection_pools ?? Number.MAX_SAFE_INTEGER);
     const retries = limit("retries", limits.maxRetries);
     if (entry?.retry_budget === undefined) {
@@ -112,7 +126,7 @@ export class CircuitBreaker {
       this.budgetAsked = undefined;
     } else {
       this.budgetAsked = cx.sharedCount(`circuit_breakers|${config.name}|${priority}|asked`);
-      const budget = this.#budget(config, priority, entry.retry_budget, cx);
+      const budget = this.#budget(config, priority, entry.retry_budget, window, cx);
       this.retries = new Limit(retries.count, budget);
     }
     this.exact = entry?.max_connections !== undefined;
@@ -142,11 +156,15 @@ export class CircuitBreaker {
     return isAllowed;
   }
 
-  /** `retry_budget`: the limit of retries is a percentage of active and pending requests. */
+  /**
+   * `retry_budget`: the limit of retries is a percentage of active and pending requests, or of the attempts that have begun within
+   * `budget_interval`, retries among them.
+   */
   #budget(
     config: ClusterConfig,
     priority: Priority,
     budget: NonNullable<ThresholdsConfig["retry_budget"]>,
+    window: RequestWindow | undefined,
     cx: SetupContext,
   ): { readonly value: number } {
     const key = `circuit_breakers.${config.name}.${priority}.retry_budget`;
@@ -164,6 +182,10 @@ export class CircuitBreaker {
       },
       cx.runtime,
     );
+    const interval = new RuntimeInteger(
+      { default_value: budget.budget_interval ?? 0, runtime_key: `${key}.budget_interval` },
+      cx.runtime,
+    );
     const { budgetAsked, pending, requests } = this;
     const isWorker = cx.role === "worker";
     const ask = () => {
@@ -173,8 +195,11 @@ export class CircuitBreaker {
     return {
       get value() {
         if (isWorker && budgetAsked?.value === 0) ask();
-        const active = pending.count.value + requests.count.value;
-        return Math.max(least.value, Math.floor((percent.value / 100) * active));
+        const counted =
+          window === undefined || interval.value === 0
+            ? pending.count.value + requests.count.value
+            : window.sum;
+        return Math.max(least.value, Math.floor((percent.value / 100) * counted));
       },
     };
   }

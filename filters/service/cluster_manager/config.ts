@@ -116,6 +116,8 @@ const CircuitBreakers = Type.Object({
             Type.Object({ value: Type.Number({ minimum: 0, maximum: 100, default: 0 }) }),
           ),
           min_retry_concurrency: Type.Optional(UInt32()),
+          /** Attempts of so many milliseconds count, in the place of those that are active. 0: not so. */
+          budget_interval: Type.Optional(Duration()),
         }),
       ),
       track_remaining: Type.Boolean({ default: false }),
