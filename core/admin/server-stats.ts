@@ -25,6 +25,7 @@ COUNTERS.push(
   ...["flushed_by_timer", "reopen_failed", "write_buffered", "write_completed", "write_failed"].map(
     (name) => `filesystem.${name}`,
   ),
+  "envoy.overload_actions.reset_high_memory_stream.count",
 );
 const GAUGES = [
   ...["total_filter_chains_draining", "total_listeners_active", "total_listeners_draining"],
@@ -105,6 +106,8 @@ export class ServerStats {
       this.#stats.counter(`server.worker_${k}.watchdog_mega_miss`);
     }
     this.#initialization = this.#stats.histogram("server.initialization_time_ms", "ms");
+    // In Envoy too it has values only where a monitor looks at its resource now and then.
+    this.#stats.histogram("overload.refresh_interval_delay", "ms");
     this.#concurrency = concurrency;
     // A value that was set counts as used, even if it is 0.
     for (const name of ["dynamic_unknown_fields", "static_unknown_fields", "wip_protos"])

@@ -1,4 +1,5 @@
 import { type Static, Type } from "@sinclair/typebox";
+import { Duration } from "@tsproxy/sdk";
 import { type StatsConfig, StatsConfigSchema, StatsFlushInterval } from "../admin/stats-config.ts";
 import type { PackageInfo, RuntimeConfig } from "../protocol.ts";
 import type { Report } from "./diagnostic.ts";
@@ -55,6 +56,8 @@ type BootstrapExtension = Static<typeof BootstrapExtension>;
 
 /** Only the resource monitor that `maxConnections` reads is implemented. */
 const OverloadManager = Type.Object({
+  // How often other monitors look at their resource. That one counts each connection as it comes.
+  refresh_interval: Type.Optional(Duration()),
   resource_monitors: Type.Optional(
     Type.Array(
       Type.Object({
