@@ -463,6 +463,17 @@ describe("a package's refusal", () => {
     );
   });
 
+  it("is told at the filter's own line, though routes before it have configs for it", () => {
+    const text = http(
+      `          - {name: shield, config: {limit: 3}}\n          - ${ROUTER}`,
+      "[{match: {prefix: /}, direct_response: {status: 200}, typed_per_filter_config: {shield: {disabled: true}}}]",
+    );
+    const found = source(text).diagnostic(
+      refusal("/listeners/0/filterChains/0/filters/0/config/http:shield", "limit"),
+    );
+    expect(found.path).toMatch(/\.http_filters\[0\]\.config\.limit$/);
+  });
+
   it("about a default is told where the default would stand", () => {
     const found = source(http(`          - ${ROUTER}`)).diagnostic(
       refusal("/listeners/0/filterChains/0/filters/0/config", "codec_type"),

@@ -108,12 +108,14 @@ class Walk {
   }
 }
 
-/** The ExtensionRefs of that name anywhere within a value, except within each other. */
+/** The ExtensionRefs of that name anywhere within a value, except within each other. Per-route configs are no uses of their own. */
 function extensionsIn(value: unknown, name: string): readonly ExtensionRef[] {
   if (!isObject(value)) return [];
   const ref = value as ExtensionRef;
   if (ref.name === name && typeof ref.package === "string" && "config" in ref) return [ref];
-  return Object.values(value).flatMap((part) => extensionsIn(part, name));
+  return Object.entries(value).flatMap(([key, part]) =>
+    key === "typed_per_filter_config" ? [] : extensionsIn(part, name),
+  );
 }
 
 function childOf(node: Node, key: string): Node | undefined {
