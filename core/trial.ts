@@ -32,9 +32,11 @@ process.on("message", (message: Question | Notice) => {
       break;
     case "commit":
       canary?.commit(message.generation);
+      reader.renew();
       break;
     case "abort":
       canary?.abort(message.generation);
+      reader.renew();
       break;
     case "collect":
       canary?.collectGarbage();

@@ -1,4 +1,5 @@
 import { afterEach, expect, test, vi } from "vitest";
+import { threadCpuMs } from "../process/cpu-limit.ts";
 import { ModuleReader } from "./module-reader.ts";
 import { bundlePreludes } from "./preludes.ts";
 
@@ -16,3 +17,24 @@ test("a module that waits for a CPU while it is loaded is read, though it takes 
   expect(reader.read(module)).toContain('"name":"late"');
   reader.dispose();
 });
+
+test.each(["shipped", "dropped-in"] as const)(
+  "no %s module waits for a new isolate in the place of one that has loaded enough",
+  async (origin) => {
+    const reader = new ModuleReader(await bundlePreludes());
+    const read = (n: number) => {
+      const code = `import { defineHttpFilter, Type } from "@tsproxy/sdk";
+        export default defineHttpFilter({ name: "v${n}", config: Type.Object({}), setup: () => () => ({}) });`;
+      return reader.read({ id: "v", origin, code, filename: `v${n}.js` });
+    };
+    const cpuMs = (f: () => unknown) => {
+      const before = threadCpuMs();
+      f();
+      return threadCpuMs() - before;
+    };
+    for (let n = 0; n < 100; n++) read(n);
+    const renewed = cpuMs(() => reader.renew());
+    expect(cpuMs(() => read(100))).toBeLessThan(renewed / 2);
+    reader.dispose();
+  },
+);
