@@ -217,4 +217,22 @@ describe("/config_dump", () => {
       ["@type", "static_clusters"],
     ]);
   });
+
+  it("keeps dumps that have nothing of what a mask names, though they could", async () => {
+    const kept = async (mask: string) =>
+      (await ask(`/config_dump?mask=${mask}`)).configs.map((dump: object) => Object.values(dump));
+    const admin = "type.googleapis.com/envoy.admin.v3.";
+    expect(await kept("dynamic_listeners")).toEqual([[`${admin}ListenersConfigDump`]]);
+    expect(await kept("version_info")).toEqual([
+      [`${admin}ClustersConfigDump`],
+      [`${admin}ListenersConfigDump`],
+    ]);
+  });
+
+  it("takes fields of the typed messages in entries, and none of these as a whole", async () => {
+    const masked = (mask: string) => ask(`/config_dump?resource=static_clusters&mask=${mask}`);
+    expect((await masked("cluster")).status).toBe(400);
+    const { configs } = await masked("cluster.name,last_updated");
+    expect(Object.keys(configs[0])).toEqual(["@type", "cluster", "last_updated"]);
+  });
 });
