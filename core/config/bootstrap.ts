@@ -245,12 +245,17 @@ function at(value: unknown, key: string): unknown {
 /** Reports what Envoy itself refuses in a bootstrap, apart from all packages: runtime layers, the log of ejections, the local cluster. */
 export function checkBootstrap(root: MapNode, report: Report): void {
   const seen = new Set<string>();
+  let hasAdmin = false;
   for (const layer of root.map("layered_runtime")?.list("layers") ?? []) {
     if (layer.kind !== "map") continue;
     const name = layer.string("name");
     if (name !== undefined && seen.has(name))
       report.error(layer.get("name")!.place, `duplicate runtime layer name "${name}"`);
     if (name !== undefined) seen.add(name);
+    const admin = layer.get("admin_layer");
+    if (admin !== undefined && hasAdmin)
+      report.error(admin.place, "a second admin layer; at most one may be specified");
+    hasAdmin ||= admin !== undefined;
     const link = layer.map("disk_layer")?.get("symlink_root");
     if (link?.kind === "scalar") checkFolder(link, "cannot watch", report);
     const values = layer.map("static_layer");

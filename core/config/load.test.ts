@@ -341,12 +341,17 @@ static_resources:
 });
 
 describe("runtime layers", () => {
-  it("may not share a name, and hold no lists", () => {
+  it("may not share a name, have one admin layer, and hold no lists", () => {
     expect(
       errors(
         "layered_runtime: {layers: [{name: a, admin_layer: {}}, {name: a, admin_layer: {}}]}",
       )[0],
     ).toMatch(/layers\[1\]\.name: duplicate runtime layer name "a"$/);
+    expect(
+      errors(
+        "layered_runtime: {layers: [{name: a, admin_layer: {}}, {name: b, admin_layer: {}}]}",
+      )[0],
+    ).toMatch(/layers\[1\]\.admin_layer: a second admin layer; at most one may be specified$/);
     expect(
       errors("layered_runtime: {layers: [{name: a, static_layer: {foo: [{bar: baz}]}}]}")[0],
     ).toMatch(/static_layer\.foo: "foo" is no runtime value/);

@@ -503,6 +503,11 @@ function checkHealth(cluster: ClusterConfig, at: string): void {
     if (checks[0]?.[field] === 0)
       throw new ConfigError(`${at}.health_checks[0].${field}`, "must be more than 0s");
   }
+  if (checks[0]?.grpc_health_check !== undefined && protocolOf(cluster).protocol === "HTTP1")
+    throw new ConfigError(
+      `${at}.health_checks[0].grpc_health_check`,
+      "a cluster must support HTTP/2 for gRPC healthchecking; give it http2_protocol_options: {}",
+    );
   const outlier = cluster.outlier_detection;
   if ((outlier?.max_ejection_time ?? Number.MAX_VALUE) < (outlier?.base_ejection_time ?? 0))
     throw new ConfigError(

@@ -582,6 +582,13 @@ describe("a config that the schema lets through", () => {
     expect(refusal(listedCluster("c", [], both)).path).toBe("[0].max_requests_per_connection");
   });
 
+  it("is refused for gRPC health checks of a cluster that speaks HTTP/1.1 only", () => {
+    const health_checks = [{ grpc_health_check: {} }];
+    expect(refusal(listedCluster("c", [], { health_checks })).path).toBe(
+      "[0].health_checks[0].grpc_health_check",
+    );
+  });
+
   it("is refused for hashing by names where hosts have none", () => {
     const common_lb_config = { consistent_hashing_lb_config: { use_hostname_for_hashing: true } };
     expect(refusal(listedCluster("c", [], { common_lb_config })).message).toContain(
