@@ -3,6 +3,7 @@ import { describe, expect, it } from "vitest";
 import {
   CellHeap,
   counter,
+  firstTexts,
   held,
   type TokenBuckets,
   tokenBucket,
@@ -14,6 +15,29 @@ let now = 1e9;
 const heap = (bytes = 1 << 20) => new CellHeap(new ArrayBuffer(bytes), 0, () => now);
 const open = <T>(spec: { bytes: number; open(memory: CellHeap, at: number): T }, of = heap()) =>
   spec.open(of, of.acquire("x", spec.bytes)!);
+
+describe("the first texts", () => {
+  it("are those that come first, whoever brings them, and no more", () => {
+    const memory = heap();
+    const at = memory.acquire("x", firstTexts(3).bytes)!;
+    const [one, two] = [firstTexts(3).open(memory, at), firstTexts(3).open(memory, at)];
+    expect(["a", "b"].map((text) => one.admits(text))).toEqual([true, true]);
+    expect(["c", "d", "a"].map((text) => two.admits(text))).toEqual([true, false, true]);
+    expect(["d", "c", "e", "b"].map((text) => one.admits(text))).toEqual([
+      false,
+      true,
+      false,
+      true,
+    ]);
+  });
+
+  it("are exactly as many as there is room for, among many", () => {
+    const texts = open(firstTexts(500));
+    const admitted = Array.from({ length: 5000 }, (_, k) => texts.admits(`t${k}`));
+    expect(admitted.filter(Boolean)).toHaveLength(500);
+    expect(admitted.slice(0, 500).every(Boolean)).toBe(true);
+  });
+});
 
 describe("a token bucket", () => {
   const rate = { maxTokens: 3, tokensPerFill: 3, fillIntervalMs: 600 };

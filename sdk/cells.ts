@@ -324,6 +324,52 @@ export function ttlMap({ maxKeys, ttlMs }: TtlMapOptions): CellSpec<TtlMap> {
   };
 }
 
+/** Texts of which the first few are in, and the others are not. */
+export interface FirstTexts {
+  /** Whether the text is one of them; it becomes one if there is room. */
+  admits(text: string): boolean;
+}
+
+/**
+ * A cell that admits the first `max` texts that any worker brings, for as long as it lives. (Of two texts whose hashes are alike, one
+ * in four thousand million, the second comes in with the first.)
+ */
+export function firstTexts(max: number): CellSpec<FirstTexts> {
+  // Half of the places stay empty, so that a search ends soon.
+  const places = 2 * max + 1;
+  return {
+    kind: `first ${max}`,
+    bytes: 8 + 8 * (max + 1),
+    open({ words, seeds }, at) {
+      const count = at >> 2;
+      const first = count + 2;
+      const acquire = (): boolean => {
+        for (;;) {
+          const now = load(words, count);
+          if (now >= max) return false;
+          if (compareExchange(words, count, now, now + 1) === now) return true;
+        }
+      };
+      return {
+        admits(text) {
+          const wanted = hash(text, seeds[0]) || 1;
+          for (let k = (wanted >>> 0) % places; ; k = (k + 1) % places) {
+            const found = load(words, first + k);
+            if (found === wanted) return true;
+            if (found !== 0) continue;
+            if (!acquire()) return false;
+            const before = compareExchange(words, first + k, 0, wanted);
+            if (before === 0) return true;
+            // Another worker has taken the place.
+            add(words, count, -1);
+            if (before === wanted) return true;
+          }
+        },
+      };
+    },
+  };
+}
+
 const EMPTYING = -1;
 const SPINS_MAX = 1_000_000;
 const PROBES = 16;

@@ -111,7 +111,7 @@ function open<C extends SharedCells, D extends DeclaredStats>(
 ): ContextWith<C, D> {
   const cells: Record<string, unknown> = {};
   for (const [cell, spec] of Object.entries(shared ?? {})) cells[cell] = cx.cell(cell, spec);
-  const stat = openStats(stats, cx.stats, `${cx.statPrefix ?? ""}${name}.`);
+  const stat = openStats(stats, cx.stats, `${cx.statPrefix ?? ""}${name}.`, cx);
   return Object.assign(cx, { shared: cells as OpenCells<C>, stat });
 }
 

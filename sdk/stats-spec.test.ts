@@ -34,3 +34,25 @@ it("opens what a definition declares, under the filter's name, and caps labels",
   const labels = ["a_b", "blue", "other", "green"].map((label) => value(`by_tenant.${label}`));
   expect(labels).toEqual([2, 1, 2, 0]);
 });
+
+it("caps labels over workers and generations", () => {
+  const definition = defineHttpFilter({
+    name: "limit",
+    config: Type.Object({}),
+    stats: { by_key: stat.labelled(stat.counter(), 2) },
+    setup:
+      (_config, { stat: own }) =>
+      () => ({
+        onRequestHeaders: (headers) => own.by_key.of(headers.get("x-key") ?? "").inc(),
+      }),
+  });
+  const cx = new TestContext();
+  const ask = (of: TestContext, ...keys: string[]) => {
+    const make: HttpFilterFactory = of.setup(definition, {});
+    for (const key of keys) new TestStream(of, make).requestHeaders("GET", "/", { "x-key": key });
+  };
+  ask(cx, "a", "b", "c");
+  ask(cx.reload(), "d", "c", "b");
+  const counts = ["a", "b", "c", "d", "other"].map((key) => cx.stats.value(`limit.by_key.${key}`));
+  expect(counts).toEqual([1, 2, 0, 0, 3]);
+});

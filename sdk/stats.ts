@@ -1,3 +1,5 @@
+import type { FirstTexts } from "./cells.ts";
+
 /** Counts up. One cell per worker in shared memory; readers sum. Here and below, an amount or value that is no number throws. */
 export interface Counter {
   inc(): void;
@@ -46,18 +48,24 @@ const LABEL_MAX = 64;
 /**
  * A stat for each value of something that traffic decides, a path or a key. Names are never given back, so the first `max` values
  * alone have one of their own, and all others share that of `other`. Values become names: letters, digits, `_` and `-`, at most 64.
+ * `labels`: which values are the first of all workers, and of all generations of the code; without it each of these has its own.
  *
- *     const denied = byLabel(100, (key) => cx.stats.counter(`quota.${key}.denied`));
+ *     const keys = cx.cell("keys", firstTexts(100));
+ *     const denied = byLabel(100, (key) => cx.stats.counter(`quota.${key}.denied`), keys);
  *     denied(headers.get("x-api-key") ?? "none").inc();
  */
-export function byLabel<T>(max: number, make: (label: string) => T): (value: string) => T {
+export function byLabel<T>(
+  max: number,
+  make: (label: string) => T,
+  labels?: FirstTexts,
+): (value: string) => T {
   const known = new Map<string, T>();
   let other: T | undefined;
   return (value) => {
     const key = value.length > LABEL_MAX ? value.slice(0, LABEL_MAX) : value;
     const found = known.get(key);
     if (found !== undefined) return found;
-    if (known.size >= max) {
+    if (known.size >= max || labels?.admits(key) === false) {
       other ??= make("other");
       return other;
     }

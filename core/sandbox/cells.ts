@@ -9,7 +9,7 @@ const byPackage = new Map<string, SharedArrayBuffer>();
  * all workers and generations share it, so that counts are exact and outlive a reload. Undefined: the code asks for no cells.
  */
 export function sandboxCells(packageName: string, code: string): SharedArrayBuffer | undefined {
-  if (!code.includes("shared") && !code.includes("cell")) return undefined;
+  if (!["shared", "cell", "labelled"].some((word) => code.includes(word))) return undefined;
   let memory = byPackage.get(packageName);
   if (memory === undefined) {
     memory = new SharedArrayBuffer(BYTES);
