@@ -420,6 +420,40 @@ test("connections that connection_limit refuses are counted by the filter behind
   expect(closed("http.test.downstream_cx_active")).toBe(1);
 });
 
+test("connections that connection_limit closes after a delay end without a reset, whatever they have sent", async () => {
+  const limit = {
+    name: "envoy.filters.network.connection_limit",
+    typed_config: {
+      "@type": `${TYPE}filters.network.connection_limit.v3.ConnectionLimit`,
+      stat_prefix: "few",
+      max_connections: 1,
+      delay: "0.5s",
+    },
+  };
+  const echo = {
+    name: "envoy.filters.network.echo",
+    typed_config: { "@type": `${TYPE}filters.network.echo.v3.Echo` },
+  };
+  const main = { ...listener("main", echo), filter_chains: [{ filters: [limit, echo] }] };
+  const proxy = await start({ config: bootstrap([main]) });
+  const open = () => {
+    const socket = net.connect(proxy.port("main"), "127.0.0.1", () =>
+      socket.write("x".repeat(999)),
+    );
+    ends.push(() => socket.destroy());
+    return socket;
+  };
+  const first = open();
+  await new Promise((resolve) => first.once("data", resolve));
+  const end = await new Promise((resolve) => {
+    open()
+      .on("data", () => resolve("answered"))
+      .on("error", (error) => resolve(error.message))
+      .on("end", () => resolve("ended"));
+  });
+  expect(end).toBe("ended");
+});
+
 test("a small buffer limit pauses the source while the client does not read", async () => {
   const origin = await tcpUpstream((socket) => {
     const piece = Buffer.alloc(64 * 1024, 120);

@@ -1,5 +1,5 @@
 import { stop } from "@tsproxy/sdk";
-import { LentChunk, TestConnection, TestContext, withDefaults } from "@tsproxy/sdk/testing";
+import { TestConnection, TestContext, withDefaults } from "@tsproxy/sdk/testing";
 import { expect, it } from "vitest";
 import { Config } from "./config.ts";
 import limit from "./filter.ts";
@@ -12,9 +12,8 @@ function harness(config: object = {}, cx = new TestContext()) {
   const connect = () => {
     const connection = new TestConnection();
     const filter = factory.create(connection, connection.chain);
-    filter.onConnect?.();
-    const data = () => filter.onData?.(new LentChunk("hi"), false);
-    return { connection, data, close: () => filter.onClose?.(GONE) };
+    const verdict = filter.onConnect?.();
+    return { connection, verdict, close: () => filter.onClose?.(GONE) };
   };
   const stat = (name: string) => cx.stats.value(`connection_limit.in.${name}`);
   return { cx, connect, stat };
@@ -43,11 +42,12 @@ it("counts over all workers", () => {
   ]);
 });
 
-it("lets those wait that it will close, and shows nobody what they say", () => {
+it("lets those wait that it will close, reads what they say, and shows it nobody", () => {
   const { cx, connect } = harness({ max_connections: 1, delay: 500 });
   connect();
-  const { connection, data } = connect();
-  expect([connection.open, data()]).toEqual([true, stop]);
+  const { connection, verdict } = connect();
+  // The pause of the chain that stops is undone.
+  expect([connection.open, verdict, connection.pauses]).toEqual([true, stop, -1]);
   cx.clock.advance(500);
   expect(connection.closed).toBe("flush");
   const gone = connect();

@@ -64,13 +64,10 @@ class ConnectionLimit implements NetworkFilter {
     else {
       this.#timer = cx.timer(() => this.#connection.close("flush"));
       this.#timer.arm(config.delay);
+      // Undoes the pause of a chain that stops: a close with unread bytes would be a reset. The chain keeps them, within its limit.
+      this.#connection.resume();
     }
     return stop;
-  }
-
-  /** Bytes are read, since closing with unread bytes would be a reset, and dropped. */
-  onData() {
-    if (this.#isCounted && !this.#holds) return stop;
   }
 
   onClose() {
