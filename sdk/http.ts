@@ -388,6 +388,11 @@ export interface HttpStream {
   readonly filterState: Map<string, unknown>;
   /** False: `filterState` is empty, and need not be asked for, which would create it. Absent: not known. */
   readonly hasFilterState?: boolean;
+  /**
+   * Bytes of a request's body that may be kept: the listener's `per_connection_buffer_limit_bytes`, at most 8 MiB, or more if a
+   * filter holds more. Absent: 1 MiB.
+   */
+  readonly bodyLimit?: number;
   /** Facts of the client's connection and its TLS handshake. Absent: not known (in tests). */
   readonly downstreamConnection?: DownstreamFacts | undefined;
   /** Values that live as long as the client's connection, for all its streams. */

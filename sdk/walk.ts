@@ -87,6 +87,8 @@ export class Walk {
   /** The position that keeps the head back, or -1. */
   #holdingAt = -1;
   #hold: Hold | undefined = undefined;
+  /** The largest body that a filter has asked to hold; 0: none has named a size. */
+  largestHold = 0;
   #held = new ByteQueue();
   #heldSize = 0;
   /** Position of the chunk under way, or -1. */
@@ -142,6 +144,7 @@ export class Walk {
     this.#headAt = 0;
     this.#holdingAt = -1;
     this.#hold = undefined;
+    this.largestHold = 0;
     this.#heldSize = 0;
     this.#bodyAt = -1;
     this.#trailersAt = -1;
@@ -518,6 +521,7 @@ export class Walk {
         if (onHead && !this.#headEnd) {
           this.#holdingAt = this.#askedAt;
           this.#hold = verdict;
+          this.largestHold = Math.max(this.largestHold, verdict.max);
         }
         break;
       case "done":

@@ -1,8 +1,14 @@
-import { HeaderMap } from "@tsproxy/sdk";
+import { HeaderMap, hold } from "@tsproxy/sdk";
 import { TestHost } from "@tsproxy/sdk/testing";
 import { describe, expect, it } from "vitest";
 import codec from "../../codec/http1/filter.ts";
-import { INTERNAL, proxies } from "../../network/http_connection_manager/test-proxy.ts";
+import {
+  INTERNAL,
+  oneHost,
+  proxies,
+  routeTo,
+  TestProxy,
+} from "../../network/http_connection_manager/test-proxy.ts";
 import router from "./filter.ts";
 
 const proxy = proxies({ codec, router });
@@ -82,6 +88,35 @@ describe("a retried request", () => {
     expect(c.status()).toBe(503);
     expect(p.cx.stats.value("cluster.up.retry_or_shadow_abandoned")).toBe(1);
     expect([p.stat("retry"), p.lines[0]]).toEqual([0, "503 - via_upstream 1"]);
+  });
+
+  it("has the listener's limit if the route names none", () => {
+    const retriesOf = (body: string, limits: object, listener: object) => {
+      const p = proxy({ retry_on: "5xx" }, {}, limits);
+      p.connect((connection) => Object.assign(connection.listener, listener)).post("/", body);
+      p.up.last.respond(503, {}, "no");
+      p.wait();
+      return p.up.exchanges.length - 1;
+    };
+    const four = { perConnectionBufferLimitBytes: 4 };
+    expect([retriesOf("abcd", {}, four), retriesOf("abcde", {}, four)]).toEqual([1, 0]);
+    expect(retriesOf("abcde", {}, {})).toBe(1);
+    expect(retriesOf("abcde", { per_request_buffer_limit_bytes: 5 }, four)).toBe(1);
+  });
+
+  it("has the limit of a filter that has held the body, if that is more", () => {
+    const retry_policy = { retry_on: "5xx" };
+    const p = new TestProxy({ codec, router })
+      .filter("holds", () => ({
+        onRequestBody() {},
+        onRequestHeaders: () => hold({ body: "buffer", max: 5 }),
+      }))
+      .start({ route_config: oneHost(routeTo("up", { retry_policy })) });
+    const listener = { perConnectionBufferLimitBytes: 4 };
+    p.connect((connection) => Object.assign(connection.listener, listener)).post("/", "abcde");
+    p.up.last.respond(503, {}, "no");
+    p.cx.clock.advance(1000);
+    expect(p.up.exchanges.length).toBe(2);
   });
 
   it("is answered 507 if that happens while nothing runs", () => {

@@ -374,7 +374,8 @@ export class RoutedRequest implements HttpFilter, AttemptOwner {
   }
 
   get #bufferLimit(): number {
-    return Math.min(KEPT_LIMIT, this.#policies?.bufferLimit ?? KEPT_LIMIT);
+    const limit = this.#policies?.bufferLimit ?? this.#stream.bodyLimit ?? KEPT_LIMIT;
+    return Math.min(KEPT_LIMIT, limit);
   }
 
   /** Keeps a chunk of body. Beyond the limit no more retries follow; false: one was due, so the request was answered 507. */

@@ -72,6 +72,9 @@ export class StreamView implements HttpStream, Responder {
     if (configs === undefined || configs.length === 0) return NONE;
     return this.#routes === undefined ? configs : this.#routes.all(configs);
   }
+  get bodyLimit(): number {
+    return this.#stream.bodyLimit;
+  }
   get metadata(): Map<string, Record<string, unknown>> {
     return this.#ended ? new Map() : this.#stream.metadata;
   }

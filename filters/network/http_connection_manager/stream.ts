@@ -552,7 +552,10 @@ export class HcmStream implements RequestDecoder, WalkOwner, TimersOwner, LogEnt
 
   get bodyLimit(): number {
     const { perConnectionBufferLimitBytes = BODY_LIMIT } = this.#connection.connection.listener;
-    return Math.min(perConnectionBufferLimitBytes, BODY_LIMIT_MAX);
+    return Math.max(
+      Math.min(perConnectionBufferLimitBytes, BODY_LIMIT_MAX),
+      this.#request.largestHold,
+    );
   }
 
   onPromptEnd(response: boolean): void {
