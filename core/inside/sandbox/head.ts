@@ -1,5 +1,6 @@
 // Hot path: every head that a sandboxed filter sees (test/bench/sandbox.ts).
 import {
+  allocateWide,
   copyLongs,
   copyWords,
   FLAG,
@@ -9,6 +10,7 @@ import {
   RequestHeaders,
   ResponseHeaders,
   SPAN,
+  type Wide,
 } from "@tsproxy/sdk";
 import { ANSWER_MAX, EDITS, FRAMING, HEAD, HEAD_FLAG } from "./layout.ts";
 import type { Outbox } from "./outbox.ts";
@@ -17,7 +19,16 @@ import type { Outbox } from "./outbox.ts";
 const TOLD = 1 << 30;
 const SPANS_FIRST = 24;
 const BYTES_FIRST = 1024;
+const SIZE_FIRST = SPANS_FIRST * SPAN * 4 + BYTES_FIRST;
 const NONE: readonly string[] = [];
+
+/**
+ * Heads of usual size lie in memory that they share, and are read and written through the same views of it: four views for each head
+ * would seldom be in the CPU's caches when its stream has its turn.
+ */
+const HEADS_A_SLAB = 32;
+let slab: Wide | undefined;
+let slabUsed = 0;
 
 /** The sandbox's block, as arrays of each element size. */
 export interface Block {
@@ -35,14 +46,15 @@ export interface HeadExtras {
 
 /**
  * A copy of a header map of the chain in private memory of the sandbox, and the edits that the filter has made since. Reused for
- * stream after stream: spans and bytes are views of one buffer that only grows.
+ * stream after stream: its memory, the spans and then the bytes, only grows.
  */
 export class Head<M extends HeaderMap = HeaderMap> {
   readonly map: M;
-  #words: Int32Array;
-  #longs: BigInt64Array;
+  #wide: Wide;
+  /** Where its memory begins in `#wide`, and the size of it. */
+  #at: number;
+  #size: number;
   #spans: Int32Array;
-  #bytes: Uint8Array;
   #bytesAt: number;
   // The head as the chain has it, to find later edits: `#count` spans are the head's own, up to `#linesAt` come from its `added`, the
   // others from its `lines`; `#added`, method, path and status are what the chain has been told since.
@@ -63,22 +75,24 @@ export class Head<M extends HeaderMap = HeaderMap> {
   constructor(map: M) {
     // What a filter would set on it beside its fields ("get", say) would be there for later streams too: strict code throws instead.
     this.map = Object.preventExtensions(map);
-    this.#bytesAt = SPANS_FIRST * SPAN * 4;
-    const buffer = new ArrayBuffer(this.#bytesAt + BYTES_FIRST);
-    this.#words = new Int32Array(buffer);
-    this.#longs = new BigInt64Array(buffer);
-    this.#spans = this.#words.subarray(0, SPANS_FIRST * SPAN);
-    this.#bytes = new Uint8Array(buffer);
+    if (slab === undefined || slabUsed === HEADS_A_SLAB) {
+      slab = allocateWide(HEADS_A_SLAB * SIZE_FIRST);
+      slabUsed = 0;
+    }
+    this.#wide = slab;
+    this.#at = slabUsed++ * SIZE_FIRST;
+    this.#size = SIZE_FIRST;
+    this.#spans = spansIn(slab, this.#at, SPANS_FIRST);
+    this.#bytesAt = this.#at + SPANS_FIRST * SPAN * 4;
   }
 
   #grow(count: number, size: number): void {
     const spans = Math.max(count, this.#spans.length / SPAN);
+    this.#at = 0;
     this.#bytesAt = spans * SPAN * 4;
-    const buffer = new ArrayBuffer(this.#bytesAt + ((size + 1023) & ~1023));
-    this.#words = new Int32Array(buffer);
-    this.#longs = new BigInt64Array(buffer);
-    this.#spans = this.#words.subarray(0, spans * SPAN);
-    this.#bytes = new Uint8Array(buffer);
+    this.#size = this.#bytesAt + ((size + 1023) & ~1023);
+    this.#wide = allocateWide(this.#size);
+    this.#spans = spansIn(this.#wide, 0, spans);
   }
 
   /** Fills the map from a payload (HEAD in layout.ts) at word `p`; the head's own bytes lie at `range`. */
@@ -93,13 +107,17 @@ export class Head<M extends HeaderMap = HeaderMap> {
     this.#linesAt = count + words[p + HEAD.ADDED]!;
     const total = this.#linesAt + words[p + HEAD.LINES]!;
     const all = size + editBytes;
-    if (total * SPAN > this.#spans.length || this.#bytesAt + all + 8 > this.#bytes.length) {
+    if (
+      this.#at + total * SPAN * 4 > this.#bytesAt ||
+      this.#bytesAt + all + 8 > this.#at + this.#size
+    ) {
       this.#grow(total, all + 8);
     }
     map.reset();
-    const own = this.#words;
+    const own = this.#wide;
+    const bytesAt = this.#bytesAt;
     const spansAt = p + HEAD.SPANS;
-    copyLongs(this.#longs, 0, longs, spansAt >> 1, total * (SPAN >> 1));
+    copyLongs(own.longs, this.#at >> 3, longs, spansAt >> 1, total * (SPAN >> 1));
     if (map instanceof RequestHeaders) {
       map.methodAt = words[p + HEAD.METHOD_AT]!;
       map.methodEnd = words[p + HEAD.METHOD_END]!;
@@ -116,17 +134,23 @@ export class Head<M extends HeaderMap = HeaderMap> {
     if ((flags & ~HEAD_FLAG.HTTPS) !== 0) {
       editsAt = this.#readStrings(words, bytes, spansAt + total * SPAN, flags, extras);
     }
-    copyLongs(this.#longs, this.#bytesAt >> 3, longs, range >> 3, (size + 7) >> 3);
+    copyLongs(own.longs, bytesAt >> 3, longs, range >> 3, (size + 7) >> 3);
     if (editBytes > 0)
-      copyWords(own, this.#bytes, this.#bytesAt + size, words, bytes, editsAt, editBytes);
+      copyWords(own.words, own.memory, bytesAt + size, words, bytes, editsAt, editBytes);
     map.spans = this.#spans;
-    map.memory = this.#bytes;
-    map.base = this.#bytesAt;
+    map.memory = own.memory;
+    map.base = bytesAt;
     map.blockEnd = all;
     map.count = total;
-    const spans = this.#spans;
-    for (let i = FLAG_WORD, n = count * SPAN; i < n; i += SPAN) {
-      if ((spans[i]! & FLAG.REMOVED) !== 0) spans[i] = spans[i]! | TOLD;
+    this.#tellRemoved(count);
+  }
+
+  /** Marks the lines among the first `count` that are removed: the chain knows of them. */
+  #tellRemoved(count: number): void {
+    const { words } = this.#wide;
+    const first = (this.#at >> 2) + FLAG_WORD;
+    for (let i = first, end = first + count * SPAN; i < end; i += SPAN) {
+      if ((words[i]! & FLAG.REMOVED) !== 0) words[i] = words[i]! | TOLD;
     }
   }
 
@@ -169,15 +193,16 @@ export class Head<M extends HeaderMap = HeaderMap> {
    */
   measure(length: number): number {
     const map = this.map as HeaderMap;
-    const spans = this.#spans;
+    const { words } = this.#wide;
     const removed = this.#removed;
     while (removed.length > 0) removed.pop();
     let drops = 0;
-    for (let i = FLAG_WORD, n = map.count * SPAN; i < n; i += SPAN) {
-      if ((spans[i]! & (FLAG.REMOVED | TOLD)) !== FLAG.REMOVED) continue;
-      if (KEPT.has(spans[i]! & FLAG.KNOWN)) {
+    const first = (this.#at >> 2) + FLAG_WORD;
+    for (let i = first, end = first + map.count * SPAN; i < end; i += SPAN) {
+      if ((words[i]! & (FLAG.REMOVED | TOLD)) !== FLAG.REMOVED) continue;
+      if (KEPT.has(words[i]! & FLAG.KNOWN)) {
         throw new TypeError(
-          `a sandboxed filter cannot remove "${map.nameAt((i / SPAN) | 0)}": framing is the codec's`,
+          `a sandboxed filter cannot remove "${map.nameAt((i - first) / SPAN)}": framing is the codec's`,
         );
       }
       drops++;
@@ -282,10 +307,7 @@ export class Head<M extends HeaderMap = HeaderMap> {
   /** The chain has been told the edits and still holds the head: `measure` will find only later edits. */
   settle(): void {
     const map = this.map as HeaderMap;
-    const spans = this.#spans;
-    for (let i = FLAG_WORD, n = map.count * SPAN; i < n; i += SPAN) {
-      if ((spans[i]! & FLAG.REMOVED) !== 0) spans[i] = spans[i]! | TOLD;
-    }
+    this.#tellRemoved(map.count);
     // The chain has added this head's `lines` to its `added`.
     for (const line of map.lines) map.added.push(line.name.text, line.value);
     map.lines.length = 0;
@@ -296,6 +318,10 @@ export class Head<M extends HeaderMap = HeaderMap> {
     } else if (map instanceof ResponseHeaders) this.#status = map.status;
   }
 }
+
+/** A view of `count` spans at byte `at`. */
+const spansIn = ({ words }: Wide, at: number, count: number): Int32Array =>
+  words.subarray(at >> 2, (at >> 2) + count * SPAN);
 
 /** The name, if a sandboxed filter may add this line; else it throws. */
 function checked(name: string, value: string, length: number): string {

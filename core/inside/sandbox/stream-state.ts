@@ -46,8 +46,23 @@ function takeResponse(): Shared<ResponseHeaders> {
   return shared;
 }
 
+/** What a stream keeps of one lane's body. */
+export class BodyState {
+  /** The hold that keeps the head back, and the size of the held body once it is known (-1 before). */
+  hold: Hold | undefined = undefined;
+  heldSize = -1;
+  /** PARTs of a long chunk. */
+  readonly parts: Uint8Array[] = [];
+
+  reset(): void {
+    this.hold = undefined;
+    this.heldSize = -1;
+    this.parts.length = 0;
+  }
+}
+
 /** One filter object in one stream, with the heads that it sees. Reused for stream after stream. */
-export class StreamState {
+export class StreamState implements HeadExtras {
   /** The stream's token with lane bit 0; 0: unused. */
   token = 0;
   use: HttpUse | undefined = undefined;
@@ -61,12 +76,23 @@ export class StreamState {
   /** A verdict has told the chain of `hooks`. */
   told = false;
   clearRoute = false;
-  readonly extras: HeadExtras = { routeConfig: undefined, facts: undefined };
-  /** By lane: the hold that keeps the head back, and the size of the held body once it is known (-1 before). */
-  readonly holds: [Hold | undefined, Hold | undefined] = [undefined, undefined];
-  readonly heldSizes: [number, number] = [-1, -1];
-  /** PARTs of a long chunk, by lane. */
-  readonly parts: [Uint8Array[], Uint8Array[]] = [[], []];
+  routeConfig: string | undefined = undefined;
+  facts: string | undefined = undefined;
+  /** By lane; most streams use none. */
+  #bodies: [BodyState, BodyState] | undefined = undefined;
+  /** Bit k: the stream has used `#bodies` of lane k. */
+  #bodyLanes = 0;
+
+  /** Undefined: that lane's body has neither been held nor come in PARTs. */
+  body(lane: number): BodyState | undefined {
+    return (this.#bodyLanes & (1 << lane)) === 0 ? undefined : this.#bodies![lane];
+  }
+
+  keepBody(lane: number): BodyState {
+    this.#bodies ??= [new BodyState(), new BodyState()];
+    this.#bodyLanes |= 1 << lane;
+    return this.#bodies[lane]!;
+  }
 
   trailers(lane: number): Head {
     this.#trailers ??= [new Head(new HeaderMap()), new Head(new HeaderMap())];
@@ -93,9 +119,9 @@ export class StreamState {
 
   /** Passes the facts that came with the last head on to the stream. */
   learn(): void {
-    const { facts } = this.extras;
-    if (facts !== undefined) this.stream!.learn(facts);
-    this.extras.facts = undefined;
+    if (this.facts === undefined) return;
+    this.stream!.learn(this.facts);
+    this.facts = undefined;
   }
 
   reset(): void {
@@ -106,10 +132,9 @@ export class StreamState {
     this.use = this.filter = this.stream = undefined;
     this.told = this.clearRoute = false;
     this.hooks = 0;
-    this.holds[0] = this.holds[1] = undefined;
-    this.heldSizes[0] = this.heldSizes[1] = -1;
-    this.extras.routeConfig = this.extras.facts = undefined;
-    if (this.parts[0].length > 0) this.parts[0].length = 0;
-    if (this.parts[1].length > 0) this.parts[1].length = 0;
+    this.routeConfig = this.facts = undefined;
+    this.body(0)?.reset();
+    this.body(1)?.reset();
+    this.#bodyLanes = 0;
   }
 }

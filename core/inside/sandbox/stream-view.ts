@@ -26,7 +26,7 @@ export class SandboxStream implements HttpStream {
     this.#around = around;
     this.#state = state;
     this.id = token >>> 1;
-    const { routeConfig, facts } = state.extras;
+    const { routeConfig, facts } = state;
     if (facts !== undefined) this.learn(facts);
     if (routeConfig === undefined) return;
     const configs = around.routeConfigs.get(routeConfig);

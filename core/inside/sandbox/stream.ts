@@ -69,7 +69,7 @@ export class StreamTable {
     if (use === undefined) return undefined;
     const state = this.#spare.pop() ?? new StreamState();
     state.request = takeRequest();
-    state.request.head.read(this.#around, w + RECORD.PAYLOAD, range, state.extras);
+    state.request.head.read(this.#around, w + RECORD.PAYLOAD, range, state);
     return this.#make(state, use, token);
   }
 
@@ -85,7 +85,7 @@ export class StreamTable {
     if (use === undefined) throw new Error("its use is not known here");
     const state = this.#spare.pop() ?? new StreamState();
     state.share(leader);
-    readFollow(words, bytes, w, state.extras);
+    readFollow(words, bytes, w, state);
     return this.#make(state, use, token);
   }
 
@@ -98,7 +98,7 @@ export class StreamTable {
     leader: StreamState,
   ): void {
     state.share(leader);
-    readFollow(words, bytes, w, state.extras);
+    readFollow(words, bytes, w, state);
     state.learn();
   }
 
@@ -107,7 +107,7 @@ export class StreamTable {
     state.use = use;
     const stream = new SandboxStream(this.#around, state, token);
     state.stream = stream;
-    state.extras.facts = undefined;
+    state.facts = undefined;
     const filter = use.factory(stream);
     if (typeof filter !== "object" || filter === null) {
       throw new TypeError("the factory of setup did not return a filter object");
@@ -164,15 +164,15 @@ export class StreamTable {
           break;
         case KIND.RESPONSE_HEADERS:
           state.beginResponse();
-          state.response!.head.read(this.#around, w + RECORD.PAYLOAD, range, state.extras);
+          state.response!.head.read(this.#around, w + RECORD.PAYLOAD, range, state);
           state.learn();
           result = filter.onResponseHeaders?.(state.response!.head.map, endStream);
           break;
         case KIND.REQUEST_BODY:
         case KIND.RESPONSE_BODY: {
           const lane = kind === KIND.REQUEST_BODY ? 0 : 1;
-          const parts = state.parts[lane];
-          if (parts.length > 0) {
+          const parts = state.body(lane)?.parts;
+          if (parts !== undefined && parts.length > 0) {
             memory = joined(parts, bytes, at, end);
             parts.length = at = 0;
             end = memory.length;
@@ -187,7 +187,7 @@ export class StreamTable {
         default: {
           const lane = kind === KIND.REQUEST_TRAILERS ? 0 : 1;
           const trailers = state.trailers(lane);
-          trailers.read(this.#around, w + RECORD.PAYLOAD, range, state.extras);
+          trailers.read(this.#around, w + RECORD.PAYLOAD, range, state);
           state.learn();
           result =
             lane === 0
@@ -297,7 +297,7 @@ export class StreamTable {
 
   /** A PART record: kept until the rest of the chunk comes. */
   part(state: StreamState, lane: number, bytes: Uint8Array, at: number, end: number): void {
-    const parts = state.parts[lane]!;
+    const { parts } = state.keepBody(lane);
     let size = end - at;
     for (const part of parts) size += part.length;
     if (size <= CHUNK_MAX) parts.push(bytes.slice(at, end));
@@ -339,9 +339,9 @@ export class StreamTable {
     const { kind, chunk } = call;
     const lane = laneOf(kind);
     const isTrailers = kind === KIND.REQUEST_TRAILERS || kind === KIND.RESPONSE_TRAILERS;
-    const held = state.holds[lane];
+    const held = state.body(lane)?.hold;
     if (held !== undefined && chunk !== undefined)
-      state.heldSizes[lane] = held.body === "buffer" ? chunk.length : -1;
+      state.keepBody(lane).heldSize = held.body === "buffer" ? chunk.length : -1;
     let type: number = VERDICT_TYPE.GO_ON;
     let flags = (followers & STOPPED) !== 0 ? VERDICT_FLAG.STOPPED : 0;
     let value = 0;
@@ -367,7 +367,7 @@ export class StreamTable {
         case "last_chunk":
           if (chunk !== undefined) throw new TypeError("lastChunk() is not for body hooks");
           type = VERDICT_TYPE.LAST_CHUNK;
-          if (!isTrailers) state.heldSizes[lane] = verdict.bytes.length;
+          if (!isTrailers) state.keepBody(lane).heldSize = verdict.bytes.length;
           break;
         case "done":
           type = VERDICT_TYPE.DONE;
@@ -379,7 +379,7 @@ export class StreamTable {
     // A body hook may edit the head while it is held; the chain ignores edits of a head that has gone on.
     const own = lane === 0 ? state.request!.head : state.response?.head;
     const head = isTrailers ? state.trailers(lane) : own;
-    const heldSize = state.heldSizes[lane]!;
+    const heldSize = state.body(lane)?.heldSize ?? -1;
     const editsSize =
       reply === undefined && head !== undefined ? head.measure(isTrailers ? -1 : heldSize) : 0;
     if (editsSize > 0) flags |= VERDICT_FLAG.EDITS;
@@ -452,10 +452,10 @@ export class StreamTable {
     outbox.close();
     if (verdict?.type === "hold") {
       head?.settle();
-      state.holds[lane] = verdict;
+      state.keepBody(lane).hold = verdict;
     } else if (chunk !== undefined && held !== undefined) {
       if (held.trailers) head?.settle();
-      else state.holds[lane] = undefined;
+      else state.keepBody(lane).hold = undefined;
     }
   }
 }
