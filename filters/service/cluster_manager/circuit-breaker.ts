@@ -322,22 +322,23 @@ interface Unused {
 export class BreakerDisplay {
   #limits: ShownLimit[] = [];
   #budgets: ShownBudget[] = [];
-  /** Of made clusters: what is given back when they are removed. */
-  readonly #made = new Map<string, { readonly cx: SetupContext; breakers: CircuitBreaker[] }>();
+  /** By cluster: its own context, and what is given back when it is removed. */
+  readonly #shown = new Map<string, { readonly cx: SetupContext; breakers: CircuitBreaker[] }>();
   #unused: Unused[] = [];
   readonly #used: UsedLimits;
   readonly #cx: SetupContext;
   readonly #timer: Timer;
 
-  constructor(configs: readonly ClusterConfig[], cx: SetupContext) {
+  constructor(cx: SetupContext) {
     this.#cx = cx;
     this.#used = openUsed(cx);
-    for (const config of configs) this.#list(config);
     this.#timer = cx.timer(() => this.#show());
   }
 
-  #list(config: ClusterConfig): void {
-    statsOf(config, this.#contextOf(config)).list?.(BREAKER_STATS);
+  /** Shows the limits of one more cluster; `cx`: its own. */
+  add(config: ClusterConfig, cx: SetupContext): void {
+    this.#shown.set(config.name, { cx, breakers: [] });
+    statsOf(config, cx).list?.(BREAKER_STATS);
     for (const priority of ["default", "high"] as const) {
       // With `track_remaining` the gauges exist from the beginning.
       const isShown = thresholdsConfig(config, priority)?.track_remaining === true;
@@ -346,24 +347,14 @@ export class BreakerDisplay {
     }
   }
 
-  #contextOf({ name }: ClusterConfig): SetupContext {
-    return this.#made.get(name)?.cx ?? this.#cx;
-  }
-
-  /** Shows the limits of a made cluster too; `cx`: its own. */
-  add(config: ClusterConfig, cx: SetupContext): void {
-    this.#made.set(config.name, { cx, breakers: [] });
-    this.#list(config);
-  }
-
   /** A made cluster is gone. */
   remove(cluster: string): void {
-    const made = this.#made.get(cluster);
-    this.#made.delete(cluster);
+    const shown = this.#shown.get(cluster);
+    this.#shown.delete(cluster);
     this.#limits = this.#limits.filter((limit) => limit.cluster !== cluster);
     this.#budgets = this.#budgets.filter((budget) => budget.cluster !== cluster);
     this.#unused = this.#unused.filter(({ config }) => config.name !== cluster);
-    for (const breaker of made?.breakers ?? []) breaker.dispose();
+    for (const breaker of shown?.breakers ?? []) breaker.dispose();
     // Of another cluster that has the same bit the limits are shown by now, or after its next beginning.
     for (const priority of ["default", "high"] as const)
       for (const use of ["requests", "retries"] as const)
@@ -373,8 +364,9 @@ export class BreakerDisplay {
   #add(config: ClusterConfig, priority: Priority): void {
     const entry = thresholdsConfig(config, priority);
     const breaker = new CircuitBreaker(config, priority, this.#cx);
-    this.#made.get(config.name)?.breakers.push(breaker);
-    const stats = statsOf(config, this.#contextOf(config)).scope(`circuit_breakers.${priority}.`);
+    const { cx, breakers } = this.#shown.get(config.name)!;
+    breakers.push(breaker);
+    const stats = statsOf(config, cx).scope(`circuit_breakers.${priority}.`);
     for (const [limit, open, remaining] of SHOWN) {
       const left =
         entry?.track_remaining === true ? stats.gauge(`remaining_${remaining}`) : undefined;
@@ -401,6 +393,8 @@ export class BreakerDisplay {
     this.#timer.cancel();
     for (const limit of this.#limits) limit.hide();
     for (const { left } of this.#budgets) left.set(0);
+    for (const { breakers } of this.#shown.values())
+      for (const breaker of breakers) breaker.dispose();
   }
 
   #show(): void {

@@ -35,8 +35,10 @@ const LOOK_MS = 1_000; // interval of looking for new code of cluster packages
 interface Entry {
   readonly cluster: UpstreamCluster;
   readonly config: ClusterConfig;
-  /** Of a cluster that was made while the proxy serves, and ends with it; undefined: it is in the config. */
-  readonly own: ChildContext | undefined;
+  /** Ends with the cluster. */
+  readonly own: ChildContext;
+  /** It was made while the proxy serves; false: it is in the config. */
+  readonly isMade: boolean;
   /** It was removed. Another one of that name may be there, and hears of the same hosts. */
   removed: boolean;
   /** Its hosts have been checked, if they are to be before it is used. */
@@ -70,6 +72,8 @@ export class ClusterManager implements Service {
   readonly #entries = new Map<string, Entry>();
   /** Made clusters that are not ready yet, and removed ones whose last connections are open. */
   readonly #warming = new Map<string, Entry>();
+  /** Of the clusters of the config: what they count in is given back once no generation has a cluster of that name. */
+  readonly #contexts = new Map<string, ChildContext>();
   readonly #leaving = new Set<Entry>();
   readonly #made: MadeRegister;
   /** By the cluster that has made it: told of each made cluster that gets ready. */
@@ -98,8 +102,12 @@ export class ClusterManager implements Service {
     this.#previous = estateOf(cx.previous);
     this.#ancestors =
       this.#previous === undefined ? [] : [this.#previous, ...this.#previous.ancestors()];
+    // Those that are set up later hold what the generation before has counted.
+    for (const { name } of config)
+      if (this.#previous?.fingerprints.has(name)) this.#contextOf(name);
+    const contextOf = (name: string) => this.#contextOf(name);
     this.#membership =
-      cx.role === "control" ? new Membership(cx, config, this.#previous) : undefined;
+      cx.role === "control" ? new Membership(cx, contextOf, config, this.#previous) : undefined;
     this.#made = new MadeRegister(cx, {
       printOf: (name) => this.#estate.fingerprints.get(name),
       add: (name, made) => this.#addMade(name, made),
@@ -182,12 +190,18 @@ export class ClusterManager implements Service {
     yield* this.#warming.values();
   }
 
-  /** `own`: the context of a made cluster. */
-  #add(config: ClusterConfig, at: string, own?: ChildContext): void {
-    const cx: SetupContext = own ?? this.#cx;
-    const { balancer, type } = this.#packages(config, at, cx);
+  #contextOf(name: string): ChildContext {
+    let own = this.#contexts.get(name);
+    if (own === undefined) this.#contexts.set(name, (own = this.#cx.child(name)));
+    return own;
+  }
+
+  /** `made`: the context of a made cluster. */
+  #add(config: ClusterConfig, at: string, made?: ChildContext): void {
+    const own = made ?? this.#contextOf(config.name);
+    const { balancer, type } = this.#packages(config, at, own);
     const cluster = new UpstreamCluster({
-      cx,
+      cx: own,
       config,
       balancer,
       codecs: this.#codecs,
@@ -211,6 +225,7 @@ export class ClusterManager implements Service {
       cluster,
       config,
       own,
+      isMade: made !== undefined,
       removed: false,
       checked: !waits,
       type,
@@ -223,9 +238,9 @@ export class ClusterManager implements Service {
       discovered: undefined,
     };
     entry.generation.acquire();
-    (own === undefined ? this.#entries : this.#warming).set(config.name, entry);
+    (entry.isMade ? this.#warming : this.#entries).set(config.name, entry);
     if (this.#membership !== undefined) cluster.onOwnHosts = () => this.#count(entry);
-    const checker = this.#checker(config, at, cx);
+    const checker = this.#checker(config, at, own);
     if (this.#cx.role === "canary") return;
     if (needsHealth(config)) this.#followHealth(entry, config, checker);
     if (type.current.value.discover === undefined)
@@ -296,9 +311,7 @@ export class ClusterManager implements Service {
     this.#membership?.remove(name);
     this.#estate.fingerprints.delete(name);
     this.#ready.delete(name);
-    if (this.#active && this.#cx.role === "control")
-      for (const topic of [topicOf(name), healthTopic(name), starvingTopic(name)])
-        this.#cx.retract(topic);
+    if (this.#active) this.#retract(name);
     if (entry === undefined) return;
     this.#entries.delete(name);
     this.#warming.delete(name);
@@ -311,13 +324,20 @@ export class ClusterManager implements Service {
     this.#forgetLeaving();
   }
 
+  /** The cluster is gone, and what was published of it. */
+  #retract(name: string): void {
+    if (this.#cx.role !== "control") return;
+    for (const topic of [topicOf(name), healthTopic(name), starvingTopic(name)])
+      this.#cx.retract(topic);
+  }
+
   /** Gives back what removed clusters had, once their last connections have closed. */
   #forgetLeaving(): void {
     for (const entry of this.#leaving) {
       if (entry.cluster.open() > 0) continue;
       this.#leaving.delete(entry);
-      entry.cluster.dispose();
-      entry.own?.end();
+      entry.cluster.dispose(true);
+      entry.own.end();
     }
   }
 
@@ -366,7 +386,7 @@ export class ClusterManager implements Service {
       });
     });
     // Outlier detection is there as soon as the control thread is prepared, and every thread waits for that.
-    if (!entry.checked && entry.own === undefined)
+    if (!entry.checked && !entry.isMade)
       this.#cx.waitFor(warm, `the first health checks of cluster "${cluster.name}"`);
   }
 
@@ -386,8 +406,7 @@ export class ClusterManager implements Service {
       if (entry.warm) resolve();
       else entry.onWarm = resolve;
     });
-    if (wait && entry.own === undefined)
-      this.#cx.waitFor(warm, `the hosts of cluster "${cluster.name}"`);
+    if (wait && !entry.isMade) this.#cx.waitFor(warm, `the hosts of cluster "${cluster.name}"`);
   }
 
   #onHosts(entry: Entry, hosts: readonly HostSpec[], changes?: number): void {
@@ -442,7 +461,7 @@ export class ClusterManager implements Service {
     const stop = discover.call(
       entry.generation.value,
       (hosts, changes, heard = true) => {
-        if (stopped || (!heard && entry.own !== undefined)) return;
+        if (stopped || (!heard && entry.isMade)) return;
         this.#onDiscovered(entry, hosts, changes);
       },
       entry.cluster.cx,
@@ -502,7 +521,11 @@ export class ClusterManager implements Service {
         return n;
       },
       ancestors: () => this.#ancestors,
-      release: () => Object.assign(estate, NOTHING_LEFT),
+      release: () => {
+        for (const { cluster } of [...this.#all(), ...this.#leaving])
+          cluster.dispose(estate.heir?.fingerprint(cluster.name) === undefined);
+        Object.assign(estate, NOTHING_LEFT);
+      },
     };
     return estate;
   }
@@ -529,6 +552,8 @@ export class ClusterManager implements Service {
       begin: () => {
         const previous = this.#previous;
         this.#active = true;
+        for (const name of previous?.fingerprints.keys() ?? [])
+          if (!this.#estate.fingerprints.has(name)) this.#retract(name);
         this.#previous = undefined;
         for (const { cluster, inherited } of this.#all())
           if (inherited) this.#desk?.start(cluster.name, previous?.health(cluster.name));

@@ -60,13 +60,23 @@ export class Membership {
   readonly #warming = new Set<string>();
   #active = false;
 
-  constructor(cx: SetupContext, config: Config, previous: Estate | undefined) {
+  /** `contextOf`: of a cluster of the config. */
+  constructor(
+    cx: SetupContext,
+    contextOf: (cluster: string) => SetupContext,
+    config: Config,
+    previous: Estate | undefined,
+  ) {
     this.#stats = cx.stats.scope("cluster_manager.");
     this.#updated = this.#stats.counter("cluster_updated");
     for (const name of ["cluster_modified", "cluster_removed"]) this.#stats.counter(name);
     this.#previous = previous;
-    this.#breakers = new BreakerDisplay(config, cx);
-    for (const cluster of config) this.#add(cluster, cx);
+    this.#breakers = new BreakerDisplay(cx);
+    for (const cluster of config) {
+      const own = contextOf(cluster.name);
+      this.#add(cluster, own);
+      this.#breakers.add(cluster, own);
+    }
     cx.subscribe(WEIGHTS_TOPIC, (value) => this.#weigh(value as HostWeights));
   }
 

@@ -565,10 +565,10 @@ export class UpstreamCluster implements Cluster, PoolOwner {
     this.#provided?.dispose?.();
   }
 
-  /** It was removed for good, and its last connection has closed: gives back what all workers share. */
-  dispose(): void {
+  /** Its last connection has closed: gives back what all workers share. `isGone`: there is no cluster of its name any more. */
+  dispose(isGone: boolean): void {
     this.limits.dispose();
-    this.#maker.dispose();
+    if (isGone) this.#maker.dispose();
   }
 
   giveAway(connection: PooledConnection): boolean {
