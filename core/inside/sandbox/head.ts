@@ -216,7 +216,7 @@ export class Head<M extends HeaderMap = HeaderMap> {
     this.#newStatus = 0;
     if (map instanceof RequestHeaders) {
       if (map.methodEdited && map.method !== this.#method) this.#newMethod = map.method;
-      if (map.pathEdited && map.path !== this.#path) this.#newPath = map.path;
+      if (map.pathEdited && map.path !== this.#path) this.#newPath = checkedPath(map.path);
     } else if (map instanceof ResponseHeaders && map.status !== this.#status) {
       this.#newStatus = map.status;
     }
@@ -332,6 +332,15 @@ function checked(name: string, value: string, length: number): string {
   if (value !== String(length))
     throw new RangeError(`the body is ${length} bytes long, and not ${value}`);
   return name;
+}
+
+/** The path, if a request line can have it (RFC 9112 §3); else it throws. */
+function checkedPath(path: string): string {
+  if (path === "" || path.includes(" ") || path.includes("\t"))
+    throw new TypeError(
+      `a path is not empty and has no white space: ${JSON.stringify(path)}; write encodeURI(…)`,
+    );
+  return path;
 }
 
 const FLAG_WORD = 5;
