@@ -179,6 +179,12 @@ const book: Readonly<Record<string, readonly Case[]>> = {
       { allowAbsoluteUrl: false },
     ],
     [
+      "and so is * for another method than OPTIONS",
+      `GET * HTTP/1.1\r\n${HOST}\r\n`,
+      ["head GET * HTTP/1.1 end [host: a.test]"],
+      { allowAbsoluteUrl: false },
+    ],
+    [
       "another scheme",
       `GET h2c://b.test/ HTTP/1.1\r\n${HOST}\r\n`,
       ["error 400 http1.invalid_scheme"],

@@ -56,7 +56,8 @@ export function readTarget(
   }
   if (memory[at] === SLASH) return 1;
   if (memory[at] === 42 && end === at + 1) {
-    return isOptions(headers) ? 1 : PARSE.INVALID_URL;
+    // As in Envoy, a target that is not read as a URL is left to the connection manager, which rejects it too.
+    return isOptions(headers) || !options.absoluteUrl ? 1 : PARSE.INVALID_URL;
   }
   if (!hasScheme(memory, at, end)) return PARSE.MALFORMED;
   if (!options.absoluteUrl) return 1; // The connection manager rejects the path, which does not begin with a slash.
