@@ -20,7 +20,7 @@ import { openLog } from "./logs/log.ts";
 import { LogLevels, unknownComponents } from "./logs/log-levels.ts";
 import { ownOptions, SAME_SIGNAL_MS, type ToProxy, type ToSupervisor } from "./options.ts";
 import { CORE, isPacked } from "./own-files.ts";
-import { stopBundler } from "./packages/bundle.ts";
+import { stopBundler } from "./packages/bundler.ts";
 import { Describer } from "./packages/describe.ts";
 import { SHIPPED_ROOT } from "./packages/packages.ts";
 import { bundlePreludes } from "./packages/preludes.ts";

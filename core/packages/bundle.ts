@@ -5,6 +5,7 @@ import type { BuildOptions, Message, Plugin } from "esbuild";
 import { type Problem, problem, shortPath } from "../problem.ts";
 import type { SharedCode } from "../protocol.ts";
 import { esbuildVersion, isKept, keep, keyOf, readKept, readKeptNow } from "./build-cache.ts";
+import { withBundler } from "./bundler.ts";
 import { imports } from "./imports.ts";
 import { sharedCode, textOf } from "./module-code.ts";
 import { type MapAndTexts, SourcePositions } from "./source-positions.ts";
@@ -58,11 +59,6 @@ export class BundleError extends Error {
     this.inputs = inputs;
   }
 }
-
-/** esbuild runs in a process of its own, which is stopped after so long without a build. */
-const IDLE_MS = 60_000;
-let idle: NodeJS.Timeout | undefined;
-let running: typeof import("esbuild") | undefined;
 
 /** How often known files are built in the quick way, as long as somebody saves them meanwhile. */
 const QUICK_TIMES = 3;
@@ -257,12 +253,6 @@ function made(
   return new Bundle({ shared: sharedCode(code), hash: hashOf(code), filename, inputs, sources });
 }
 
-/** Ends it now, if it runs: while it builds, the end of this process would make it print its stacks. */
-export function stopBundler(): void {
-  clearTimeout(idle);
-  void running?.stop();
-}
-
 interface Ran {
   readonly code: string;
   readonly map: string;
@@ -281,34 +271,31 @@ async function run(
   }: BundleOptions,
   { plugins = [], ...more }: Pick<BuildOptions, "plugins" | "metafile" | "sourcesContent">,
 ): Promise<Ran> {
-  // Imported with the first build: the npm package starts without building anything.
-  const esbuild = await import("esbuild");
-  running = esbuild;
-  clearTimeout(idle);
-  idle = setTimeout(() => void esbuild.stop(), IDLE_MS).unref();
-  const { outputFiles, metafile } = await esbuild.build({
-    entryPoints: [entry],
-    outfile: "/out.js",
-    absWorkingDir: process.cwd(),
-    bundle: true,
-    write: false,
-    external: [...external],
-    alias: { ...alias },
-    format,
-    platform: "neutral",
-    target: "esnext",
-    mainFields: ["module", "main"],
-    conditions: ["import", "module"],
-    sourcemap: "external",
-    logLevel: "silent",
-    charset: CHARSET,
-    minifyWhitespace: isCompact,
-    minifySyntax: isCompact,
-    // A tsconfig beside somebody's filter is for their editor; it never changes what runs.
-    tsconfigRaw: { compilerOptions: { target: "esnext", verbatimModuleSyntax: true } },
-    plugins: [imports(external.length === 0), ...plugins],
-    ...more,
-  });
+  const { outputFiles, metafile } = await withBundler(({ build }) =>
+    build({
+      entryPoints: [entry],
+      outfile: "/out.js",
+      absWorkingDir: process.cwd(),
+      bundle: true,
+      write: false,
+      external: [...external],
+      alias: { ...alias },
+      format,
+      platform: "neutral",
+      target: "esnext",
+      mainFields: ["module", "main"],
+      conditions: ["import", "module"],
+      sourcemap: "external",
+      logLevel: "silent",
+      charset: CHARSET,
+      minifyWhitespace: isCompact,
+      minifySyntax: isCompact,
+      // A tsconfig beside somebody's filter is for their editor; it never changes what runs.
+      tsconfigRaw: { compilerOptions: { target: "esnext", verbatimModuleSyntax: true } },
+      plugins: [imports(external.length === 0), ...plugins],
+      ...more,
+    }),
+  );
   const output = (end: string) => outputFiles!.find((file) => file.path.endsWith(end))!.text;
   const inputs = Object.keys(metafile?.inputs ?? {}).map((file) => path.resolve(file));
   return { code: output(".js"), map: output(".map"), inputs };

@@ -6,9 +6,10 @@ import { cp, mkdir, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { createRequire } from "node:module";
 import path from "node:path";
 import { promisify } from "node:util";
-import { build, type Metafile, type Plugin } from "esbuild";
+import type { Metafile, Plugin } from "esbuild";
 import { ROOT } from "../own-files.ts";
 import { ascii, bundle } from "./bundle.ts";
+import { withBundler } from "./bundler.ts";
 import { Describer } from "./describe.ts";
 import { ModuleReader } from "./module-reader.ts";
 import { discoverShipped } from "./packages.ts";
@@ -110,28 +111,30 @@ async function modules(
   names: readonly string[],
   alias: Readonly<Record<string, string>>,
 ): Promise<Metafile> {
-  const { metafile, outputFiles } = await build({
-    entryPoints: names.map((name) => path.join(ROOT, "core", `${name}.ts`)),
-    alias: { ...alias },
-    outdir: path.join(dist, "core"),
-    bundle: true,
-    splitting: true,
-    format: "esm",
-    platform: "node",
-    // The supervisor runs in whatever version of Node is installed.
-    target: "node20",
-    chunkNames: "part-[hash]",
-    // Less to read, and to keep for functions that are compiled late. Names stay, for stack traces.
-    minifyWhitespace: true,
-    minifySyntax: true,
-    // TypeBox is bundled as well, where core itself uses it.
-    external: EXTERNAL.filter((name) => name !== "@sinclair/typebox"),
-    banner: REQUIRE,
-    plugins: [builtinsOnDemand],
-    logLevel: "warning",
-    metafile: true,
-    write: false,
-  });
+  const { metafile, outputFiles } = await withBundler(({ build }) =>
+    build({
+      entryPoints: names.map((name) => path.join(ROOT, "core", `${name}.ts`)),
+      alias: { ...alias },
+      outdir: path.join(dist, "core"),
+      bundle: true,
+      splitting: true,
+      format: "esm",
+      platform: "node",
+      // The supervisor runs in whatever version of Node is installed.
+      target: "node20",
+      chunkNames: "part-[hash]",
+      // Less to read, and to keep for functions that are compiled late. Names stay, for stack traces.
+      minifyWhitespace: true,
+      minifySyntax: true,
+      // TypeBox is bundled as well, where core itself uses it.
+      external: EXTERNAL.filter((name) => name !== "@sinclair/typebox"),
+      banner: REQUIRE,
+      plugins: [builtinsOnDemand],
+      logLevel: "warning",
+      metafile: true,
+      write: false,
+    }),
+  );
   await Promise.all(
     outputFiles.map(async (file) => {
       await mkdir(path.dirname(file.path), { recursive: true });
@@ -143,17 +146,19 @@ async function modules(
 
 /** Sandboxes for tests of filters. The SDK is not bundled: they use the one that the tests import. */
 async function places(): Promise<void> {
-  await build({
-    entryPoints: [path.join(ROOT, "core/sandbox/place.ts")],
-    outfile: path.join(dist, "core/place.js"),
-    bundle: true,
-    format: "esm",
-    platform: "node",
-    target: "es2024",
-    external: ["@tsproxy/sdk", "@tsproxy/sdk/testing", ...EXTERNAL],
-    banner: REQUIRE,
-    logLevel: "warning",
-  });
+  await withBundler(({ build }) =>
+    build({
+      entryPoints: [path.join(ROOT, "core/sandbox/place.ts")],
+      outfile: path.join(dist, "core/place.js"),
+      bundle: true,
+      format: "esm",
+      platform: "node",
+      target: "es2024",
+      external: ["@tsproxy/sdk", "@tsproxy/sdk/testing", ...EXTERNAL],
+      banner: REQUIRE,
+      logLevel: "warning",
+    }),
+  );
 }
 
 async function preludes(): Promise<void> {
@@ -186,19 +191,21 @@ async function filters(): Promise<void> {
 
 /** The SDK and its testing kit, for tests of filters. Isolates use the prelude's copy of the SDK. */
 async function sdk(): Promise<void> {
-  await build({
-    entryPoints: ["index.ts", "lua/index.ts", "testing/index.ts"].map((file) =>
-      path.join(ROOT, "sdk", file),
-    ),
-    outdir: path.join(dist, "sdk"),
-    bundle: true,
-    splitting: true,
-    format: "esm",
-    platform: "neutral",
-    target: "es2024",
-    external: EXTERNAL,
-    logLevel: "warning",
-  });
+  await withBundler(({ build }) =>
+    build({
+      entryPoints: ["index.ts", "lua/index.ts", "testing/index.ts"].map((file) =>
+        path.join(ROOT, "sdk", file),
+      ),
+      outdir: path.join(dist, "sdk"),
+      bundle: true,
+      splitting: true,
+      format: "esm",
+      platform: "neutral",
+      target: "es2024",
+      external: EXTERNAL,
+      logLevel: "warning",
+    }),
+  );
 }
 
 async function declarations(): Promise<void> {
