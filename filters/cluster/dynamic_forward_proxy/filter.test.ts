@@ -13,6 +13,8 @@ let cx: TestContext;
 /** What the resolver knows; a name that is absent never answers. */
 let names: Map<string, readonly string[] | Error>;
 let hosts: readonly HostSpec[];
+/** How many lists of them there were. */
+let lists: number;
 /** Seconds that an answer may be kept. */
 let ttl: number;
 
@@ -25,6 +27,7 @@ beforeEach(() => {
   cx = new TestContext();
   names = new Map();
   hosts = [];
+  lists = 0;
   ttl = 30;
   cx.operations.set("dns.resolve", (args) => {
     const answer = names.get((args as { name: string }).name);
@@ -42,6 +45,7 @@ function make(config: object = {}, defaultPort = 80) {
   type.discover!(
     (list) => {
       hosts = list;
+      lists++;
     },
     cx,
     new TestMade(),
@@ -106,6 +110,28 @@ describe("a name", () => {
     expect(chosen("a.test:8080")).toBe("10.0.0.1:8080");
     expect(resolve("a.test:8080")).toBe("known");
     expect([stat("host_added"), stat("dns_query_success"), stat("num_hosts")]).toEqual([1, 1, 1]);
+  });
+
+  it("waits for the next list where there are many hosts, and all that wait come in one", async () => {
+    const { resolve, chosen } = make();
+    const authorities = Array.from({ length: 100 }, (_, k) => `h${k}.test:1`);
+    for (let k = 0; k < 100; k++) names.set(`h${k}.test`, [`10.0.0.${k}`]);
+    const outcomes: unknown[] = [];
+    for (const authority of authorities) {
+      void Promise.resolve(resolve(authority)).then((outcome) => outcomes.push(outcome));
+      await settled();
+    }
+    const first = hosts.length;
+    expect(first).toBeLessThan(50);
+    // Each is told of once it is there.
+    expect(outcomes).toHaveLength(first);
+    expect(chosen(authorities[first]!)).toBeUndefined();
+    const before = lists;
+    cx.clock.advance(1);
+    await settled();
+    expect([lists - before, hosts.length]).toEqual([1, 100]);
+    expect(outcomes).toEqual(authorities.map(() => "known"));
+    expect(chosen(authorities[99]!)).toBe("10.0.0.99:1");
   });
 
   it("without a port has that of the cluster, and an address is a name as well", async () => {
