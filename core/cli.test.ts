@@ -106,12 +106,13 @@ test("takes every flag of Envoy's; one without meaning costs a warning", async (
     `--mode validate -l warning --component-log-level upstream:debug,config:trace --log-path ${root}/x.log --log-format %v ` +
     "--log-format-escaped --service-cluster c --service-node n --service-zone z --concurrency 0 --drain-time-s 1 " +
     "--drain-strategy immediate --parent-shutdown-time-s 2 --restart-epoch 1 --base-id 3 --base-id-path /dev/null " +
-    "--use-dynamic-base-id --disable-hot-restart --socket-path s --socket-mode 600 " +
+    "--disable-hot-restart --socket-path s --socket-mode 600 " +
     "--allow-unknown-static-fields --allow-unknown-fields --reject-unknown-dynamic-fields " +
     "--ignore-unknown-dynamic-fields --admin-address-path a --local-address-ip-version v6 --cpuset-threads " +
     "--disable-extensions a --enable-core-dump --enable-mutex-tracing --enable-fine-grain-logging " +
     "--file-flush-interval-msec 1 --file-flush-min-size-kb 1 --log-stacktrace-single-entry --skip-deprecated-logs " +
-    "--skip-hot-restart-on-no-parent --skip-hot-restart-parent-stats --stats-tag a:b";
+    "--skip-hot-restart-on-no-parent --skip-hot-restart-parent-stats --stats-tag a:b --stats-tag b:c " +
+    "--ignore_rest --nobody reads --this";
   const { code, err } = await run("-c", good, ...envoys.split(" "));
   expect(code).toBe(0);
   expect(err.match(/^warning: --cpuset-threads has no effect: /gm)).toHaveLength(1);
@@ -119,6 +120,37 @@ test("takes every flag of Envoy's; one without meaning costs a warning", async (
     code: 1,
     err: expect.stringContaining('"upstream" is not component:level'),
   });
+});
+
+test("takes values of flags as Envoy does: empty ones as none, numbers in digits, and none twice", async () => {
+  const good = write("values.yaml", ECHO);
+  const check = (...flags: string[]) => run("-c", good, "--mode", "validate", ...flags);
+  const empty =
+    "config-yaml log-path base-id-path socket-path service-zone component-log-level log-format";
+  for (const name of empty.split(" "))
+    expect(await check(`--${name}`, ""), name).toMatchObject({ code: 0, err: "" });
+  for (const flag of ["--file-flush-interval-msec", "--file-flush-min-size-kb"])
+    expect(await check(flag, "0"), flag).toMatchObject({ code: 0, err: "" });
+  for (const number of ["0x2", "1e1", "", "-1", "257"])
+    expect((await check("--concurrency", number)).err).toContain("write a number from 1 to 256");
+  expect(await check("--config-yaml", "node: {id: a}", "--config-yaml", "{}")).toMatchObject({
+    code: 1,
+    err: expect.stringContaining("error: option '--config-yaml <yaml>' is given twice"),
+  });
+  expect(await check("--use-dynamic-base-id", "--restart-epoch", "1")).toMatchObject({
+    code: 1,
+    err: expect.stringContaining("write --base-id"),
+  });
+  expect((await check("--", "whatever")).code).toBe(0);
+  expect((await check("whatever")).code).toBe(1);
+});
+
+test("a check of the config writes nothing: neither the base id nor the log of the proxy that serves", async () => {
+  const good = write("traceless.yaml", ECHO);
+  const [id, log] = [path.join(root, "base-id"), path.join(root, "traceless.log")];
+  const flags = ["--base-id", "7", "--base-id-path", id, "--log-path", log];
+  expect((await run("-c", good, "--mode", "validate", ...flags)).code).toBe(0);
+  expect([fs.existsSync(id), fs.existsSync(log)]).toEqual([false, false]);
 });
 
 test("warns of a log in a folder that does not exist, which is an error with --strict and for a proxy that starts", async () => {

@@ -2,7 +2,14 @@ import { existsSync, realpathSync } from "node:fs";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { Command, Help, InvalidArgumentError, Option } from "commander";
-import { addRunFlags, type RunFlags, runOptions, warningsOf } from "./command/flags.ts";
+import {
+  addRunFlags,
+  openFiles,
+  type RunFlags,
+  runOptions,
+  warningsOf,
+  withoutIgnored,
+} from "./command/flags.ts";
 import { didYouMean } from "./config/diagnostic.ts";
 import type { Runtime } from "./options.ts";
 import { isShippedTree } from "./packages/packages.ts";
@@ -400,7 +407,8 @@ export async function cli(
     return 1;
   }
   try {
-    await program.parseAsync([...argv], { from: "user" });
+    const isRun = first === "run" || first?.startsWith("-");
+    await program.parseAsync([...(isRun ? withoutIgnored(argv) : argv)], { from: "user" });
   } catch (error) {
     // An error of commander's: it has printed its message already.
     if (error instanceof Error && "exitCode" in error) return Number(error.exitCode);
@@ -441,6 +449,7 @@ async function run(flags: RunFlags, runtime: Runtime): Promise<number> {
     process.stderr.write(`${tooFew}\n`);
     return 1;
   }
+  openFiles(flags);
   const { superviseProxy } = await import("./process/supervisor.ts");
   return superviseProxy(options, runtime);
 }

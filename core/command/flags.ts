@@ -169,7 +169,26 @@ export function addRunFlags(command: Command): Command {
     .option("--hot-restart-version", "print that hot restart is --takeover here, and end", false);
   for (const [flag, why] of Object.entries(WITHOUT_MEANING))
     command.addOption(new Option(flag, why).helpGroup("Flags of Envoy's that have no effect:"));
+  refuseSecondValues(command);
   return command;
+}
+
+/** As Envoy: of two values one would be ignored in silence. `--stats-tag` alone gathers them. */
+function refuseSecondValues(command: Command): void {
+  for (const option of command.options.filter(({ required }) => required)) {
+    let isGiven = false;
+    command.on(`option:${option.name()}`, () => {
+      if (isGiven && option.long !== "--stats-tag")
+        command.error(`error: option '${option.flags}' is given twice`);
+      isGiven = true;
+    });
+  }
+}
+
+/** `argv` without what follows `--` or `--ignore_rest`, which Envoy ignores. */
+export function withoutIgnored(argv: readonly string[]): readonly string[] {
+  const rest = argv.findIndex((word) => word === "--" || word === "--ignore_rest");
+  return rest < 0 ? argv : argv.slice(0, rest);
 }
 
 /** Warnings about the given flags that have no effect. */
@@ -185,16 +204,15 @@ export function warningsOf(command: Command): string[] {
 
 /** Turns flags into options. Throws an error for the user if they are wrong. */
 export function runOptions(flags: RunFlags, filters: readonly string[]): RunOptions {
-  const { configPath = "", configYaml, baseIdPath, logPath, logFormat } = flags;
-  if (configPath === "" && configYaml === undefined)
+  const { configPath = "", logPath, logFormat } = flags;
+  if (configPath === "" && !flags.configYaml)
     throw new Error(
       "no config: name a file with -c, or write it after --config-yaml; tsproxy init makes a file to start from",
     );
-  const baseId = flags.useDynamicBaseId ? process.pid : flags.baseId;
-  if (baseIdPath !== undefined)
-    said(`cannot write ${baseIdPath}`, () => writeFileSync(baseIdPath, `${baseId}`));
-  if (logPath !== undefined)
-    said(`cannot write the log to ${logPath}`, () => closeSync(openSync(logPath, "a")));
+  if (flags.useDynamicBaseId && flags.restartEpoch > 0)
+    throw new Error(
+      "--use-dynamic-base-id: nobody has this base id yet who --restart-epoch could take over; write --base-id",
+    );
   return {
     configFile: configPath,
     ...configText(configPath),
@@ -203,7 +221,7 @@ export function runOptions(flags: RunFlags, filters: readonly string[]): RunOpti
     log: {
       level: flags.logLevel,
       components: flags.componentLogLevel ?? {},
-      ...(logPath !== undefined && { path: path.resolve(logPath) }),
+      ...(logPath && { path: path.resolve(logPath) }),
       ...(logFormat !== undefined && { format: logFormat }),
       escaped: flags.logFormatEscaped,
     },
@@ -220,9 +238,21 @@ export function runOptions(flags: RunFlags, filters: readonly string[]): RunOpti
     fileFlush: { ms: flags.fileFlushIntervalMsec, bytes: flags.fileFlushMinSizeKb * 1024 },
     addressFamily: flags.localAddressIpVersion,
     takeover: flags.takeover || flags.restartEpoch > 0,
-    controlSocket: flags.disableHotRestart ? "" : controlSocket(flags, configPath, baseId),
+    controlSocket: flags.disableHotRestart ? "" : controlSocket(flags, configPath),
     controlSocketMode: flags.socketMode,
   };
+}
+
+/** Writes `--base-id-path`, and makes sure of `--log-path`: for a proxy that serves, since a check leaves no trace. */
+export function openFiles(flags: RunFlags): void {
+  const { baseIdPath, logPath } = flags;
+  if (baseIdPath)
+    said(`cannot write ${baseIdPath}`, () => writeFileSync(baseIdPath, `${baseIdOf(flags)}`));
+  if (logPath) said(`cannot write the log to ${logPath}`, () => closeSync(openSync(logPath, "a")));
+}
+
+function baseIdOf({ useDynamicBaseId, baseId }: RunFlags): number {
+  return useDynamicBaseId ? process.pid : baseId;
 }
 
 /** Reads a config that is a pipe or a terminal, which works only once. A file is read by the proxy, at every change. */
@@ -243,11 +273,11 @@ export function said<T>(what: string, run: () => T): T {
   }
 }
 
-/** The flags that change the bootstrap, as overlays over it. */
+/** The flags that change the bootstrap, as overlays over it. An empty text is as good as none: a script's `"$MORE"`. */
 function overlaysOf({ configYaml, serviceZone, statsTag }: RunFlags): Overlay[] {
   const overlays: Overlay[] = [];
-  if (configYaml !== undefined) overlays.push({ name: "--config-yaml", text: configYaml });
-  if (serviceZone !== undefined) {
+  if (configYaml) overlays.push({ name: "--config-yaml", text: configYaml });
+  if (serviceZone) {
     const text = JSON.stringify({ node: { locality: { zone: serviceZone } } });
     overlays.push({ name: "--service-zone", text });
   }
@@ -255,8 +285,9 @@ function overlaysOf({ configYaml, serviceZone, statsTag }: RunFlags): Overlay[] 
 }
 
 /** The path of the control socket: in a directory of this user's own, named by the base id, or by a hash of the config's path. */
-function controlSocket({ socketPath }: RunFlags, file: string, baseId: number): string {
-  if (socketPath !== undefined) return path.resolve(socketPath);
+function controlSocket(flags: RunFlags, file: string): string {
+  if (flags.socketPath) return path.resolve(flags.socketPath);
+  const baseId = baseIdOf(flags);
   const base = process.env.XDG_RUNTIME_DIR ?? tmpdir();
   const config = file !== "" && existsSync(file) ? realpathSync.native(path.dirname(file)) : "";
   const key = `${config}/${path.basename(file)}`;
@@ -273,23 +304,22 @@ function digest(text: string): string {
 }
 
 function parseCount(text: string): number {
-  const n = Number(text);
-  if (!Number.isInteger(n) || n < 0 || n > 256)
-    throw new InvalidArgumentError("write a number from 1 to 256");
-  return Math.max(1, n);
+  return Math.max(1, parseWhole(text, 256, "a number from 1 to 256"));
 }
 
+// 0 is Envoy's word for "do not wait": as soon as a timer can, or with each line.
 function parseMs(text: string): number {
-  const n = Number(text);
-  if (!Number.isInteger(n) || n < 1 || n > 3_600_000)
-    throw new InvalidArgumentError("write milliseconds, 1 to 3600000");
-  return n;
+  return Math.max(1, parseWhole(text, 0x7fff_ffff, "milliseconds, 0 to 2147483647"));
 }
 
 function parseKb(text: string): number {
+  return parseWhole(text, 65_536, "KiB, 0 to 65536");
+}
+
+/** Digits alone: `Number` would also take 0x10, 1e3 and nothing at all. */
+function parseWhole(text: string, max: number, what: string): number {
   const n = Number(text);
-  if (!Number.isInteger(n) || n < 1 || n > 65_536)
-    throw new InvalidArgumentError("write KiB, 1 to 65536");
+  if (!/^\d+$/.test(text) || n > max) throw new InvalidArgumentError(`write ${what}`);
   return n;
 }
 
@@ -299,22 +329,16 @@ function parseMode(text: string): number {
 }
 
 function parseSeconds(text: string): number {
-  const n = Number(text);
-  if (!/^\d+$/.test(text) || n > 0xffff_ffff)
-    throw new InvalidArgumentError("write a whole number of seconds");
-  return n;
+  return parseWhole(text, 0xffff_ffff, "a whole number of seconds");
 }
 
 function parseId(text: string): number {
-  const n = Number(text);
-  if (!/^\d+$/.test(text) || n > 0xffff_ffff)
-    throw new InvalidArgumentError("write a whole number");
-  return n;
+  return parseWhole(text, 0xffff_ffff, "a whole number");
 }
 
 function parseLevels(text: string): Record<string, LevelName> {
   const levels: Record<string, LevelName> = {};
-  for (const entry of text.split(",")) {
+  for (const entry of text === "" ? [] : text.split(",")) {
     const [component, level] = entry.split(":") as [string, LevelName | undefined];
     if (component === "" || level === undefined || !LEVEL_NAMES.includes(level))
       throw new InvalidArgumentError(
