@@ -327,6 +327,27 @@ describe("a place whose code was stopped", () => {
     await burns;
   });
 
+  it("pays from that share for what was stopped on its thread", async () => {
+    const words = new Int32Array(3);
+    const sandbox = await build({ cpuShare: 0.1, mark: { words, box: 1 } });
+    await ask(sandbox, BAD, "/loop");
+    clock.now += 30_000;
+    expect(await ask(sandbox, BAD, "/")).toBe("1");
+    await worker.until(() => sandbox.ready);
+    const loops = begin(sandbox, BAD, "/loop");
+    worker.flush();
+    expect(words[BEAT.ASIDE]).toBe(1);
+    // It is charged its CPU time, but no more than has passed.
+    clock.now += 100;
+    expect((await loops.settled()).reply?.status).toBe(500);
+    const { entries } = sandbox.counts;
+    const waits = ask(sandbox, GOOD, "/");
+    worker.flush();
+    expect(sandbox.counts.entries).toBe(entries);
+    clock.now += 60_000;
+    expect(await waits).toBe("1");
+  });
+
   it("hears of the ends of its streams before it ends with its sandbox", async () => {
     const sandbox = await build();
     await ask(sandbox, BAD, "/loop");
