@@ -55,6 +55,64 @@ describe("filters", () => {
     expect(log).toEqual(["b response", "b end"]);
   });
 
+  it("see replies to what no request came of, and nothing of a request that was not read", () => {
+    const seen: string[] = [];
+    const p = proxy()
+      .filter("a", (stream) => ({
+        onRequestHeaders: () => void seen.push("request"),
+        onResponseHeaders(headers) {
+          const { method, path, authority } = stream.request;
+          seen.push(`${headers.status} [${method} ${path} ${authority}] ${stream.route?.name}`);
+          headers.set("x-seen", "yes");
+        },
+        onEnd: () => void seen.push("end"),
+      }))
+      .start({ request_headers_timeout: 100, route_config: oneHost(routeTo("up", {})) });
+    const replyTo = (text: string) => p.connect().send(text).take();
+    expect(replyTo("BAD\r\n\r\n")).toMatch(/^HTTP\/1.1 400 [^]*x-seen: yes\n/);
+    expect(replyTo("GET /a HTTP/1.1\r\n\r\n")).toMatch(/^HTTP\/1.1 400 [^]*x-seen: yes\n/);
+    const upgrade = "GET /b HTTP/1.1\r\nhost: h\r\nconnection: upgrade\r\nupgrade: other\r\n\r\n";
+    expect(replyTo(upgrade)).toMatch(/^HTTP\/1.1 403 [^]*x-seen: yes\n/);
+    const c = p.connect().send("GET /slow HT");
+    p.cx.clock.advance(100);
+    expect(c.take()).toMatch(/^HTTP\/1.1 408 [^]*x-seen: yes\n/);
+    expect(seen.filter((each) => each !== "end")).toEqual([
+      "400 [  undefined] undefined",
+      "400 [GET /a undefined] undefined",
+      "403 [GET /b h] ",
+      "408 [  undefined] undefined",
+    ]);
+    expect(seen.filter((each) => each === "end").length).toBe(4);
+  });
+
+  it("may think about such a reply, and what the client sends meanwhile is not read", async () => {
+    let decide: (verdict: Verdict) => void = () => {};
+    const answered = new Promise<Verdict>((resolve) => (decide = resolve));
+    const p = proxy()
+      .filter("slow", () => ({ onResponseHeaders: () => answered }))
+      .start();
+    const c = p.connect().send("BAD\r\n\r\n");
+    c.send("GET / HTTP/1.1\r\nhost: h.test\r\n\r\n");
+    expect(c.take()).toBe("");
+    decide(undefined);
+    await answered;
+    await Promise.resolve();
+    expect(c.take()).toMatch(/^HTTP\/1.1 400 Bad Request\n/);
+    expect(c.connection.closed).toBeDefined();
+    expect(p.up.exchanges.length).toBe(0);
+  });
+
+  it("that cannot be made for such a reply cost it 500", () => {
+    const p = proxy()
+      .filter("broken", () => {
+        throw new Error("no");
+      })
+      .start();
+    const c = p.connect().send("BAD\r\n\r\n");
+    expect(c.take()).toMatch(/^HTTP\/1.1 500 /);
+    expect(c.connection.closed).toBeDefined();
+  });
+
   it("may think, and the body waits for them", async () => {
     let decide: (verdict: Verdict) => void = () => {};
     const p = proxy()

@@ -125,6 +125,8 @@ export class HcmStream implements RequestDecoder, WalkOwner, TimersOwner, LogEnt
   #chance = -1;
   #metadata: Map<string, Record<string, unknown>> | undefined = undefined;
   #filterState: Map<string, unknown> | undefined = undefined;
+  /** The filters have been made, for a request or for a reply that came before them. */
+  #chained = false;
   /** The filter chain of this stream: `http_filters`, or that of its upgrade. */
   #slots: readonly FilterSlot[] = [];
 
@@ -150,7 +152,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, TimersOwner, LogEnt
     this.#owesContinue = false;
     this.#headRead = false;
     this.#lateFlag = "";
-    this.#faulty = this.#tunnel = this.#flagsLate = false;
+    this.#faulty = this.#tunnel = this.#flagsLate = this.#chained = false;
     this.#metadata = undefined;
     this.#filterState = undefined;
     this.internalRedirects = undefined;
@@ -319,7 +321,9 @@ export class HcmStream implements RequestDecoder, WalkOwner, TimersOwner, LogEnt
     return true;
   }
 
+  /** False: a filter could not be made, and the request is answered. */
   #createFilters(): boolean {
+    this.#chained = true;
     const runtime = this.#runtime;
     const slots = this.#slots;
     const filters = this.#filters;
@@ -464,6 +468,9 @@ export class HcmStream implements RequestDecoder, WalkOwner, TimersOwner, LogEnt
   /** Answers with a local reply. `byTerminal`: the terminal filter asks for it, so it is not told to stop. */
   sendReply(reply: Reply, byTerminal: boolean, editedBy?: Route): void {
     if (this.ended) return;
+    if (!this.#headRead) this.headers.reset();
+    // As in Envoy, the filters see the response also to what no request came of: made now, they have seen no request.
+    if (!this.#chained && !this.#createFilters()) return;
     const { info } = this;
     const isLate = reply.flagsLate === true && !this.#responded;
     if (!isLate) info.flags.push(...reply.flags);
@@ -473,7 +480,6 @@ export class HcmStream implements RequestDecoder, WalkOwner, TimersOwner, LogEnt
       return;
     }
     this.#request.stop();
-    if (!this.#headRead) this.headers.reset();
     if (!byTerminal) this.#stopTerminal();
     if (reply.status === 400 && !this.#runtime.keepsFaulty) this.#faulty = true;
     if (reply.flags.some((flag) => flag === "UF" || flag === "UC")) this.#encoder.upstreamLost?.();
