@@ -6,6 +6,7 @@ import { bytesOf } from "./packages/module-code.ts";
 import {
   LOAD_MS,
   NEVER_LOADED,
+  type Read,
   type ReadModule,
   type ReadsModules,
 } from "./packages/module-reader.ts";
@@ -20,7 +21,7 @@ export type TrialPreludes = Pick<Preludes, "sdk" | "reader" | "builtin" | "built
 
 /** To the process (trial.ts), which answers each with `answer` or `failed`. */
 export type Question =
-  /** Answer: what the module defines, as ReadsModules.read has it. */
+  /** Answer: a Read. */
   | { readonly type: "read"; readonly module: ReadModule }
   /** Answer: a Rehearsal. `serving`: what serves, if this process does not know it. A module without code is the one read last. */
   | {
@@ -85,13 +86,13 @@ export class TrialProcess implements ReadsModules {
     this.#onTrouble = onTrouble;
   }
 
-  async read(module: ReadModule): Promise<string> {
+  async read(module: ReadModule): Promise<Read> {
     const limit = { ms: READ_MS, message: NEVER_LOADED };
     const question = (session: number): Question => {
       this.#read = { session, filename: module.filename };
       return { type: "read", module };
     };
-    return (await this.ask(question, limit)) as string;
+    return (await this.ask(question, limit)) as Read;
   }
 
   /** To be asked while a question is put: the process has this module's code, which says its hash in its name. */

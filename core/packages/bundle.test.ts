@@ -3,7 +3,8 @@ import os from "node:os";
 import path from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { formatProblem, type Problem } from "../problem.ts";
-import { type Bundle, BundleError, bundle, hashOf } from "./bundle.ts";
+import { type Bundle, BundleError, bundle } from "./bundle.ts";
+import { hashOf } from "./content-hash.ts";
 import { locate } from "./source-positions.ts";
 
 let root: string;

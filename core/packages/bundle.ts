@@ -1,4 +1,3 @@
-import { createHash } from "node:crypto";
 import { readFileSync, statSync } from "node:fs";
 import path from "node:path";
 import type { BuildOptions, Message, Plugin } from "esbuild";
@@ -6,6 +5,7 @@ import { type Problem, problem, shortPath } from "../problem.ts";
 import type { SharedCode } from "../protocol.ts";
 import { esbuildVersion, isKept, keep, keyOf, readKept, readKeptNow } from "./build-cache.ts";
 import { withBundler } from "./bundler.ts";
+import { hashOf } from "./content-hash.ts";
 import { imports } from "./imports.ts";
 import { sharedCode, textOf } from "./module-code.ts";
 import { type MapAndTexts, SourcePositions } from "./source-positions.ts";
@@ -299,11 +299,6 @@ async function run(
   const output = (end: string) => outputFiles!.find((file) => file.path.endsWith(end))!.text;
   const inputs = Object.keys(metafile?.inputs ?? {}).map((file) => path.resolve(file));
   return { code: output(".js"), map: output(".map"), inputs };
-}
-
-/** The first 22 characters of the SHA-256 in base64url. */
-export function hashOf(bytes: string | Uint8Array): string {
-  return createHash("sha256").update(bytes).digest("base64url").slice(0, 22);
 }
 
 /** Reads the files for esbuild and records their hashes, so that later changes on disk can be noticed. */

@@ -14,7 +14,25 @@ test("a module that waits for a CPU while it is loaded is read, though it takes 
     while (Date.now() < ${Date.now() + 5_500});
     export default defineHttpFilter({ name: "late", config: Type.Object({}), setup: () => () => ({}) });`;
   const module = { id: "late", origin: "dropped-in", code, filename: "late.js" } as const;
-  expect(reader.read(module)).toContain('"name":"late"');
+  expect(reader.read(module).text).toContain('"name":"late"');
+  reader.dispose();
+});
+
+test("a text that is known is not answered again, and one that differs is", async () => {
+  const reader = new ModuleReader(await bundlePreludes());
+  const read = (field: string, hook: string, known?: string) => {
+    const code = `import { defineHttpFilter, Type } from "@tsproxy/sdk";
+      export default defineHttpFilter({
+        name: "v", config: Type.Object({ ${field}: Type.String() }), setup: () => () => ({ ${hook}() {} }),
+      });`;
+    return reader.read({ id: "v", origin: "dropped-in", code, filename: "v.js", known });
+  };
+  const { said, text } = read("a", "onRequestHeaders");
+  expect(text).toContain('"a"');
+  expect(read("a", "onRequestBody", said)).toEqual({ said, text: undefined });
+  const other = read("b", "onRequestBody", said);
+  expect(other.said).not.toBe(said);
+  expect(other.text).toContain('"b"');
   reader.dispose();
 });
 

@@ -1,5 +1,6 @@
 import { Isolate, type LoadedModule } from "../isolate.ts";
 import { isTimeout, MOST_PATIENCE, threadCpuMs, watchWaiting } from "../process/cpu-limit.ts";
+import { hashOf } from "./content-hash.ts";
 import { textOf } from "./module-code.ts";
 import type { Preludes } from "./preludes.ts";
 
@@ -9,14 +10,21 @@ export interface ReadModule {
   readonly origin: "shipped" | "dropped-in";
   readonly code: string;
   readonly filename: string;
+  /** Hash of a text that need not be answered again. */
+  readonly known?: string | undefined;
 }
 
-/**
- * Loads modules and answers what they define, as JSON of Description[], or of a Misfit. Throws, or rejects, with what keeps a module from
- * being loaded.
- */
+/** What a module defines. */
+export interface Read {
+  /** Hash of the text. */
+  readonly said: string;
+  /** JSON of Description[], or of a Misfit. Undefined: it is the known one. */
+  readonly text: string | undefined;
+}
+
+/** Loads modules and answers what they define. Throws, or rejects, with what keeps a module from being loaded. */
 export interface ReadsModules {
-  read(module: ReadModule): string | Promise<string>;
+  read(module: ReadModule): Read | Promise<Read>;
   /** Makes ready for the next dropped-in package. */
   warm(): void;
   dispose(): void;
@@ -47,7 +55,13 @@ export class ModuleReader implements ReadsModules {
     this.#preludes = preludes;
   }
 
-  read(module: ReadModule): string {
+  read(module: ReadModule): Read {
+    const text = this.#textOf(module);
+    const said = hashOf(text);
+    return { said, text: said === module.known ? undefined : text };
+  }
+
+  #textOf(module: ReadModule): string {
     if (module.origin === "shipped") {
       if (!this.#shared?.mayLoad) this.#shared = this.#another(this.#shared, "trusted");
       return this.#shared.read(module, MOST_PATIENCE);

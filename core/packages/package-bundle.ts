@@ -1,5 +1,5 @@
 import { readFileSync } from "node:fs";
-import { hashOf } from "./bundle.ts";
+import { hashOf } from "./content-hash.ts";
 
 /** The manifest in the first line of a packed filter. */
 export interface BundleManifest {

@@ -11,12 +11,12 @@ import {
   type Bundle,
   BundleError,
   bundle,
-  hashOf,
   type KeptBundle,
   keptBundle,
   restored,
 } from "./bundle.ts";
-import { DescribeError, type Describer, type Description } from "./describe.ts";
+import { hashOf } from "./content-hash.ts";
+import { type Described, DescribeError, type Describer, type Description } from "./describe.ts";
 import { ManifestError, parseManifest } from "./manifest.ts";
 import { problemOfMember } from "./member-place.ts";
 import { bytesOf } from "./module-code.ts";
@@ -106,6 +106,8 @@ export class PackageUnit {
   #directories: Set<string> | undefined = undefined;
   /** `Built.target` of the last build. */
   #builtFrom = "";
+  /** What it last said of itself: mostly a save changes nothing of that. */
+  #described: Described | undefined = undefined;
   /** Names of what its newest files define; the one that its folder has while they cannot be read. */
   #told: readonly string[];
   #tried = false;
@@ -228,7 +230,8 @@ export class PackageUnit {
       this.#built = true;
       if (made.hash === this.live?.bundle.hash) return [];
       const { id } = this.source;
-      const described = packed ?? (await describer.learn(id, made, this.source));
+      const described = packed ?? (await describer.learn(id, made, this.source, this.#described));
+      this.#described = described;
       const { descriptions } = described;
       const infos = infosOf(this.source, descriptions, this.#names.shipped);
       this.#told = infos.map(({ name }) => name);
