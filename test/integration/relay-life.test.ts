@@ -17,6 +17,7 @@ import {
 } from "./config.ts";
 import { Proxy, type ProxyOptions } from "./proxy.ts";
 import { ShippedCopy } from "./shipped-copy.ts";
+import { SPINS } from "./spins.ts";
 import { tcpUpstream, type Upstream } from "./upstream.ts";
 
 const MB = 1 << 20;
@@ -230,15 +231,6 @@ test("200 relays of 5 MB each to clients that do not read take little memory, an
   expect(proxy.rss() - before).toBeLessThan(200 * 256 * 1024 + 64 * MB);
   await nothingLeft(proxy);
 });
-
-/** Never comes back from the path /spin. */
-const SPINS = `import { defineHttpFilter, Type } from "@tsproxy/sdk";
-export default defineHttpFilter({
-  name: "spins",
-  config: Type.Object({}),
-  setup: () => () => ({ onRequestHeaders(headers) { if (headers.path === "/spin") for (;;) {} } }),
-});
-`;
 
 /** Sends its letter without an end, and counts what comes back. */
 class Flood {

@@ -3,7 +3,8 @@ import type { AddressInfo } from "node:net";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { deferred, eventually, get } from "./client.ts";
 import { bootstrap, type Json, listener, http as manager } from "./config.ts";
-import { Proxy } from "./proxy.ts";
+import { Proxy, type ProxyOptions } from "./proxy.ts";
+import { SPINS } from "./spins.ts";
 
 let upstream: http.Server;
 let port: number;
@@ -15,7 +16,12 @@ let held = 0;
 const DFP = "envoy.extensions.clusters.dynamic_forward_proxy.v3.ClusterConfig";
 
 /** `more`: a field of the parent, where another value makes it another cluster. */
-const configOf = (sub_clusters_config: Json, headers: Json[] = [], more: Json = {}) => {
+const configOf = (
+  sub_clusters_config: Json,
+  headers: Json[] = [],
+  more: Json = {},
+  filters: Json[] = [],
+) => {
   const routes = [
     { match: { prefix: "/by-name" }, route: { cluster_header: "x-cluster" } },
     {
@@ -37,11 +43,11 @@ const configOf = (sub_clusters_config: Json, headers: Json[] = [], more: Json = 
     },
     ...more,
   };
-  return bootstrap([listener("main", manager(routes, {}, [filter]))], [forward]);
+  return bootstrap([listener("main", manager(routes, {}, [...filters, filter]))], [forward]);
 };
 
-const open = async (config: Json, concurrency = 2) => {
-  proxy = await Proxy.start({ config, concurrency });
+const open = async (config: Json, more: Partial<ProxyOptions> = {}) => {
+  proxy = await Proxy.start({ config, concurrency: 2, ...more });
 };
 const ask = (host: string, path = "/", headers: Record<string, string> = {}) =>
   get(proxy.port("main"), path, { headers: { host, ...headers } });
@@ -89,6 +95,12 @@ test("each host has one cluster for all workers, up to the limit", async () => {
   expect(stat("cluster.forward.upstream_rq_2xx")).toBe(12);
   const clusters = await proxy.admin("/clusters");
   expect(clusters).toContain(`DFPCluster:127.0.1.1:${port}::added_via_api::true`);
+  const breaker = `cluster.DFPCluster_127.0.1.1_${port}.circuit_breakers.default.rq_open`;
+  await eventually(
+    () => proxy.admin("/stats?usedonly"),
+    (seen) => seen.includes(breaker),
+    "the circuit breakers are shown",
+  );
 });
 
 test("a cluster that nobody has used for its ttl goes with its stats, but not what goes on in it", async () => {
@@ -180,4 +192,48 @@ test("with another parent they are made again", async () => {
   await proxy.untilStat("cluster_manager.cluster_removed", 1);
   expect((await ask(host)).text).toBe(host);
   expect(await proxy.stat("cluster_manager.active_clusters")).toBe(2);
+});
+
+test("over a lost isolate clusters live on: its worker finds them again, makes others, and gives back what it held", async () => {
+  const filters = [{ name: "spins", config: {} }];
+  await open(configOf({}, [], {}, filters), {
+    args: ["--trust", "spins"],
+    files: { "filters/spins.ts": SPINS },
+  });
+  const [a, b, c] = [0, 1, 2].map((k) => hostOf(k)) as [string, string, string];
+  // Of which some wait in either worker.
+  const slow = Array.from({ length: 8 }, () => ask(a, "/held").catch(() => undefined));
+  expect((await ask(b)).text).toBe(b);
+  await eventually(
+    async () => held,
+    (n) => n === 8,
+    "the requests are at the upstream",
+  );
+  const from = proxy.lines.length;
+  const spun = ask(a, "/spin").catch(() => undefined);
+  // While one worker is lost, a cluster is made that it has not heard of.
+  const made = ask(c).catch(() => undefined);
+  await proxy.line(/the isolate of the shipped filters was lost .* is built anew/, from);
+  released.resolve();
+  await Promise.all([...slow, spun, made]);
+  for (const host of [a, b, c])
+    await eventually(
+      () => ask(host).catch(() => undefined),
+      (answer) => answer?.text === host,
+      `an answer of ${host}`,
+    );
+  // Each of these may meet either worker.
+  for (let k = 0; k < 24; k++) {
+    const host = hostOf(k % 6);
+    expect((await ask(host)).text).toBe(host);
+  }
+  const named = { "x-cluster": `DFPCluster:${a}` };
+  expect((await ask("x.test", "/by-name", named)).status).toBe(200);
+  const stat = await proxy.stats();
+  expect([stat("cluster_manager.cluster_added"), stat("cluster_manager.active_clusters")]).toEqual([
+    7, 7,
+  ]);
+  await proxy.untilStat(`cluster.DFPCluster_127.0.1.1_${port}.upstream_rq_active`, 0);
+  proxy.reconfigure(configOf({}, [], { connect_timeout: "3s" }, filters));
+  await noneLeft();
 });

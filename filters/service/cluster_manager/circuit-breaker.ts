@@ -99,7 +99,7 @@ export class CircuitBreaker {
   readonly #note: (use: Use) => void;
   #hasAsked = false;
 
-  constructor(config: ClusterConfig, priority: Priority, cx: SetupContext) {
+  constructor(config: ClusterConfig, priority: Priority, cx: SetupContext, used: UsedLimits) {
     const entry = thresholdsConfig(config, priority);
     const limits = thresholdsOf(config, priority);
     const limit = (what: string, most: number, seen?: RequestWindow): Limit => {
@@ -131,8 +131,7 @@ export class CircuitBreaker {
     }
     this.exact = entry?.max_connections !== undefined;
     this.starving = cx.sharedCount(`circuit_breakers|${config.name}|${priority}|starving`);
-    const used = cx.role === "canary" ? undefined : openUsed(cx);
-    this.#note = (use) => used?.add(usedBit(config.name, priority, use));
+    this.#note = (use) => used.add(usedBit(config.name, priority, use));
   }
 
   /** Gives the counts back: of a cluster that is removed, as others come with ever new names. */
@@ -211,8 +210,8 @@ const USED_BITS = 1 << 17;
 /** What uses limits: a cluster's first request (or connection), and its first retry. */
 type Use = "requests" | "retries";
 
-/** The limits that some thread uses, as bits in memory that all threads share. */
-interface UsedLimits {
+/** The limits that some thread uses, as bits in memory that all threads share; one table for all clusters. */
+export interface UsedLimits {
   add(bit: number): void;
   has(bit: number): boolean;
   delete(bit: number): void;
@@ -239,7 +238,8 @@ function usedBit(cluster: string, priority: Priority, use: Use): number {
   return (hash ^ (hash >>> 15)) & (USED_BITS - 1);
 }
 
-const openUsed = (cx: SetupContext): UsedLimits => cx.cell("limits in use", USED);
+/** `cx`: that of the package, as a cluster's own context has cells of its own. */
+export const openUsed = (cx: SetupContext): UsedLimits => cx.cell("limits in use", USED);
 
 function statsOf(config: ClusterConfig, cx: SetupContext): Stats {
   return cx.stats.scope(`cluster.${config.alt_stat_name || config.name}.`);
@@ -329,9 +329,9 @@ export class BreakerDisplay {
   readonly #cx: SetupContext;
   readonly #timer: Timer;
 
-  constructor(cx: SetupContext) {
+  constructor(cx: SetupContext, used: UsedLimits) {
     this.#cx = cx;
-    this.#used = openUsed(cx);
+    this.#used = used;
     this.#timer = cx.timer(() => this.#show());
   }
 
@@ -363,7 +363,7 @@ export class BreakerDisplay {
 
   #add(config: ClusterConfig, priority: Priority): void {
     const entry = thresholdsConfig(config, priority);
-    const breaker = new CircuitBreaker(config, priority, this.#cx);
+    const breaker = new CircuitBreaker(config, priority, this.#cx, this.#used);
     const { cx, breakers } = this.#shown.get(config.name)!;
     breakers.push(breaker);
     const stats = statsOf(config, cx).scope(`circuit_breakers.${priority}.`);

@@ -1,5 +1,5 @@
 import type { ClusterUse, Priority, SetupContext, SharedCount } from "@tsproxy/sdk";
-import { CircuitBreaker, Limit } from "./circuit-breaker.ts";
+import { CircuitBreaker, Limit, type UsedLimits } from "./circuit-breaker.ts";
 import type { ClusterConfig } from "./config.ts";
 import type { UpstreamHost } from "./host.ts";
 import type { Pool } from "./pool.ts";
@@ -9,15 +9,22 @@ import { Starvation } from "./starvation.ts";
 export class ClusterLimits {
   readonly #config: ClusterConfig;
   readonly #cx: SetupContext;
+  readonly #used: UsedLimits;
   readonly #starvation: Starvation;
   /** Created on first use, as in large configs most clusters have no traffic. */
   #breaker: CircuitBreaker | undefined = undefined;
   #highBreaker: CircuitBreaker | undefined = undefined;
 
   /** `pools`: the cluster's pools on this worker. */
-  constructor(config: ClusterConfig, cx: SetupContext, pools: () => readonly Pool[]) {
+  constructor(
+    config: ClusterConfig,
+    cx: SetupContext,
+    used: UsedLimits,
+    pools: () => readonly Pool[],
+  ) {
     this.#config = config;
     this.#cx = cx;
+    this.#used = used;
     this.#starvation = new Starvation(config.name, cx, pools);
     const isLimited = config.circuit_breakers?.thresholds.some(
       (entry) => entry.max_connections !== undefined,
@@ -27,12 +34,12 @@ export class ClusterLimits {
   }
 
   breaker(priority: Priority): CircuitBreaker {
-    if (priority === "default") {
-      this.#breaker ??= new CircuitBreaker(this.#config, priority, this.#cx).begin();
-      return this.#breaker;
-    }
-    this.#highBreaker ??= new CircuitBreaker(this.#config, priority, this.#cx).begin();
-    return this.#highBreaker;
+    if (priority === "default") return (this.#breaker ??= this.#begin(priority));
+    return (this.#highBreaker ??= this.#begin(priority));
+  }
+
+  #begin(priority: Priority): CircuitBreaker {
+    return new CircuitBreaker(this.#config, priority, this.#cx, this.#used).begin();
   }
 
   /** The connection limit for a host in `per_host_thresholds`; undefined if there is none. */

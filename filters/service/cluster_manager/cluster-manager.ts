@@ -14,6 +14,7 @@ import {
   type Slot,
   type Timer,
 } from "@tsproxy/sdk";
+import { openUsed, type UsedLimits } from "./circuit-breaker.ts";
 import type { HealthList } from "./cluster-health.ts";
 import { type ClusterConfig, type Config, check, checkPeerNames, isPlain } from "./config.ts";
 import { Connectivity } from "./connectivity.ts";
@@ -75,6 +76,7 @@ export class ClusterManager implements Service {
   /** Of the clusters of the config: what they count in is given back once no generation has a cluster of that name. */
   readonly #contexts = new Map<string, ChildContext>();
   readonly #leaving = new Set<Entry>();
+  readonly #usedLimits: UsedLimits;
   readonly #made: MadeRegister;
   /** By the cluster that has made it: told of each made cluster that gets ready. */
   readonly #ready = new Map<string, ReadyClusters>();
@@ -99,6 +101,7 @@ export class ClusterManager implements Service {
 
   constructor(config: Config, cx: SetupContext) {
     this.#cx = cx;
+    this.#usedLimits = openUsed(cx);
     this.#previous = estateOf(cx.previous);
     this.#ancestors =
       this.#previous === undefined ? [] : [this.#previous, ...this.#previous.ancestors()];
@@ -107,7 +110,9 @@ export class ClusterManager implements Service {
       if (this.#previous?.fingerprints.has(name)) this.#contextOf(name);
     const contextOf = (name: string) => this.#contextOf(name);
     this.#membership =
-      cx.role === "control" ? new Membership(cx, contextOf, config, this.#previous) : undefined;
+      cx.role === "control"
+        ? new Membership(cx, contextOf, this.#usedLimits, config, this.#previous)
+        : undefined;
     this.#made = new MadeRegister(cx, {
       printOf: (name) => this.#estate.fingerprints.get(name),
       add: (name, made) => this.#addMade(name, made),
@@ -207,6 +212,7 @@ export class ClusterManager implements Service {
       codecs: this.#codecs,
       loadOf: (name, host) => this.#loadOf(name, host),
       hostNames: this.#estate.hostNames,
+      usedLimits: this.#usedLimits,
       connectivity: this.#connectivity,
       made: this.#readyOf(config.name),
       type: type.current.value,

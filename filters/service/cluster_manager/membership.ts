@@ -11,7 +11,7 @@ import {
   type Stats,
   WEIGHTS_TOPIC,
 } from "@tsproxy/sdk";
-import { BreakerDisplay, thresholdsOf } from "./circuit-breaker.ts";
+import { BreakerDisplay, thresholdsOf, type UsedLimits } from "./circuit-breaker.ts";
 import type { ClusterHealth } from "./cluster-health.ts";
 import { type ClusterConfig, type Config, policyOf } from "./config.ts";
 import { type Estate, fingerprintOf } from "./handover.ts";
@@ -64,6 +64,7 @@ export class Membership {
   constructor(
     cx: SetupContext,
     contextOf: (cluster: string) => SetupContext,
+    used: UsedLimits,
     config: Config,
     previous: Estate | undefined,
   ) {
@@ -71,7 +72,7 @@ export class Membership {
     this.#updated = this.#stats.counter("cluster_updated");
     for (const name of ["cluster_modified", "cluster_removed"]) this.#stats.counter(name);
     this.#previous = previous;
-    this.#breakers = new BreakerDisplay(cx);
+    this.#breakers = new BreakerDisplay(cx, used);
     for (const cluster of config) {
       const own = contextOf(cluster.name);
       this.#add(cluster, own);

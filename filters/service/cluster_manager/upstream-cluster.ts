@@ -29,6 +29,7 @@ import { counter, formatAddress, openUpstreamFilters, Roster } from "@tsproxy/sd
 import { Aggregate } from "./aggregate.ts";
 import { AwaitedHost } from "./awaited-host.ts";
 import { type Balancing, Spread } from "./balancing.ts";
+import type { UsedLimits } from "./circuit-breaker.ts";
 import type { HealthList } from "./cluster-health.ts";
 import { ClusterLimits } from "./cluster-limits.ts";
 import type { ClusterConfig, ClusterOptions } from "./config.ts";
@@ -72,6 +73,7 @@ export interface UpstreamClusterParts {
   /** Returns the object in which earlier generations count a host's requests in progress; undefined if they lack the host. */
   readonly loadOf: (cluster: string, hostId: string) => Load | undefined;
   readonly hostNames: Set<string>;
+  readonly usedLimits: UsedLimits;
   /** Clusters that its type has made. */
   readonly made: ReadyClusters;
   /** Undefined if no cluster uses predictive preconnect. */
@@ -134,7 +136,7 @@ export class UpstreamCluster implements Cluster, PoolOwner {
   readonly #made: ReadyClusters;
 
   constructor(parts: UpstreamClusterParts) {
-    const { cx, config, balancer, loadOf, hostNames } = parts;
+    const { cx, config, balancer, loadOf, hostNames, usedLimits } = parts;
     this.cx = cx;
     this.#made = parts.made;
     this.name = config.name;
@@ -147,7 +149,8 @@ export class UpstreamCluster implements Cluster, PoolOwner {
         : cx.cell(`traffic ${config.name}`, counter());
     this.fingerprint = fingerprintOf(config);
     this.#options = optionsOf(config, parts.type.peerNames);
-    this.limits = new ClusterLimits(config, cx, () => this.#hosts.flatMap((host) => host.pools));
+    const pools = () => this.#hosts.flatMap((host) => host.pools);
+    this.limits = new ClusterLimits(config, cx, usedLimits, pools);
     this.#ownLocality = parts.ownLocality;
     this.#onChanged = parts.onChanged;
     this.maxConnectionDurationMs = this.#options.maxConnectionDurationMs;
