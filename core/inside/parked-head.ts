@@ -12,6 +12,7 @@ import {
   tokenByte,
 } from "@tsproxy/sdk";
 import { type Door, recordSize } from "./parked.ts";
+import { wrongAuthority, wrongMethod, wrongPath } from "./request-line.ts";
 import {
   EDITS,
   FOLLOW,
@@ -329,22 +330,17 @@ export function applyEdits(
   if (removed > 0 && !removeStrings(map, words, w, removed, old)) return -1;
   w += removed;
   if (methodSize >= 0) {
-    if (
-      !(map instanceof RequestHeaders) ||
-      from + methodSize > end ||
-      !setMethod(map, memory, from, from + methodSize)
-    )
-      return -1;
+    if (!(map instanceof RequestHeaders) || from + methodSize > end) return -1;
+    const method = latin1Decode(memory, from, from + methodSize);
+    if (wrongMethod(method, map.method) !== undefined) return -1;
+    map.method = method;
     from += methodSize;
   }
   if (pathSize >= 0) {
-    if (
-      !(map instanceof RequestHeaders) ||
-      from + pathSize > end ||
-      !isTarget(memory, from, from + pathSize)
-    )
-      return -1;
-    map.path = latin1Decode(memory, from, from + pathSize);
+    if (!(map instanceof RequestHeaders) || from + pathSize > end) return -1;
+    const path = latin1Decode(memory, from, from + pathSize);
+    if (wrongPath(path) !== undefined) return -1;
+    map.path = path;
     from += pathSize;
   }
   if (status !== 0 && !(map instanceof ResponseHeaders && setStatus(map, status, length)))
@@ -363,7 +359,7 @@ export function applyEdits(
     if (line.id === CONTENT_LENGTH.known && map.has(CONTENT_LENGTH)) return -1;
     if (line.id === HOST.known && map instanceof RequestHeaders) {
       // Two Host lines allow smuggling (RFC 9112 §3.2).
-      if (hostSet || map.has(HOST) || !isAuthority(memory, valueAt, valueEnd)) return -1;
+      if (hostSet || map.has(HOST) || wrongAuthority(line.value) !== undefined) return -1;
       hostSet = true;
     }
     map.added.push(line.name, line.value);
@@ -393,18 +389,6 @@ function removeStrings(
   return true;
 }
 
-// How a request is answered depends on its method: a HEAD has no body, a CONNECT becomes a tunnel.
-function setMethod(map: RequestHeaders, memory: Uint8Array, at: number, end: number): boolean {
-  for (let k = at; k < end; k++) if (tokenByte[memory[k]!] === 0) return false;
-  const method = latin1Decode(memory, at, end);
-  const before = map.method;
-  const fixed = (m: string): boolean => m === "HEAD" || m === "CONNECT";
-  if (end === at || end - at > 64 || (method !== before && (fixed(method) || fixed(before))))
-    return false;
-  map.method = method;
-  return true;
-}
-
 /**
  * 204 and 304 have no body (RFC 9112 §6.3): a response that gets such a status loses its body. One that has such a status gets
  * another only if `length`, the size of its body, is 0. False: the status is not allowed.
@@ -419,26 +403,6 @@ function setStatus(map: ResponseHeaders, status: number, length: number): boolea
   }
   map.status = status;
   return true;
-}
-
-/** True for an origin-form target or `*`, without bytes that could end the request line (RFC 9112 §3.2). */
-function isTarget(memory: Uint8Array, at: number, end: number): boolean {
-  if (end === at || (memory[at] !== 47 && !(memory[at] === 42 && end === at + 1))) return false;
-  for (let k = at; k < end; k++) {
-    const c = memory[k]!;
-    if (c <= 32 || c === 127 || c === 35) return false;
-  }
-  return true;
-}
-
-const authorityByte = new Uint8Array(128);
-for (const c of "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~:[]%!$&'()*+;=") {
-  authorityByte[c.charCodeAt(0)] = 1;
-}
-
-function isAuthority(memory: Uint8Array, at: number, end: number): boolean {
-  for (let k = at; k < end; k++) if (authorityByte[memory[k]!] !== 1) return false;
-  return end > at;
 }
 
 /** The local reply at byte `at` (REPLY in sandbox/layout.ts) with this status and body. Undefined: it is malformed. */

@@ -318,19 +318,6 @@ describe("a share of a CPU", () => {
   });
 });
 
-it.each(["", "/a b", "/a\tb"])(
-  "a path that no request line can have is named: %j",
-  async (path) => {
-    const e = await exchange(`onRequestHeaders(h) { h.path = ${JSON.stringify(path)}; }`);
-    await e.requestHeaders().settled();
-    expect(e.reply?.status).toBe(500);
-    await worker.until(() => worker.faults.length > 0);
-    expect(worker.faults[0]!.reason).toBe(
-      `onRequestHeaders threw: a path is not empty and has no white space: ${JSON.stringify(path)}; write encodeURI(…)`,
-    );
-  },
-);
-
 it("a quarantined package is never entered: its failure policy answers", async () => {
   const e = await exchange(
     `onRequestHeaders(h) { h.set("x-seen", "1"); }`,

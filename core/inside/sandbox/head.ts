@@ -12,6 +12,7 @@ import {
   SPAN,
   type Wide,
 } from "@tsproxy/sdk";
+import { wrongAuthority, wrongMethod, wrongPath } from "../request-line.ts";
 import { ANSWER_MAX, EDITS, FRAMING, HEAD, HEAD_FLAG } from "./layout.ts";
 import type { Outbox } from "./outbox.ts";
 
@@ -197,9 +198,11 @@ export class Head<M extends HeaderMap = HeaderMap> {
     const removed = this.#removed;
     while (removed.length > 0) removed.pop();
     let drops = 0;
+    let hostDropped = false;
     const first = (this.#at >> 2) + FLAG_WORD;
     for (let i = first, end = first + map.count * SPAN; i < end; i += SPAN) {
       if ((words[i]! & (FLAG.REMOVED | TOLD)) !== FLAG.REMOVED) continue;
+      if ((words[i]! & FLAG.KNOWN) === HOST.known) hostDropped = true;
       if (KEPT.has(words[i]! & FLAG.KNOWN)) {
         throw new TypeError(
           `a sandboxed filter cannot remove "${map.nameAt((i - first) / SPAN)}": framing is the codec's`,
@@ -215,9 +218,17 @@ export class Head<M extends HeaderMap = HeaderMap> {
     this.#newMethod = this.#newPath = undefined;
     this.#newStatus = 0;
     if (map instanceof RequestHeaders) {
-      if (map.methodEdited && map.method !== this.#method) this.#newMethod = map.method;
-      if (map.pathEdited && map.path !== this.#path) this.#newPath = checkedPath(map.path);
+      if (map.methodEdited && map.method !== this.#method) {
+        refuse(wrongMethod(map.method, this.#method ?? receivedMethod(map)));
+        this.#newMethod = map.method;
+      }
+      if (map.pathEdited && map.path !== this.#path) {
+        refuse(wrongPath(map.path));
+        this.#newPath = map.path;
+      }
+      if (hostDropped && !map.has(HOST)) refuse('a sandboxed filter cannot remove "host"');
     } else if (map instanceof ResponseHeaders && map.status !== this.#status) {
+      refuse(wrongStatus(map.status));
       this.#newStatus = map.status;
     }
     const changed =
@@ -231,10 +242,13 @@ export class Head<M extends HeaderMap = HeaderMap> {
     if (!changed) return 0;
     let size = (EDITS.REST + drops + this.#removed.length) * 4;
     for (let k = this.#kept; k < added.length; k += 2) {
+      if (added[k] === HOST.text) checkHost(map);
       size += 8 + checked(added[k]!, added[k + 1]!, length).length + added[k + 1]!.length;
     }
-    for (const line of map.lines)
+    for (const line of map.lines) {
+      if (line.name === HOST) checkHost(map);
       size += 8 + checked(line.name.text, line.value, length).length + line.value.length;
+    }
     size += (this.#newMethod?.length ?? 0) + (this.#newPath?.length ?? 0);
     if (size > ANSWER_MAX - 1024)
       throw new RangeError(`edits of ${size} bytes are too many for one head`);
@@ -334,15 +348,28 @@ function checked(name: string, value: string, length: number): string {
   return name;
 }
 
-/** The path, if a request line can have it (RFC 9112 §3); else it throws. */
-function checkedPath(path: string): string {
-  if (path === "" || path.includes(" ") || path.includes("\t"))
-    throw new TypeError(
-      `a path is not empty and has no white space: ${JSON.stringify(path)}; write encodeURI(…)`,
-    );
-  return path;
+function refuse(wrong: string | undefined): void {
+  if (wrong !== undefined) throw new TypeError(wrong);
 }
 
+/** The method that the head came with. */
+const receivedMethod = ({ memory, base, methodAt, methodEnd }: RequestHeaders): string =>
+  latin1Decode(memory, base + methodAt, base + methodEnd);
+
+/** A request has one Host (RFC 9112 §3.2). */
+function checkHost(map: HeaderMap): void {
+  if (!(map instanceof RequestHeaders)) return;
+  const [host, ...others] = map.getAll(HOST);
+  if (others.length > 0) refuse(`a request has one host, and "${host}" is there; write set(…)`);
+  refuse(wrongAuthority(host!));
+}
+
+function wrongStatus(status: number): string | undefined {
+  if (Number.isInteger(status) && status >= 200 && status <= 599) return undefined;
+  return `:status cannot be ${status}: write a whole number from 200 to 599`;
+}
+
+const HOST = headerName("host");
 const FLAG_WORD = 5;
 /** Known ids of lines that a filter must not remove. It may remove content-length: then the codec frames the body by chunks. */
 const KEPT: ReadonlySet<number> = new Set(
