@@ -389,9 +389,11 @@ export class TestContext implements SetupContext {
       if (topic.startsWith(prefix)) onValue(topic.slice(prefix.length), value);
   }
   /** Ends with this context, or earlier by its `end`, which runs what its `onDispose` was given. */
-  child(): ChildContext {
+  child(name: string): ChildContext {
     const disposers: (() => void)[] = [];
     const own = new Map<PropertyKey, unknown>();
+    const cellOf: SetupContext["cell"] = (cell, spec) => this.cell(`${name}/${cell}`, spec);
+    own.set("cell", cellOf);
     own.set("onDispose", (dispose: () => void) => void disposers.push(dispose));
     own.set("end", () => {
       for (const dispose of disposers.splice(0)) dispose();

@@ -389,10 +389,15 @@ export class BreakerDisplay {
   begin(): void {
     this.#show();
   }
+  /** Of a generation that has shown them. */
   end(): void {
-    this.#timer.cancel();
     for (const limit of this.#limits) limit.hide();
     for (const { left } of this.#budgets) left.set(0);
+    this.dispose();
+  }
+
+  dispose(): void {
+    this.#timer.cancel();
     for (const { breakers } of this.#shown.values())
       for (const breaker of breakers) breaker.dispose();
   }

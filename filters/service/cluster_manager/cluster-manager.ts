@@ -18,6 +18,7 @@ import { openUsed, type UsedLimits } from "./circuit-breaker.ts";
 import type { HealthList } from "./cluster-health.ts";
 import { type ClusterConfig, type Config, check, checkPeerNames, isPlain } from "./config.ts";
 import { Connectivity } from "./connectivity.ts";
+import { checkDropLimit } from "./drop-overload.ts";
 import { type Estate, estateOf, fingerprintOf, type Heir, VERSION } from "./handover.ts";
 import { checkerOf } from "./health-checker.ts";
 import { HealthDesk, healthTopic, needsHealth } from "./health-desk.ts";
@@ -203,6 +204,7 @@ export class ClusterManager implements Service {
 
   /** `made`: the context of a made cluster. */
   #add(config: ClusterConfig, at: string, made?: ChildContext): void {
+    if (this.#cx.role === "canary") checkDropLimit(config, at, this.#cx.runtime);
     const own = made ?? this.#contextOf(config.name);
     const { balancer, type } = this.#packages(config, at, own);
     const cluster = new UpstreamCluster({
@@ -589,6 +591,7 @@ export class ClusterManager implements Service {
       this.#surrender(this.#estate.heir);
     } else {
       // This generation was prepared and then dropped; the previous one continues.
+      this.#membership?.dispose();
       this.#surrender(undefined);
       if (this.#previous?.heir !== this.#heir) return;
       this.#previous.heir = undefined;

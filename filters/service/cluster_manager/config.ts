@@ -387,7 +387,8 @@ function checkDrops(cluster: ClusterConfig, at: string): void {
     );
 }
 
-function dropOf(config: ClusterConfig): Fraction {
+/** The fraction of requests to drop by `drop_overloads`. */
+export function dropOf(config: ClusterConfig): Fraction {
   const [drop] = config.load_assignment?.policy?.drop_overloads ?? [];
   return drop?.drop_percentage === undefined
     ? { numerator: 0, denominator: 1 }
@@ -410,12 +411,6 @@ export function policyOf(config: ClusterConfig): Readonly<Record<string, unknown
     }),
     overprovisioning_factor: config.load_assignment?.policy?.overprovisioning_factor ?? 140,
   };
-}
-
-/** The fraction of requests to drop by `drop_overloads`, 0 to 1; `limit`: its maximum in percent. */
-export function dropOverloadOf(config: ClusterConfig, limit: number): number {
-  const { numerator, denominator } = dropOf(config);
-  return Math.min(numerator / denominator, limit / 100);
 }
 
 /** The optional stats that the cluster tracks; undefined: none. */

@@ -220,6 +220,25 @@ describe("a new generation", () => {
     expect(before.stats.value("cluster_manager.active_clusters")).toBe(0);
   });
 
+  it("that is dropped gives back the counts that it would have shown", () => {
+    cx.role = "control";
+    const thresholds = [{ priority: "DEFAULT", track_remaining: true }];
+    const limited = { ...config, circuit_breakers: { thresholds, per_host_thresholds: [] } };
+    start(limited);
+    const next = prepare(cx);
+    const callers = new Map<string, number>();
+    const shared = next.sharedCount.bind(next);
+    next.sharedCount = (name) => {
+      callers.set(name, (callers.get(name) ?? 0) + 1);
+      const dispose = () => void callers.set(name, callers.get(name)! - 1);
+      return Object.assign(Object.create(shared(name)), { dispose });
+    };
+    next.setup(clusterManager, [{ ...limited, connect_timeout: 2_000 }] as never);
+    expect(callers.get("circuit_breakers|c|default|connections")).toBe(1);
+    next.dispose();
+    expect([...callers].filter(([, left]) => left !== 0)).toEqual([]);
+  });
+
   it("says nothing of hosts whose health the previous one still watches", () => {
     const before = cx;
     before.role = "control";

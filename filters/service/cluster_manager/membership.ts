@@ -186,6 +186,11 @@ export class Membership {
     this.#breakers.begin();
   }
 
+  /** This generation was prepared and never served. */
+  dispose(): void {
+    this.#breakers.dispose();
+  }
+
   /** Called when another generation takes over; clears the gauges, as it may not have all these clusters. */
   end(): void {
     this.#active = false;

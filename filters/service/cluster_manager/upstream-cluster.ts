@@ -33,9 +33,10 @@ import type { UsedLimits } from "./circuit-breaker.ts";
 import type { HealthList } from "./cluster-health.ts";
 import { ClusterLimits } from "./cluster-limits.ts";
 import type { ClusterConfig, ClusterOptions } from "./config.ts";
-import { dropOverloadOf, HTTP_PROTOCOL_OPTIONS, optionsOf, tracksOf } from "./config.ts";
+import { HTTP_PROTOCOL_OPTIONS, optionsOf, tracksOf } from "./config.ts";
 import type { Connectivity } from "./connectivity.ts";
 import { Connector } from "./connector.ts";
+import { DropOverload } from "./drop-overload.ts";
 import { fingerprintOf, type Heir } from "./handover.ts";
 import { Race } from "./happy-eyeballs.ts";
 import { idOf, type Load, type PoolMaker, UpstreamHost } from "./host.ts";
@@ -111,7 +112,7 @@ export class UpstreamCluster implements Cluster, PoolOwner {
   readonly #choosesByStream: boolean;
   /** Called when hosts that the cluster's type makes have come or gone. */
   onOwnHosts: (() => void) | undefined = undefined;
-  readonly dropOverload: number;
+  readonly #drop: DropOverload;
   readonly tracks: TrackedStats | undefined;
   readonly httpFilters: readonly UpstreamFilter[] | undefined;
   /** Number of changes of hosts or of their health. */
@@ -155,10 +156,7 @@ export class UpstreamCluster implements Cluster, PoolOwner {
     this.#onChanged = parts.onChanged;
     this.maxConnectionDurationMs = this.#options.maxConnectionDurationMs;
     this.maxRequestsPerConnection = this.#options.maxRequestsPerConnection;
-    this.dropOverload = dropOverloadOf(
-      config,
-      cx.runtime.integer("load_balancing_policy.drop_overload_limit", 100),
-    );
+    this.#drop = new DropOverload(config, cx.runtime);
     this.tracks = tracksOf(config);
     this.preconnectRatio = config.preconnect_policy?.per_upstream_preconnect_ratio ?? 1;
     this.#lookAheadRatio = config.preconnect_policy?.predictive_preconnect_ratio ?? 1;
@@ -228,6 +226,9 @@ export class UpstreamCluster implements Cluster, PoolOwner {
   }
   get cells(): ClusterCells {
     return this.traffic;
+  }
+  get dropOverload(): number {
+    return this.#drop.value;
   }
   get connectTimeoutMs(): number {
     return this.#options.connectTimeoutMs;
