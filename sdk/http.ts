@@ -77,7 +77,7 @@ export interface Hold {
   readonly body: "buffer" | "stream";
   /** Bytes. 0: the stream's own limit, which is its listener's `per_connection_buffer_limit_bytes` but at most 8 MiB. */
   readonly max: number;
-  /** A chunk that is the whole body does not count towards `max`, unless a filter before has held it. */
+  /** A chunk that is the whole body does not count towards `max`, unless a filter before has held it or the stream's own limit is less. */
   readonly exceptLast: boolean;
   /** With `buffer`: head and body wait for the trailers too, if there are any, and their hook may edit the head. */
   readonly trailers: boolean;

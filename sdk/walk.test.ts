@@ -68,6 +68,14 @@ describe("a hold that does not count a body of one chunk", () => {
     expect(two.told).toEqual(["too large"]);
   });
 
+  it("counts a chunk that is more than its owner buffers", () => {
+    const { walk, told } = answered({
+      onResponseHeaders: () => hold({ max: 4, exceptLast: true }),
+    });
+    walk.body(bytes("123456789"), 0, 9, true);
+    expect(told).toEqual(["too large"]);
+  });
+
   it("counts a body that a filter before has held, and tells that it is whole", () => {
     const { walk, told } = answered(few, { onResponseHeaders: () => hold() });
     walk.body(bytes("12345"), 0, 5, true);

@@ -344,9 +344,11 @@ export class Walk {
   #gather(): boolean {
     const chunk = this.#chunk;
     this.#heldSize += chunk.length;
+    const { max: most, exceptLast } = this.#hold!;
+    const bodyLimit = this.#owner.bodyLimit ?? KEPT_LIMIT;
     const isOnly = this.#chunkEnd && this.#held.size === 0 && !this.#isWhole;
-    const isFree = isOnly && this.#hold!.exceptLast;
-    const max = this.#hold!.max === 0 ? (this.#owner.bodyLimit ?? KEPT_LIMIT) : this.#hold!.max;
+    const isFree = exceptLast && isOnly && chunk.length <= bodyLimit;
+    const max = most === 0 ? bodyLimit : most;
     if (!isFree && this.#heldSize > max) {
       this.#owner.onTooLarge(this.#response, this.#isWhole);
       return false;
