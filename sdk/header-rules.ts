@@ -1,7 +1,7 @@
 import { ConfigError } from "./extension.ts";
 import { compileFormat, type Format, type FormatSource } from "./format.ts";
 import { nameOf } from "./header-match.ts";
-import { HeaderLine, type HeaderMap, type HeaderName, RequestHeaders } from "./headers.ts";
+import { HeaderLine, type HeaderMap, type HeaderName } from "./headers.ts";
 import { Enum, type Static, Type } from "./schema.ts";
 
 /** Envoy's `core.v3.HeaderValueOption`. */
@@ -38,17 +38,17 @@ const HeaderRulesConfig = Type.Object(headerRules);
 export type HeaderRulesConfig = Static<typeof HeaderRulesConfig>;
 export type HeaderValueOption = Static<typeof HeaderValueOption>;
 
-/** The part of a request head that a rule with a `:` name sets. */
-type Pseudo = ":path" | ":method" | ":authority";
+/** What changes a head: the rules of one level, say. */
+export interface HeaderEdit {
+  apply(headers: HeaderMap, source: FormatSource): void;
+}
 
 interface Rule {
-  /** Undefined: a pseudo header. */
-  readonly name: HeaderName | undefined;
-  readonly pseudo: Pseudo | undefined;
+  readonly name: HeaderName;
   readonly action: HeaderValueOption["append_action"];
   /** The whole line, made once, where the value has no commands. */
   readonly line: HeaderLine | undefined;
-  readonly value: Format | undefined;
+  readonly value: Format;
   readonly keepEmpty: boolean;
 }
 
@@ -58,12 +58,12 @@ interface Rule {
  * headers, and last it appends, whatever the order in the config. All additions are lines of the HeaderMap, since they are
  * written behind all other headers.
  */
-export class HeaderRules {
+export class HeaderRules implements HeaderEdit {
   readonly #remove: readonly HeaderName[];
   readonly #rules: readonly Rule[];
   /** Scratch of `apply`: the rules that overwrite. `#values` has the value of each at the same index. */
   readonly #overwriting: Rule[] = [];
-  readonly #values: (HeaderLine | string)[] = [];
+  readonly #values: HeaderLine[] = [];
   readonly #added: HeaderLine[] = [];
 
   constructor(remove: readonly HeaderName[], rules: readonly Rule[]) {
@@ -81,42 +81,32 @@ export class HeaderRules {
     for (let k = 0; k < this.#rules.length; k++) {
       const rule = this.#rules[k]!;
       if (!isWanted(rule, headers)) continue;
-      const value = rule.name === undefined ? rule.value!.format(source) : lineOf(rule, source);
-      if (value === undefined || value === "") continue;
+      const line = lineOf(rule, source);
+      if (line === undefined) continue;
       if (rule.action.startsWith("OVERWRITE")) {
         overwriting.push(rule);
-        values.push(value);
-      } else added.push(value as HeaderLine);
+        values.push(line);
+      } else added.push(line);
     }
-    for (let k = 0; k < overwriting.length; k++) overwrite(headers, overwriting[k]!, values[k]!);
+    for (let k = 0; k < overwriting.length; k++) {
+      headers.remove(overwriting[k]!.name);
+      headers.appendLine(values[k]!);
+    }
     for (let k = 0; k < added.length; k++) headers.appendLine(added[k]!);
     overwriting.length = values.length = added.length = 0;
   }
 }
 
-/** Whether the rule applies to this head. Rules without a name set pseudo headers, which only requests have. */
 function isWanted({ name, action }: Rule, headers: HeaderMap): boolean {
-  if (action === "ADD_IF_ABSENT") return !headers.has(name!);
-  if (action === "OVERWRITE_IF_EXISTS") return headers.has(name!);
-  return name !== undefined || headers instanceof RequestHeaders;
+  if (action === "ADD_IF_ABSENT") return !headers.has(name);
+  return action !== "OVERWRITE_IF_EXISTS" || headers.has(name);
 }
 
 function lineOf(rule: Rule, source: FormatSource): HeaderLine | undefined {
   if (rule.line !== undefined) return rule.line;
-  const value = rule.value!.format(source);
+  const value = rule.value.format(source);
   if (value === "" && !rule.keepEmpty) return undefined;
-  return new HeaderLine(rule.name!.text, value);
-}
-
-function overwrite(headers: HeaderMap, rule: Rule, value: HeaderLine | string): void {
-  if (typeof value !== "string") {
-    headers.remove(rule.name!);
-    headers.appendLine(value);
-  } else if (headers instanceof RequestHeaders) {
-    if (rule.pseudo === ":path") headers.path = value;
-    else if (rule.pseudo === ":method") headers.method = value;
-    else headers.authority = value;
-  }
+  return new HeaderLine(rule.name.text, value);
 }
 
 /** Undefined: this level has no rules for that direction. */
@@ -131,24 +121,21 @@ export function compileHeaderRules(
   const at = path === "" ? "" : `${path}.`;
   return new HeaderRules(
     remove.map((name, k) => removable(name, `${at}${direction}_headers_to_remove[${k}]`)),
-    add.map((option, k) =>
-      compileRule(option, direction, `${at}${direction}_headers_to_add[${k}]`),
-    ),
+    add.map((option, k) => compileRule(option, `${at}${direction}_headers_to_add[${k}]`)),
   );
 }
 
+/** What no rule may touch, in either direction. */
+const isFixed = (name: string): boolean => name.startsWith(":") || name.toLowerCase() === "host";
+
 function removable(name: string, path: string): HeaderName {
-  if (name.startsWith(":") || name.toLowerCase() === "host") {
+  if (isFixed(name)) {
     throw new ConfigError(path, `"${name}" may not be removed: every request needs it`);
   }
   return nameOf(name, path);
 }
 
-function compileRule(
-  option: HeaderValueOption,
-  direction: "request" | "response",
-  path: string,
-): Rule {
+function compileRule(option: HeaderValueOption, path: string): Rule {
   const { key, value: text } = option.header;
   const action =
     option.append === undefined
@@ -156,36 +143,19 @@ function compileRule(
       : option.append
         ? "APPEND_IF_EXISTS_OR_ADD"
         : "OVERWRITE_IF_EXISTS_OR_ADD";
-  const pseudo = pseudoOf(key, direction, action, path);
+  if (isFixed(key)) {
+    throw new ConfigError(
+      path,
+      `"${key}" may not be modified; host_rewrite_literal, prefix_rewrite and regex_rewrite of a route change host and path`,
+    );
+  }
   const value = compileValue(text, `${path}.header.value`);
   const keepEmpty = option.keep_empty_value;
-  if (pseudo !== undefined) {
-    return { name: undefined, pseudo, action, line: undefined, value, keepEmpty };
-  }
   const name = nameOf(key, `${path}.header.key`);
   const literal = !text.replaceAll("%%", "").includes("%");
   const line =
     literal && (text !== "" || keepEmpty) ? new HeaderLine(key, value.format(NOTHING)) : undefined;
-  return { name, pseudo, action, line, value, keepEmpty };
-}
-
-function pseudoOf(
-  key: string,
-  direction: "request" | "response",
-  action: Rule["action"],
-  path: string,
-): Pseudo | undefined {
-  const lower = key.toLowerCase();
-  if (!lower.startsWith(":") && !(lower === "host" && direction === "request")) return undefined;
-  const pseudo = lower === "host" ? ":authority" : lower;
-  const known = pseudo === ":path" || pseudo === ":method" || pseudo === ":authority";
-  if (direction === "response" || !known || action !== "OVERWRITE_IF_EXISTS_OR_ADD") {
-    throw new ConfigError(
-      path,
-      `"${key}" cannot be added; a request's :path, :method and host can be set with append_action OVERWRITE_IF_EXISTS_OR_ADD`,
-    );
-  }
-  return pseudo;
+  return { name, action, line, value, keepEmpty };
 }
 
 function compileValue(text: string, path: string): Format {

@@ -3,6 +3,7 @@ import {
   compileHeaderRules,
   compileStringMatch,
   type FormatSource,
+  type HeaderEdit,
   type HeaderMap,
   nameOf,
   type RequestHeaders,
@@ -10,11 +11,6 @@ import {
 } from "@tsproxy/sdk";
 import type { Mutation, Mutations } from "./config.ts";
 import { compileParameterMutations, type ParameterEdit } from "./query.ts";
-
-/** One edit of a head or of trailers. */
-interface HeaderEdit {
-  apply(headers: HeaderMap, source: FormatSource): void;
-}
 
 /** A list of mutations, compiled; carried out in the order of the config. */
 export class CompiledMutations {

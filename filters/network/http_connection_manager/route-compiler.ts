@@ -9,9 +9,11 @@ import {
   everyOf,
   type FormatSource,
   type HashPolicy,
+  type HeaderEdit,
   type HeaderName,
   type HeaderRules,
   type HeaderRulesConfig,
+  headerName,
   lateEntry,
   nameOf,
   type RateLimit,
@@ -351,8 +353,8 @@ export class RouteCompiler {
       this.#checkCluster(name, `${path}.name`);
       return fixed(resolve(action.to(name), inner));
     }
-    const headerName = nameOf(header, `${path}.cluster_header`);
-    return byHeader(headerName, resolve(action, inner), action);
+    const from = nameOf(header, `${path}.cluster_header`);
+    return byHeader(from, resolve(action, inner), action);
   }
 
   #weighted(
@@ -429,9 +431,9 @@ export class RouteCompiler {
       ordered
         .flatMap((level) => [
           this.#rulesOf(level, direction),
-          direction === "request" ? hostRules(level) : undefined,
+          direction === "request" ? hostEdit(level) : undefined,
         ])
-        .filter((rules): rules is HeaderRules => rules !== undefined);
+        .filter((rules): rules is HeaderEdit => rules !== undefined);
     return {
       request: rules("request"),
       response: rules("response"),
@@ -465,6 +467,8 @@ export class RouteCompiler {
   }
 }
 
+const HOST = headerName("host");
+
 /** The forms of RouteAction's `cluster_specifier`. */
 const SPECIFIERS = [
   "cluster",
@@ -486,15 +490,11 @@ function usesExtensions(host: VirtualHostConfig): boolean {
 }
 
 /** As in Envoy, the host that a weighted cluster names is set after its own header rules and before those of other levels. */
-function hostRules({ config, path }: Level): HeaderRules | undefined {
+function hostEdit({ config, path }: Level): HeaderEdit | undefined {
   const literal = (config as Partial<WeightedCluster>).host_rewrite_literal ?? "";
   if (literal === "") return undefined;
-  const value = wireText(literal, `${path}.host_rewrite_literal`).replaceAll("%", "%%");
-  const append_action = "OVERWRITE_IF_EXISTS_OR_ADD" as const;
-  const rule = { header: { key: ":authority", value }, append_action, keep_empty_value: false };
-  const none = { response_headers_to_add: [], response_headers_to_remove: [] };
-  const rules = { ...none, request_headers_to_add: [rule], request_headers_to_remove: [] };
-  return compileHeaderRules(rules, "request", path);
+  const value = wireText(literal, `${path}.host_rewrite_literal`);
+  return { apply: (headers) => void headers.replace(HOST, value) };
 }
 
 /** Whether a level edits heads or configures filters. */

@@ -3,8 +3,8 @@ import type {
   DirectResponseAction,
   ExtensionRef,
   FormatSource,
+  HeaderEdit,
   HeaderMap,
-  HeaderRules,
   RedirectAction,
   RequestHeaders,
   ResponseHeaders,
@@ -30,8 +30,8 @@ export interface FilterOverride {
 
 /** Settings of a route, merged from its own level and those around it. */
 export interface RouteLevels {
-  readonly request: readonly HeaderRules[];
-  readonly response: readonly HeaderRules[];
+  readonly request: readonly HeaderEdit[];
+  readonly response: readonly HeaderEdit[];
   readonly filters: ReadonlyMap<string, FilterOverride>;
   /** Descriptors of the route, then of its virtual host. */
   readonly rateLimits?: readonly (readonly DescriptorMaker[])[] | undefined;
@@ -122,7 +122,7 @@ export class ResolvedRoute implements Route {
 
 const NONE: readonly unknown[] = [];
 
-function edit(rules: readonly HeaderRules[], headers: HeaderMap, source: FormatSource): void {
+function edit(rules: readonly HeaderEdit[], headers: HeaderMap, source: FormatSource): void {
   for (let k = 0; k < rules.length; k++) rules[k]!.apply(headers, source);
 }
 

@@ -102,15 +102,13 @@ describe("header rules", () => {
         ...routeTo("up"),
         request_headers_to_add: [
           add("x-a", "new", { append_action: "OVERWRITE_IF_EXISTS_OR_ADD" }),
-          add(":path", "/new", { append_action: "OVERWRITE_IF_EXISTS_OR_ADD" }),
-          add("x-was", "%REQ(x-a)% %REQ(:path)%"),
+          add("x-was", "%REQ(x-a)%"),
         ],
       }),
     });
     p.connect().get("/old", "x-a: old");
-    expect(p.up.last.header("x-was")).toBe("old /old");
+    expect(p.up.last.header("x-was")).toBe("old");
     expect(p.up.last.header("x-a")).toBe("new");
-    expect(p.up.last.path).toBe("/new");
   });
 
   it("append, add, overwrite and leave alone as told", () => {
@@ -163,20 +161,16 @@ describe("header rules", () => {
     );
   });
 
-  it("set path and host of the request", () => {
-    const overwrite = { append_action: "OVERWRITE_IF_EXISTS_OR_ADD" };
-    const p = proxy().start({
-      route_config: oneHost({
-        ...routeTo("up"),
-        request_headers_to_add: [
-          add(":path", "/other", overwrite),
-          add("host", "o.test", overwrite),
-        ],
-      }),
-    });
-    p.connect().get("/mine");
-    expect(p.up.last.path).toBe("/other");
-    expect(p.up.last.header("host")).toBe("o.test");
+  it("never touch host, path and their like, in either direction", () => {
+    const action = { append_action: "OVERWRITE_IF_EXISTS_OR_ADD" };
+    for (const name of [":path", ":method", ":authority", ":scheme", ":status", "host", "Host"]) {
+      for (const list of ["request_headers_to_add", "response_headers_to_add"]) {
+        const config = oneHost({ ...routeTo("up"), [list]: [add(name, "x", action)] });
+        expect(() => proxy().start({ route_config: config })).toThrow(
+          `"${name}" may not be modified`,
+        );
+      }
+    }
   });
 });
 
@@ -583,7 +577,7 @@ describe("a config that cannot work is refused, and says where", () => {
     [
       "appending a path",
       route({ ...routeTo("up"), request_headers_to_add: [add(":path", "/")] }),
-      `${at}.request_headers_to_add[0]: ":path" cannot be added; a request's :path, :method and host can be set with append_action OVERWRITE_IF_EXISTS_OR_ADD`,
+      `${at}.request_headers_to_add[0]: ":path" may not be modified; host_rewrite_literal, prefix_rewrite and regex_rewrite of a route change host and path`,
     ],
     [
       "a bad expression",
