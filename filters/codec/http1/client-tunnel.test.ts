@@ -45,7 +45,7 @@ describe("a tunnel", () => {
   it("gets no byte before the upstream agrees, for it could be a request of its own", () => {
     const { connection, events, ask, send } = open();
     const encoder = ask(upgrade(), false, "websocket");
-    connection.take();
+    const head = connection.take().length;
     encoder.encodeBody(latin1Encode("early"), 0, 5, false);
     expect(connection.take()).toBe("");
     // The client is read on, so that one who leaves is noticed.
@@ -55,6 +55,7 @@ describe("a tunnel", () => {
     expect(events.take()).toEqual(["blocked"]);
     send(SWITCH);
     expect(connection.take()).toBe(`early${"x".repeat(64 * 1024)}`);
+    expect(encoder.wireSent).toBe(head + 5 + 64 * 1024);
     expect(events.take()).toContain("drained");
   });
 

@@ -497,7 +497,7 @@ class ClientStream implements RequestEncoder {
     const early = this.#early;
     this.#early = undefined;
     if (early !== undefined) {
-      for (const bytes of early) connection.write(bytes, 0, bytes.length);
+      for (const bytes of early) this.#writer.write(connection, bytes, 0, bytes.length, false);
       if (this.#isEarlyFull && !connection.blocked) this.decoder.onUpstreamBlocked(false);
     }
     if (this.#earlyEnd) {

@@ -37,6 +37,25 @@ describe("an absolute URL with https on a connection without TLS", () => {
   });
 });
 
+it("keeps the scheme of an absolute URL, whatever X-Forwarded-Proto says", () => {
+  const p = proxy().start({
+    route_config: oneHost({
+      match: { prefix: "/" },
+      redirect: { host_redirect: "b.test" },
+    }),
+  });
+  const location = (target: string, proto: string) =>
+    /location: (.*)/.exec(
+      p
+        .connect()
+        .send(`GET ${target} HTTP/1.1\r\nhost: a.test\r\nx-forwarded-proto: ${proto}\r\n\r\n`)
+        .take(),
+    )?.[1];
+  expect(location("https://a.test/x", "http")).toBe("https://b.test/x");
+  expect(location("http://a.test/x", "https")).toBe("http://b.test/x");
+  expect(location("/x", "https")).toBe("https://b.test/x");
+});
+
 describe("local_reply_config", () => {
   const route_config = oneHost(says("stop", { prefix: "/direct" }), {
     match: { prefix: "/moved" },

@@ -305,11 +305,15 @@ export class RequestHead {
     return found.client;
   }
 
-  /** As in Envoy, a `:scheme` of the client's own stays, whatever X-Forwarded-Proto says; only `scheme_to_overwrite` replaces it. */
+  /**
+   * As in Envoy, a scheme of the client's own (`:scheme`, or that of an absolute URL) stays, whatever X-Forwarded-Proto says; only
+   * `scheme_to_overwrite` replaces it.
+   */
   #setScheme(headers: RequestHeaders, peer: Peer): void {
     const config = this.#config;
-    // A CONNECT without a path has no `:scheme` either.
-    const isGiven = headers.pseudoOrder !== 0 && headers.pathEnd > headers.pathAt;
+    // In HTTP/2 a CONNECT without a path has no `:scheme` either; codec/http1 leaves it empty but for absolute URLs.
+    const isGiven =
+      headers.pseudoOrder !== 0 ? headers.pathEnd > headers.pathAt : headers.scheme !== "";
     const given = isGiven && this.#schemeLine === undefined ? headers.scheme : undefined;
     const present = (headers.present & FORWARDED_PROTO_BIT) !== 0;
     const distrusted = config.use_remote_address && config.xff_num_trusted_hops === 0;
