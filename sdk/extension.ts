@@ -357,6 +357,7 @@ export interface SetupContext {
   onDispose(dispose: () => void): void;
   /** What `onHandover` of the generation before left, if this one replaces it. From a sandbox only what JSON can carry passes. */
   readonly previous: unknown;
+  /** `state` is called when code that is to take over is set up. What changes in it after that is lost. */
   onHandover(state: () => unknown): void;
 }
 
