@@ -325,7 +325,7 @@ const filterState: Make = (parameter, length, text) => {
     if (value === undefined) return undefined;
     if (form === "PLAIN") {
       const said = filterStateText(value);
-      if (said !== undefined) return cut(text.write(said), length);
+      return said === undefined ? undefined : cut(text.write(said), length);
     }
     if (form === "FIELD") return printValue(own(value, field), length, text.write);
     // JSON of a text, also where it stands in a line.
