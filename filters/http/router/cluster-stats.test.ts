@@ -1,7 +1,12 @@
 import { xxHash64 } from "@tsproxy/sdk";
 import { expect, it } from "vitest";
 import codec from "../../codec/http1/filter.ts";
-import { oneHost, routeTo, TestProxy } from "../../network/http_connection_manager/test-proxy.ts";
+import {
+  INTERNAL,
+  oneHost,
+  routeTo,
+  TestProxy,
+} from "../../network/http_connection_manager/test-proxy.ts";
 import router from "./filter.ts";
 
 const proxy = (route: object = {}) =>
@@ -138,4 +143,19 @@ it("tells the host of responses that call it degraded, unless they are errors", 
   const degraded = { "x-envoy-degraded": "" };
   expect([answer(200, {}), answer(200, degraded), answer(404, degraded)]).toEqual([0, 1, 2]);
   expect(answer(500, degraded)).toBe(2);
+});
+
+it("counts under the name that the client gives, and under an empty one too", () => {
+  const p = new TestProxy({ codec, router }).start(INTERNAL);
+  const c = p.connect();
+  for (const name of [
+    "x-envoy-upstream-alt-stat-name: own",
+    "x-envoy-upstream-alt-stat-name:",
+    "x-a: b",
+  ]) {
+    c.get("/", name);
+    p.up.last.respond(200, {}, "");
+  }
+  const count = (name: string) => p.cx.stats.value(`cluster.up.${name}upstream_rq_200`);
+  expect([count(""), count("own."), count(".")]).toEqual([3, 1, 1]);
 });

@@ -10,8 +10,8 @@ export class RequestCharges implements Answered {
   internal = false;
   canary = false;
   withoutCode = false;
-  /** Name from `x-envoy-upstream-alt-stat-name`; "": none. */
-  altName = "";
+  /** Name from `x-envoy-upstream-alt-stat-name`; undefined: none. */
+  altName: string | undefined = undefined;
   /** Stats of the virtual cluster and of the route, where they have their own. */
   also: readonly VirtualCharges[] = NOBODY_ELSE;
   /** Set by `open`. */
@@ -29,7 +29,7 @@ export class RequestCharges implements Answered {
   open(cluster: Cluster, action: RouteAction, { info }: HttpStream): void {
     const ofRoute = action.policies?.stats;
     this.internal = this.canary = this.withoutCode = false;
-    this.altName = "";
+    this.altName = undefined;
     this.#host = undefined;
     this.#quiet = !this.#router.config.dynamic_stats || info.healthCheck === true;
     this.cluster = this.#router.charges(cluster);

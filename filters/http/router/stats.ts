@@ -186,15 +186,15 @@ export class ClusterCharges {
     this.#stats.counter(`upstream_flow_control_${what}_reading_total`).inc();
   }
 
-  /** Counts a response. `altName`: name from `x-envoy-upstream-alt-stat-name`, "" for none. */
-  response(status: number, answered: Answered, altName: string): void {
+  /** Counts a response. `altName`: name from `x-envoy-upstream-alt-stat-name`; as in Envoy an empty one is a name too. */
+  response(status: number, answered: Answered, altName: string | undefined): void {
     this.#main.response(status, answered);
-    if (altName !== "") this.#altOf(altName)?.response(status, answered);
+    if (altName !== undefined) this.#altOf(altName)?.response(status, answered);
   }
 
-  time(ms: number, answered: Answered, altName: string): void {
+  time(ms: number, answered: Answered, altName: string | undefined): void {
     this.#main.time(ms, answered);
-    if (altName !== "") this.#altOf(altName)?.time(ms, answered);
+    if (altName !== undefined) this.#altOf(altName)?.time(ms, answered);
   }
 
   /** Undefined: clients have introduced too many names. */

@@ -46,7 +46,7 @@ export interface Steering {
   readonly maxRetries: number | undefined;
   readonly statusCodes: readonly number[];
   readonly headerNames: readonly HeaderName[];
-  readonly altStatName: string;
+  readonly altStatName: string | undefined;
 }
 
 /** Whether a filter has added a steering header. The connection manager has removed those of external clients already. */
@@ -79,7 +79,7 @@ export function takeSteering(headers: RequestHeaders, respectExpected: boolean):
     maxRetries: whole(textOf(headers, MAX_RETRIES)),
     statusCodes: listed(textOf(headers, STATUS_CODES)).flatMap((text) => whole(text) ?? []),
     headerNames: listed(textOf(headers, HEADER_NAMES)).flatMap(nameOrNone),
-    altStatName: textOf(headers, ALT_STAT_NAME) ?? "",
+    altStatName: textOf(headers, ALT_STAT_NAME),
   };
   for (const name of STEERING) if (name !== TIMEOUT || !keepsTimeout) headers.remove(name);
   return steering;
