@@ -9,8 +9,6 @@ export interface CellSpec<T> {
   /** What lies in it: cells of two kinds are two cells, though they have one name. */
   readonly kind: string;
   readonly bytes: number;
-  /** Why a sandboxed filter must not open it. Absent: it may. */
-  readonly notInSandbox?: string;
   /** `words` and the views beside it lie over the same memory; `at` counts bytes and is a multiple of 8. */
   open(memory: CellMemory, at: number): T;
 }
@@ -99,15 +97,13 @@ const HOLDERS_MAX = 64;
 
 /**
  * A count of what is held now: active requests, open connections. Beside the total stands how much of it each worker holds, so that
- * what an isolate held when it died is given back by the isolate that takes its place. A sandbox cannot open it, since its old isolate
- * and its new one may hold at the same time.
+ * what an isolate held when it died is given back by the isolate that takes its place. (Not exact in sandboxes: the old one and the new
+ * one may hold at the same time.)
  */
 export function held(): CellSpec<SharedHolds> {
   return {
     kind: "held",
     bytes: 8 + HOLDERS_MAX * 8,
-    notInSandbox:
-      "held() needs one isolate a worker, and a sandbox has two at times; take counter(), or name the filter with --trust",
     open({ words, holder = { worker: 0, isolate: 1 } }, at) {
       const total = at >> 2;
       const isKept = holder.worker < HOLDERS_MAX - 1;

@@ -33,19 +33,3 @@ it("two cells of one name are two cells if they are of two kinds", async () => {
   expect(e.request.get("x-seen")).toBe("true,false,-1");
   worker.dispose();
 });
-
-it("a cell that counts what isolates hold is refused, as a sandbox has two of them at times", async () => {
-  const code = `
-    import { defineHttpFilter, held, Type } from "@tsproxy/sdk";
-    export default defineHttpFilter({
-      name: "test", config: Type.Object({}), shared: { active: held() }, setup: () => () => ({}),
-    });`;
-  const worker = new FakeWorker();
-  const module = { code, filename: "test.js", cells: new SharedArrayBuffer(4096) };
-  const sandbox = await worker.unprepared(code, { module });
-  const [problem] = await sandbox.prepare([{ id: 1, config: {}, place: "" }]);
-  expect(problem?.message).toContain(
-    '"active": held() needs one isolate a worker, and a sandbox has two at times; take counter()',
-  );
-  worker.dispose();
-});

@@ -138,7 +138,6 @@ export class SandboxContext implements SetupContext {
     unavailable("cx.adopt");
   }
   cell<T>(name: string, spec: CellSpec<T>): T {
-    if (spec.notInSandbox !== undefined) throw new Error(`"${name}": ${spec.notInSandbox}`);
     const { cells } = this.#around;
     if (cells === undefined) return openPrivateCell(spec);
     const at = cells.acquire(`${this.#place} ${spec.kind} ${name}`, spec.bytes);
