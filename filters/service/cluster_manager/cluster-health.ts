@@ -224,9 +224,9 @@ export class ClusterHealth {
 
   // ---- reports from workers
 
-  onRow(id: string, row: Row): void {
+  onRow(id: string, row: Row, enforced: boolean): void {
     const member = this.#members.get(id);
-    if (member !== undefined && this.started) this.#detector?.onRow(member, row);
+    if (member !== undefined && this.started) this.#detector?.onRow(member, row, enforced);
   }
 
   onDegraded(id: string): void {
@@ -245,6 +245,10 @@ export class ClusterHealth {
     for (const member of this.#members.values())
       if (member.check !== undefined && !member.checked) return false;
     return true;
+  }
+
+  has(id: string, flag: number): boolean {
+    return ((this.#members.get(id)?.flags ?? 0) & flag) === flag;
   }
 
   flags(): Map<string, number> {

@@ -10,6 +10,10 @@ export interface HealthReport {
   readonly config: string;
   readonly host: string;
   readonly what: Row | "DEGRADED" | "IMMEDIATE_HEALTH_CHECK_FAIL";
+  /** Of a row: the ejection is to be carried out. */
+  readonly enforced: boolean;
+  /** The flags that the worker has set ahead of the list; 0: none. */
+  readonly ahead: number;
 }
 const REPORTS = "cluster_manager/report";
 /** Topic on which the control thread publishes a cluster's HealthList. */
@@ -29,7 +33,6 @@ export function report(cx: SetupContext, said: HealthReport): void {
 interface Desk {
   readonly health: ClusterHealth;
   readonly cluster: UpstreamCluster;
-  readonly mergeMs: number;
   readonly timer: Timer;
   lastToldMs: number;
 }
@@ -82,9 +85,8 @@ export class HealthDesk {
       onChanged: () => this.#changed(name),
       onRemoved: () => this.#onRemoved(name),
     });
-    const mergeMs = config.common_lb_config?.update_merge_window ?? 1_000;
     const timer = this.#cx.timer(() => this.#onMerged(name));
-    this.#desks.set(name, { health, cluster, mergeMs, timer, lastToldMs: -1_000_000 });
+    this.#desks.set(name, { health, cluster, timer, lastToldMs: -1_000_000 });
   }
 
   get(cluster: string): ClusterHealth | undefined {
@@ -143,9 +145,10 @@ export class HealthDesk {
     desk.cluster.setHealth(desk.health.list(desk.cluster.fingerprint));
     this.#onChanged(name);
     // No delay until the cluster is served: a new config waits for the first health of its hosts.
-    if (desk.mergeMs > 0 && desk.cluster.served) {
-      if (this.#cx.now() - desk.lastToldMs <= desk.mergeMs) {
-        if (!desk.timer.armed) desk.timer.arm(desk.mergeMs);
+    const { mergeMs, served } = desk.cluster;
+    if (mergeMs > 0 && served) {
+      if (this.#cx.now() - desk.lastToldMs <= mergeMs) {
+        if (!desk.timer.armed) desk.timer.arm(mergeMs);
         return;
       }
       this.#outOfWindow.inc();
@@ -162,11 +165,13 @@ export class HealthDesk {
     this.#publish(desk);
   }
 
-  #onReport({ cluster, config, host, what }: HealthReport): void {
+  #onReport({ cluster, config, host, what, enforced, ahead }: HealthReport): void {
     const desk = this.#desks.get(cluster);
     if (desk === undefined || desk.cluster.fingerprint !== config) return;
     if (what === "IMMEDIATE_HEALTH_CHECK_FAIL") desk.health.onImmediateFail(host);
     else if (what === "DEGRADED") desk.health.onDegraded(host);
-    else desk.health.onRow(host, what);
+    else desk.health.onRow(host, what, enforced);
+    // Two workers may have ejected a host each where only one may be: who has done too much is told.
+    if (desk.health.started && !desk.health.has(host, ahead)) this.#publish(desk);
   }
 }

@@ -7,6 +7,7 @@ import {
 } from "@tsproxy/sdk";
 import { TestContext, TestSlot } from "@tsproxy/sdk/testing";
 import { beforeEach, describe, expect, it } from "vitest";
+import { isEnforced } from "./ejection.ts";
 import type { HealthCheck, OutlierDetection } from "./health-config.ts";
 import { FLAG, flagsText, healthBy } from "./health-flags.ts";
 import { ClusterChecks, HostCheck } from "./host-check.ts";
@@ -281,7 +282,9 @@ describe("outlier detection", () => {
     });
     monitors = hosts.map(
       (host, slot) =>
-        new OutlierMonitor(table, slot, all, cx.runtime, (row: Row) => detector.onRow(host, row)),
+        new OutlierMonitor(table, slot, all, cx.runtime, (row: Row) =>
+          detector.onRow(host, row, isEnforced(all, cx.runtime, row)),
+        ),
     );
     detector.start();
   }
@@ -320,7 +323,7 @@ describe("outlier detection", () => {
       for (let n = 0; n < times; n++) workers[n % 2]!.onCode(500);
     };
     const hear = (): void => {
-      for (const row of reports.splice(0)) detector.onRow(hosts[0]!, row);
+      for (const row of reports.splice(0)) detector.onRow(hosts[0]!, row, false);
     };
     fail(7);
     hear();

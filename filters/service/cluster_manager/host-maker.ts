@@ -1,8 +1,11 @@
 import type { HostSpec, SetupContext } from "@tsproxy/sdk";
 import { firstFlags, type HealthList, openOutlierTable } from "./cluster-health.ts";
 import type { ClusterConfig } from "./config.ts";
+import { isEnforced, mayEject } from "./ejection.ts";
 import { fingerprintOf } from "./handover.ts";
+import type { OutlierDetection } from "./health-config.ts";
 import { type HealthReport, report } from "./health-desk.ts";
+import { FLAG } from "./health-flags.ts";
 import {
   type HostSurroundings,
   idOf,
@@ -11,7 +14,7 @@ import {
   sameMetadata,
   UpstreamHost,
 } from "./host.ts";
-import { OutlierMonitor, type OutlierTable } from "./outlier-monitor.ts";
+import { OutlierMonitor, type OutlierTable, type Row } from "./outlier-monitor.ts";
 import { HostCells } from "./stats.ts";
 import type { Transports } from "./transports.ts";
 
@@ -28,6 +31,9 @@ export interface HostMakerParts {
   readonly loadOf: (cluster: string, hostId: string) => Load | undefined;
   /** Names of hosts that have own stats on this worker. */
   readonly hostNames: Set<string>;
+  readonly hosts: () => readonly UpstreamHost[];
+  /** Sets flags of a host ahead of the control thread's list; false: as other changes they wait to be told together. */
+  readonly flagAhead: (host: UpstreamHost, flags: number) => boolean;
 }
 
 /** Makes the hosts of one cluster, and gives them the health that the control thread publishes. */
@@ -88,20 +94,44 @@ export class HostMaker {
       host.outlier = undefined;
     } else if (host.outlier?.slot !== slot) {
       host.outlier = new OutlierMonitor(table, slot, detection, cx.runtime, (row) =>
-        this.#report(id, row),
+        this.#onRow(id, host, row, detection),
       );
     }
     if (detection?.detect_degraded_hosts === true)
       host.onDegraded = () => {
-        if (!host.isDegraded) this.#report(id, "DEGRADED");
+        const flag = FLAG.DEGRADED_OUTLIER_DETECTION;
+        if (!host.has(flag)) this.#report(id, "DEGRADED", true, this.#flagAhead(host, flag));
       };
     if ((config.health_checks ?? []).length > 0)
-      host.onImmediateHealthCheckFail = () => this.#report(id, "IMMEDIATE_HEALTH_CHECK_FAIL");
+      host.onImmediateHealthCheckFail = () => {
+        const flags = FLAG.FAILED_ACTIVE_HC | FLAG.EXCLUDED_VIA_IMMEDIATE_HC_FAIL;
+        const ahead = this.#flagAhead(host, flags);
+        this.#report(id, "IMMEDIATE_HEALTH_CHECK_FAIL", true, ahead);
+      };
   }
 
-  #report(host: string, what: HealthReport["what"]): void {
+  /** A row that ejects the host takes it out on this worker now: the control thread and its list may be slow. */
+  #onRow(id: string, host: UpstreamHost, row: Row, detection: OutlierDetection): void {
+    const { runtime } = this.#parts.cx;
+    const flag = FLAG.FAILED_OUTLIER_CHECK;
+    const enforced = isEnforced(detection, runtime, row);
+    const hosts = this.#parts.hosts();
+    let ejected = 0;
+    for (const other of hosts) if (other.has(flag)) ejected++;
+    const ejects =
+      enforced && !host.has(flag) && mayEject(detection, runtime, { ejected, all: hosts.length });
+    this.#report(id, row, enforced, ejects ? this.#flagAhead(host, flag) : 0);
+  }
+
+  /** Returns the flags that were set. */
+  #flagAhead(host: UpstreamHost, flags: number): number {
+    return this.#parts.flagAhead(host, flags) ? flags : 0;
+  }
+
+  #report(host: string, what: HealthReport["what"], enforced: boolean, ahead: number): void {
     const { cx, config } = this.#parts;
-    report(cx, { cluster: config.name, config: fingerprintOf(config), host, what });
+    const { name } = config;
+    report(cx, { cluster: name, config: fingerprintOf(config), host, what, enforced, ahead });
   }
 
   #cellsOf(spec: HostSpec): HostCells {

@@ -162,9 +162,14 @@ export class UpstreamHost implements Host {
     return this.#judge() || changed;
   }
 
-  /** Outlier detection has taken the host for degraded. */
-  get isDegraded(): boolean {
-    return (this.#flags & FLAG.DEGRADED_OUTLIER_DETECTION) !== 0;
+  /** True if all of these bits of FLAG are set. */
+  has(flags: number): boolean {
+    return (this.#flags & flags) === flags;
+  }
+
+  /** Sets flags before the list of the control thread has them; returns false if nothing that balancers use has changed. */
+  addFlags(flags: number): boolean {
+    return this.setFlags(this.#flags | flags);
   }
 
   /** Sets the flags of active checks and outlier detection; returns false if nothing that balancers use has changed. */

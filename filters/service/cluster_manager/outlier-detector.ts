@@ -1,18 +1,12 @@
 import type { FileSink, Gauge, HostSpec, SetupContext, StatSet, Stats, Timer } from "@tsproxy/sdk";
 import { formatAddress } from "@tsproxy/sdk";
+import { type Ejection, isEnforced, mayEject } from "./ejection.ts";
 import type { OutlierDetection } from "./health-config.ts";
 import { FLAG } from "./health-flags.ts";
 import { addressOf } from "./host.ts";
 import { type OutlierTable, type Row, WORD } from "./outlier-monitor.ts";
 
-type Ejection =
-  | Row
-  | "SUCCESS_RATE"
-  | "SUCCESS_RATE_LOCAL_ORIGIN"
-  | "FAILURE_PERCENTAGE"
-  | "FAILURE_PERCENTAGE_LOCAL_ORIGIN";
-
-/** Envoy's names of the stats by type; below, the config fields (also runtime keys) of the enforcing percentages. */
+/** Envoy's names of the stats by type. */
 const NAMES: Readonly<Record<Ejection, string>> = {
   CONSECUTIVE_5XX: "consecutive_5xx",
   CONSECUTIVE_GATEWAY_FAILURE: "consecutive_gateway_failure",
@@ -22,15 +16,6 @@ const NAMES: Readonly<Record<Ejection, string>> = {
   FAILURE_PERCENTAGE: "failure_percentage",
   FAILURE_PERCENTAGE_LOCAL_ORIGIN: "local_origin_failure_percentage",
 };
-const ENFORCING = {
-  CONSECUTIVE_5XX: "enforcing_consecutive_5xx",
-  CONSECUTIVE_GATEWAY_FAILURE: "enforcing_consecutive_gateway_failure",
-  CONSECUTIVE_LOCAL_ORIGIN_FAILURE: "enforcing_consecutive_local_origin_failure",
-  SUCCESS_RATE: "enforcing_success_rate",
-  SUCCESS_RATE_LOCAL_ORIGIN: "enforcing_local_origin_success_rate",
-  FAILURE_PERCENTAGE: "enforcing_failure_percentage",
-  FAILURE_PERCENTAGE_LOCAL_ORIGIN: "enforcing_failure_percentage_local_origin",
-} as const satisfies Readonly<Record<Ejection, keyof OutlierDetection>>;
 
 /** The names of all stats that every cluster with outlier detection lists; the last three counters are Envoy's older ones. */
 const OUTLIER_STATS: StatSet = {
@@ -161,11 +146,11 @@ export class OutlierDetector {
     this.#showActive();
   }
 
-  /** Called when a worker has counted the configured number of consecutive failures. */
-  onRow(host: JudgedHost, row: Row): void {
+  /** Called when a worker has counted the configured number of consecutive failures. `enforced`: what it has drawn. */
+  onRow(host: JudgedHost, row: Row, enforced: boolean): void {
     if (isEjected(host)) return;
     this.#count(`ejections_detected_${NAMES[row]}`);
-    this.#eject(host, row);
+    this.#eject(host, row, enforced);
     if (row === "CONSECUTIVE_5XX") this.#count("ejections_consecutive_5xx");
   }
 
@@ -313,7 +298,7 @@ export class OutlierDetector {
         if (rate >= rates.threshold) continue;
         this.#count("ejections_success_rate");
         this.#count(`ejections_detected_${NAMES[origin.success]}`);
-        this.#eject(host, origin.success);
+        this.#eject(host, origin.success, this.#isEnforced(origin.success));
       }
     }
     if (counted.length > 0 && counted.length >= failure.hosts) {
@@ -324,7 +309,7 @@ export class OutlierDetector {
       for (const { host, rate } of counted) {
         if (100 - rate < most) continue;
         this.#count(`ejections_detected_${NAMES[origin.failure]}`);
-        this.#eject(host, origin.failure);
+        this.#eject(host, origin.failure, this.#isEnforced(origin.failure));
       }
     }
   }
@@ -343,24 +328,19 @@ export class OutlierDetector {
     return { total: news, rate: news === 0 ? 0 : (good * 100) / news };
   }
 
+  #isEnforced(type: Ejection): boolean {
+    return isEnforced(this.#config, this.#cx.runtime, type);
+  }
+
   /** As in Envoy, a host that both rules of an interval call for is ejected twice, and for longer. */
-  #eject(host: JudgedHost, type: Ejection): void {
+  #eject(host: JudgedHost, type: Ejection, enforced: boolean): void {
     const config = this.#config;
-    const most = Math.min(100, this.#integer("max_ejection_percent", config.max_ejection_percent));
-    const ejected = this.#ejected();
-    const all = [...this.#hosts()].length;
-    const allowed =
-      (100 * (ejected + 1)) / all <= most || (config.always_eject_one_host && ejected === 0);
-    if (!allowed) {
+    const counts = { ejected: this.#ejected(), all: [...this.#hosts()].length };
+    if (!mayEject(config, this.#cx.runtime, counts)) {
       this.#count("ejections_overflow");
       return;
     }
     if (type === "CONSECUTIVE_5XX" || type === "SUCCESS_RATE") this.#count("ejections_total");
-    const percent = config[ENFORCING[type]];
-    const enforced = this.#cx.runtime.featureEnabled(
-      `outlier_detection.${ENFORCING[type]}`,
-      percent,
-    );
     if (enforced) {
       const { outlier } = host;
       host.flags |= FLAG.FAILED_OUTLIER_CHECK;

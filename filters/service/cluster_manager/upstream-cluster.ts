@@ -135,11 +135,16 @@ export class UpstreamCluster implements Cluster, PoolOwner {
   #heir: Heir | undefined = undefined;
   #retired = false;
   readonly #made: ReadyClusters;
+  /** Changes of health within this time of the last are told together. */
+  readonly mergeMs: number;
+  /** When the control thread last told an update of the hosts' health. */
+  #toldMs = Number.NEGATIVE_INFINITY;
 
   constructor(parts: UpstreamClusterParts) {
     const { cx, config, balancer, loadOf, hostNames, usedLimits } = parts;
     this.cx = cx;
     this.#made = parts.made;
+    this.mergeMs = config.common_lb_config?.update_merge_window ?? 1_000;
     this.name = config.name;
     this.observabilityName = config.alt_stat_name || config.name;
     this.metadata = config.metadata;
@@ -183,6 +188,8 @@ export class UpstreamCluster implements Cluster, PoolOwner {
       pools: this.#poolMaker,
       loadOf,
       hostNames,
+      hosts: () => this.#hosts,
+      flagAhead: (host, flags) => this.#flagAhead(host, flags),
     });
     // The control thread lists all names; other threads create cells when there is something to count.
     if (cx.role === "control") this.stats.list?.(CLUSTER_STATS);
@@ -523,6 +530,8 @@ export class UpstreamCluster implements Cluster, PoolOwner {
   /** Applies the health published by the control thread. */
   setHealth(health: HealthList): void {
     if (this.#retired) return;
+    // As for the control thread, what leads to the first complete list is no update.
+    if (this.#maker.health?.warm === true) this.#toldMs = this.cx.now();
     this.#maker.health = health;
     let changed = false;
     for (const [id, host] of this.#byId) {
@@ -532,6 +541,23 @@ export class UpstreamCluster implements Cluster, PoolOwner {
       this.#maker.watch(id, host);
     }
     if (changed) this.#changed();
+  }
+
+  /**
+   * Sets flags that the control thread is about to set, so that the next request on this worker heeds them. As in Envoy a change
+   * within `update_merge_window` of another waits: false. The next list replaces the flags, whatever they are.
+   */
+  #flagAhead(host: UpstreamHost, flags: number): boolean {
+    if (this.mergeMs > 0 && this.cx.now() - this.#toldMs <= this.mergeMs) return false;
+    const was = host.healthy;
+    if (!host.addFlags(flags)) return true;
+    // The host's connections are in the middle of the events that have shown the failure.
+    void Promise.resolve().then(() => {
+      if (this.#retired) return;
+      if (was && !host.healthy) this.#onHostFailed(host);
+      this.#changed();
+    });
+    return true;
   }
 
   /** Called when a host becomes unhealthy: retires its HTTP connections, and aborts TCP ones if the config says so. */
