@@ -73,7 +73,7 @@ beforeAll(async () => {
       [],
     ),
     files: { "filters/short_log.ts": LOG, "filters/gate.ts": GATE },
-    args: ["--concurrency", "2"],
+    concurrency: 2,
   });
 });
 afterAll(async () => {

@@ -33,7 +33,7 @@ beforeAll(async () => {
     ),
     listener("other", http([direct("/", "through\n")], { http_filters: [script(SCRIPT), router] })),
   ]);
-  proxy = await Proxy.start({ config, args: ["--concurrency", "1"] });
+  proxy = await Proxy.start({ config, concurrency: 1 });
 });
 afterAll(() => proxy?.stop());
 

@@ -39,7 +39,7 @@ const config = (version: string) =>
 
 let proxy: Proxy;
 beforeAll(async () => {
-  proxy = await Proxy.start({ config: config("1"), args: ["--concurrency", "2"] });
+  proxy = await Proxy.start({ config: config("1"), concurrency: 2 });
 });
 afterAll(() => proxy?.stop());
 

@@ -114,6 +114,16 @@ describe("the query", () => {
     expect(s.request.path).toBe("/x?b=%0D%0A%00%20%23%7F\u00c3\u00a9");
   });
 
+  it("is not given to targets that have none", () => {
+    const add = { append: { record: { key: "a", value: "1" } } };
+    for (const [method, target] of [
+      ["OPTIONS", "*"],
+      ["CONNECT", ""],
+    ] as const) {
+      const s = stream({ query_parameter_mutations: [add] }).requestHeaders(method, target);
+      expect(s.request.path).toBe(target);
+    }
+  });
   it("goes with its last parameter", () => {
     const s = stream({ query_parameter_mutations: [{ remove: "a" }] });
     expect(s.requestHeaders("GET", "/x?a=1&a=2").request.path).toBe("/x");

@@ -32,6 +32,8 @@ export function compileParameterMutations(
   return {
     apply(headers, source) {
       const { path: before } = headers;
+      // The targets of CONNECT and OPTIONS * have no query.
+      if (!before.startsWith("/")) return;
       const at = before.indexOf("?");
       const query = new Query(at < 0 ? "" : before.slice(at + 1));
       for (const step of steps) query.apply(step, source);
