@@ -45,8 +45,8 @@ export interface ReplyOptions extends Partial<Omit<Reply, "type" | "status" | "h
  * names the caller.
  */
 export function reply(status: number, options: ReplyOptions = {}): Reply {
-  if (!Number.isInteger(status) || status < 200 || status > 599)
-    throw new RangeError(`reply(${JSON.stringify(status)}): write a whole number from 200 to 599`);
+  if (!Number.isInteger(status) || status < 200 || status > 999)
+    throw new RangeError(`reply(${JSON.stringify(status)}): write a whole number from 200 to 999`);
   const { headers = NO_HEADERS } = options;
   return {
     type: "reply",

@@ -115,8 +115,8 @@ describe("a throw", () => {
   });
 
   it.each([
-    ["reply(150)", "reply(150): write a whole number from 200 to 599"],
-    ["reply(600)", "reply(600): write a whole number from 200 to 599"],
+    ["reply(150)", "reply(150): write a whole number from 200 to 999"],
+    ["reply(1000)", "reply(1000): write a whole number from 200 to 999"],
     ['hold({ body: "nope" })', 'hold({ body: "nope" }): write "buffer" or "stream"'],
     ['hold({ max: "much" })', "hold({ max: much }): write a number of bytes"],
     [

@@ -365,8 +365,8 @@ function checkHost(map: HeaderMap): void {
 }
 
 function wrongStatus(status: number): string | undefined {
-  if (Number.isInteger(status) && status >= 200 && status <= 599) return undefined;
-  return `:status cannot be ${status}: write a whole number from 200 to 599`;
+  if (Number.isInteger(status) && status >= 200 && status <= 999) return undefined;
+  return `:status cannot be ${status}: write a whole number from 200 to 999`;
 }
 
 const HOST = headerName("host");

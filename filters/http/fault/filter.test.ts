@@ -194,6 +194,20 @@ describe("runtime keys", () => {
     expect(stat("mine.aborts_injected")).toBe(1);
   });
 
+  it.each([
+    [999, 999],
+    [600, 600],
+    [1000, 500],
+    [199, 500],
+  ])(
+    "may ask for any status of three digits that ends a response: %s is answered %s",
+    (asked, status) => {
+      const { cx, get } = harness({ abort: { http_status: 500, ...always } });
+      cx.runtime.replace([["fault.http.abort.http_status", asked]]);
+      expect(get().reply?.status).toBe(status);
+    },
+  );
+
   it("of the client's cluster take the place of the others, but for the length of a delay", async () => {
     const { cx, get } = harness({
       delay: { fixed_delay: 5000, ...always },

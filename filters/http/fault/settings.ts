@@ -133,8 +133,8 @@ export class Settings {
     if (asked !== undefined && asked >= 200 && asked < 600) {
       const own = this.config.abort_http_status_runtime || "fault.http.abort.http_status";
       const status = this.#integer(own, client, "abort.http_status", asked);
-      // No check has seen a value of the runtime.
-      return { status: status >= 200 && status < 600 ? status : asked, grpcStatus: undefined };
+      // No check has seen a value of the runtime; a response has three digits, and 1xx cannot be its last.
+      return { status: status >= 200 && status <= 999 ? status : asked, grpcStatus: undefined };
     }
     const grpcStatus = byHeader ? whole(headers.get(ASKED.abortGrpc)) : abort.grpc_status;
     if (grpcStatus === undefined) return undefined;

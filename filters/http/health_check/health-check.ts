@@ -69,7 +69,7 @@ export class HealthCheck {
       const headers: [string, string][] = cached.degraded ? [["x-envoy-degraded", ""]] : [];
       const fine = cached.status >= 200 && cached.status < 300;
       const flags = fine ? [] : ["LH"];
-      // Upstreams may answer with statuses past 599, filters may not.
+      // Upstreams may answer with 101, filters may not.
       return {
         ...reply(200, { headers, flags, details: "health_check_cached" }),
         status: cached.status,

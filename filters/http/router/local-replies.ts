@@ -104,8 +104,6 @@ export function isNoHandshake(
 /** The answer to a refused WebSocket handshake: status and headers of the upstream's response, without its body. */
 export function withoutBody(headers: ResponseHeaders): Reply {
   const kept = [...headers].filter(([name]) => !OF_BODIES.includes(name.toLowerCase()));
-  const answer = reply(200, { headers: kept, details: "websocket_handshake_unsuccessful" });
-  // Upstreams may answer with statuses past 599, filters may not.
-  return { ...answer, status: headers.status };
+  return reply(headers.status, { headers: kept, details: "websocket_handshake_unsuccessful" });
 }
 const OF_BODIES = ["content-length", "content-type", "transfer-encoding", "connection"];

@@ -108,7 +108,7 @@ export class ScriptResponse extends Message<ResponseHeaders> {
     return this.headers.status;
   }
   set status(value: number) {
-    if (!Number.isInteger(value) || value < 200 || value > 599)
+    if (!Number.isInteger(value) || value < 200 || value > 999)
       throw new RangeError(`${value} is no status of a response`);
     this.headers.status = value;
   }
