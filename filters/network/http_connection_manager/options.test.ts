@@ -559,11 +559,24 @@ describe("max_stream_duration of a route", () => {
     expect(told({ max_stream_duration: 0 }, 0)).toBe("bad");
   });
 
-  it("takes a deadline of nothing for one that has passed", () => {
+  it("takes a deadline of nothing for one that has passed: it ends with the turn, before any answer", async () => {
     const p = proxy().start({ route_config: route({ grpc_timeout_header_max: 1000 }) });
     const c = p.connect().get("/", "content-type: application/grpc", "grpc-timeout: 0S");
-    p.cx.clock.advance(1);
+    expect(c.take()).toBe("");
+    await Promise.resolve();
     expect(c.take()).toContain("grpc-status: 4");
+    expect(p.up.last.wasReset).toBe(true);
+  });
+
+  it("forgets a deadline that has passed with the stream", async () => {
+    const p = proxy().start({ route_config: route({ grpc_timeout_header_max: 1000 }) });
+    const c = p.connect().get("/", "content-type: application/grpc", "grpc-timeout: 0S");
+    p.up.last.respond(200, {}, "x");
+    c.take();
+    c.get("/");
+    await Promise.resolve();
+    expect(c.take()).toBe("");
+    expect(p.up.last.wasReset).toBe(false);
   });
 });
 

@@ -11,7 +11,7 @@ const GRPC_TIMEOUT = headerName("grpc-timeout");
 
 /**
  * How long a stream may last by its route, in ms, with regard to a client's `grpc-timeout` where the route heeds that; also tells
- * it to a gRPC upstream. 0: no limit; undefined: the limit of the connection manager (`managerMs`) holds.
+ * it to a gRPC upstream. 0: no limit; less: it has passed; undefined: the limit of the connection manager (`managerMs`) holds.
  */
 export function durationOf(
   config: StreamDuration,
@@ -33,7 +33,7 @@ export function durationOf(
   const offset = config.grpcTimeoutHeaderOffsetMs ?? 0;
   if (ms !== 0 && offset > 0) ms = offset < ms ? ms - offset : 0;
   if (isGrpcRequest(headers)) setGrpcTimeout(headers, ms);
-  // A deadline that has passed leaves no time; 0 would mean that there is no limit.
-  return ms === 0 ? AT_ONCE_MS : ms;
+  return ms === 0 ? PASSED : ms;
 }
-const AT_ONCE_MS = 1 / 1000;
+/** The deadline has passed; 0 would mean that there is none. */
+const PASSED = -1;

@@ -27,6 +27,8 @@ export class StreamTimers {
   #headers: Timer | undefined = undefined;
   #request: Timer | undefined = undefined;
   #duration: Timer | undefined = undefined;
+  /** The longest duration is over, and the owner hears of it at the end of the turn. */
+  #isOver = false;
   #pause: Timer | undefined = undefined;
   #log: Timer | undefined = undefined;
   #logEveryMs = 0;
@@ -96,8 +98,21 @@ export class StreamTimers {
   /** Applies the route's `max_stream_duration` instead of the manager's. 0: no limit; undefined: the manager's stays. */
   limitDuration(ms: number | undefined): void {
     if (ms === undefined) return;
+    this.#isOver = false;
     if (ms === 0) this.#duration?.cancel();
-    else this.#armDuration(Math.max(0, ms - this.elapsed));
+    else if (ms > this.elapsed) this.#armDuration(ms - this.elapsed);
+    else this.#endSoon();
+  }
+
+  /** At the end of this turn, as in Envoy: its answer comes before any of an upstream. The wheel's next tick may come after one. */
+  #endSoon(): void {
+    this.#duration?.cancel();
+    this.#isOver = true;
+    void Promise.resolve().then(() => {
+      if (!this.#isOver) return;
+      this.#isOver = false;
+      this.#owner.onMaxDuration();
+    });
   }
 
   #armDuration(ms: number): void {
@@ -142,6 +157,7 @@ export class StreamTimers {
     this.#headers?.cancel();
     this.#request?.cancel();
     this.#duration?.cancel();
+    this.#isOver = false;
     this.#pause?.cancel();
     this.#log?.cancel();
     if (this.#sleeps === undefined) return;
