@@ -231,6 +231,24 @@ describe("circuit breakers", () => {
     expect([shown("cx_open"), shown("remaining_cx")]).toEqual([0, 1]);
   });
 
+  it("count a pool from its first request until it has neither connections nor waiting requests", () => {
+    cx.role = "control";
+    const c = limited({ max_connection_pools: 1, track_remaining: true });
+    const left = () => {
+      cx.clock.advance(50);
+      return cx.stats.value("cluster.c.circuit_breakers.default.remaining_cx_pools");
+    };
+    expect(left()).toBe(1);
+    ask(c);
+    connected(0);
+    say(0, "ok");
+    expect(left()).toBe(0);
+    close(0, remote);
+    expect(left()).toBe(1);
+    ask(c);
+    expect(left()).toBe(0);
+  });
+
   it("are shown for a retry budget as in Envoy: `max_retries` until a retry is asked for, then 0", () => {
     const thresholds = { track_remaining: true, retry_budget: {} };
     cx.role = "control";

@@ -100,7 +100,7 @@ export class Pool {
   readonly breaker: CircuitBreaker;
   #hostLimit: Limit | undefined;
   #hostConnections: SharedCount | undefined;
-  /** The pool has had an exchange and counts in `max_connection_pools`. */
+  /** The pool has been asked for an exchange since it was empty, and counts in `max_connection_pools`. */
   #used = false;
   #starving = false;
   /** All connections that are not closed. */
@@ -275,12 +275,18 @@ export class Pool {
     this.#hostLimit?.release();
     this.#hostConnections?.release();
     this.owner.limits.onRoom();
-    this.#leaveHost();
+    this.#leaveIfEmpty();
   }
 
-  /** Gives up the counts of its host once it needs them no more, as clients may name ever new hosts. */
-  #leaveHost(): void {
-    if (!this.draining || this.connections.size > 0 || this.#pending.length > 0) return;
+  /**
+   * Called when a connection or a waiting exchange has gone. Without any the pool counts in `max_connection_pools` no more, as
+   * Envoy deletes it; when draining it gives up the counts of its host too, as clients may name ever new hosts.
+   */
+  #leaveIfEmpty(): void {
+    if (this.connections.size > 0 || this.#pending.length > 0) return;
+    if (this.#used) this.breaker.pools.release();
+    this.#used = false;
+    if (!this.draining) return;
     this.#hostLimit?.count.dispose?.();
     this.#hostConnections?.dispose?.();
     this.#hostLimit = this.#hostConnections = undefined;
@@ -344,7 +350,7 @@ export class Pool {
     this.#unqueue(stream);
     if (this.#pending.length === 0) this.#starve(false);
     this.owner.cells.rqCancelled.inc();
-    this.#leaveHost();
+    this.#leaveIfEmpty();
   }
 
   onConnected(connection: PooledConnection): void {
@@ -424,7 +430,7 @@ export class Pool {
       this.owner.cells.rqPendingFailureEject.inc();
       stream.callbacks.onPoolFailure(failure);
     }
-    this.#leaveHost();
+    this.#leaveIfEmpty();
   }
 
   onClosed(connection: PooledConnection): void {
@@ -436,7 +442,7 @@ export class Pool {
   /** Called when another owner has taken over the connection and its counts. */
   onForgotten(connection: PooledConnection): void {
     this.connections.delete(connection);
-    this.#leaveHost();
+    this.#leaveIfEmpty();
   }
 
   /** Closes connections idle since `since` or longer; returns the earliest `idleSince` of the others, or -1 if none is idle. */
@@ -477,7 +483,7 @@ export class Pool {
       if (connection.room === 0 || !connection.idle) continue;
       if (!this.owner.giveAway(connection)) connection.close();
     }
-    this.#leaveHost();
+    this.#leaveIfEmpty();
   }
 
   /** Adds an idle connection of the previous generation. */
