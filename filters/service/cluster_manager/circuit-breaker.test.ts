@@ -231,6 +231,21 @@ describe("circuit breakers", () => {
     expect([shown("cx_open"), shown("remaining_cx")]).toEqual([0, 1]);
   });
 
+  it("show a limit of 0 as open from the first connection that was opened beyond it", () => {
+    cx.role = "control";
+    const c = limited({ max_connections: 0 });
+    const open = () => {
+      cx.clock.advance(50);
+      return cx.stats.value("cluster.c.circuit_breakers.default.cx_open");
+    };
+    ask(c);
+    expect(open()).toBe(1);
+    connected(0);
+    say(0, "ok");
+    close(0, remote);
+    expect(open()).toBe(1);
+  });
+
   it("count a pool from its first request until it has neither connections nor waiting requests", () => {
     cx.role = "control";
     const c = limited({ max_connection_pools: 1, track_remaining: true });

@@ -269,6 +269,7 @@ class ShownLimit {
   readonly #makeOpen: () => Gauge;
   readonly #remaining: Gauge | undefined;
   #open: Gauge | undefined = undefined;
+  #hasCounted = false;
 
   constructor(
     cluster: string,
@@ -288,8 +289,9 @@ class ShownLimit {
     const { most, count } = this.#limit;
     const { value } = count;
     if (this.#open === undefined && this.#isUsed()) this.#open = this.#makeOpen();
-    // As in Envoy, a limit of 0 is not shown as open before it is used.
-    this.#open?.set(value > 0 && value >= most ? 1 : 0);
+    // As in Envoy, a limit of 0 is not shown as open before something has been counted in it.
+    if (value > 0) this.#hasCounted = true;
+    this.#open?.set(this.#hasCounted && value >= most ? 1 : 0);
     // Envoy's value for "no limit" is 2^64 - 1; minus the current count, read as a signed 64-bit number, that is -1 - value.
     if (most === Number.MAX_SAFE_INTEGER) this.#remaining?.set(-1 - value);
     else this.#remaining?.set(Math.max(0, most - value));
