@@ -20,6 +20,17 @@ it("runs the disposers of a scope latest first, without those that were forgotte
   expect(ran).toEqual(["last", "first"]);
 });
 
+it("forgets at the end of a scope what was made in it, since a context may outlive its setup", () => {
+  const { registry, scope, late } = versions();
+  scope.children.push(late("nested") as never);
+  let disposed = 0;
+  scope.onDispose(() => disposed++);
+  scope.dispose();
+  scope.dispose();
+  expect([scope.children, disposed]).toEqual([[], 1]);
+  expect(registry.definition("network/nested")).toBeDefined();
+});
+
 /** A registry whose packages say in which version they were set up, and load when they are first named. */
 function versions() {
   const code = { serves: "1", next: "1" };
@@ -48,7 +59,7 @@ function versions() {
     code.next = String(generation);
     registry.begin(generation, new Map(changed.map((name) => [`network/${name}`, of("2")])), []);
   };
-  return { registry, faults, late, runs, begin, code };
+  return { registry, scope, faults, late, runs, begin, code };
 }
 
 it.each([["abort", "1"] as const, ["commit", "2"] as const])(

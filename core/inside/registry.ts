@@ -81,18 +81,20 @@ export class Scope {
     this.#disposers?.delete(dispose);
   }
 
-  /** Runs the disposers, latest first, and retires the nested slots. */
+  /** Runs the disposers, latest first, and retires the nested slots. It forgets both: a context may live longer than its setup. */
   dispose(): void {
     if (this.#disposed) return;
     this.#disposed = true;
-    for (const dispose of [...(this.#disposers ?? [])].reverse()) {
+    const disposers = [...(this.#disposers ?? [])].reverse();
+    this.#disposers = undefined;
+    for (const dispose of disposers) {
       try {
         dispose();
       } catch (error) {
         this.registry.onError(this.package, error);
       }
     }
-    for (const child of this.children) child.retire();
+    for (const child of this.children.splice(0)) child.retire();
   }
 }
 

@@ -18,7 +18,7 @@ export class Retries {
   /** The attempt that is due follows one that has taken too long. */
   afterTimeout = false;
   readonly #attempts: Attempts;
-  #info!: HttpStream["info"];
+  #stream!: HttpStream;
   #state: RetryState | undefined = undefined;
   /** A retry waits for the end of its back-off. */
   #backingOff = false;
@@ -27,8 +27,8 @@ export class Retries {
     this.#attempts = attempts;
   }
 
-  begin(info: HttpStream["info"]): void {
-    this.#info = info;
+  begin(stream: HttpStream): void {
+    this.#stream = stream;
     this.#state = undefined;
     this.#backingOff = this.afterTimeout = false;
     this.attempt = 0;
@@ -52,7 +52,7 @@ export class Retries {
   /** The next attempt begins. */
   next(): void {
     this.#backingOff = false;
-    this.#info.attempts = ++this.attempt;
+    this.#stream.info.attempts = ++this.attempt;
   }
 
   onHostAttempted(host: Host): void {
@@ -105,7 +105,7 @@ export class Retries {
   /** Sets the flag of a retry that a limit prevents. True: there was such a limit. */
   #noteVerdict(verdict: RetryVerdict): boolean {
     if (verdict !== "limit" && verdict !== "overflow") return false;
-    const { flags } = this.#info;
+    const { flags } = this.#stream.info;
     const flag = verdict === "limit" ? "URX" : "UO";
     if (!flags.includes(flag)) flags.push(flag);
     return true;

@@ -148,7 +148,7 @@ export class RoutedRequest implements HttpFilter, AttemptOwner {
     this.#tunnel = this.#full = this.#responded = this.#deferred = false;
     this.#requestEnded = this.#sent = this.#keepsBody = false;
     this.#upgrade = "";
-    this.#retries.begin(stream.info);
+    this.#retries.begin(stream);
     this.#kept = undefined;
     this.#keptTooMuch = false;
     this.#mirrors = undefined;

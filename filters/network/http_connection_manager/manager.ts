@@ -40,6 +40,7 @@ export class ConnectionManager implements NetworkFilterFactory {
     const next = new Runtime(config as Config, cx);
     return () => {
       this.runtime = next;
+      this.#free.length = 0;
     };
   }
 
@@ -48,14 +49,19 @@ export class ConnectionManager implements NetworkFilterFactory {
     return this.#free.pop() ?? new HcmStream(this.cx);
   }
 
-  /** Keeps the object of an ended stream, until `reuseStreams` frees it. */
+  /** Keeps the object of an ended stream, until `reuseStreams` frees it; none that would keep a config alive which has been replaced. */
   giveBack(stream: HcmStream): void {
+    if (!stream.hasRun(this.runtime)) return;
     if (this.#ended.length + this.#free.length < STREAMS_KEPT) this.#ended.push(stream);
   }
 
   /** Frees the objects of ended streams. Called where an event begins: later, such a stream's calls may be on the stack. */
   reuseStreams(): void {
     const ended = this.#ended;
-    while (ended.length > 0) this.#free.push(ended.pop()!);
+    while (ended.length > 0) {
+      const stream = ended.pop()!;
+      stream.info.end();
+      this.#free.push(stream);
+    }
   }
 }

@@ -68,6 +68,16 @@ export class Info implements StreamInfo {
     this.requestDuration = 0;
   }
 
+  /** Called while no stream uses it: lets go of what belongs to clusters, or leads to code that has served the last one. */
+  end(): void {
+    this.cluster = undefined;
+    this.host = undefined;
+    this.virtualCluster = undefined;
+    this.upstreamTls = undefined;
+    this.upstreamWire = undefined;
+    this.downstreamWire = undefined;
+  }
+
   #reset(): void {
     this.requestDuration = -1;
     this.responseDuration = -1;

@@ -20,13 +20,14 @@ const NONE: readonly unknown[] = [];
 
 /**
  * A stream as one filter sees it. HcmStream objects are reused when their stream has ended; a view is not, so a filter that still
- * holds it cannot affect the next stream.
+ * holds it cannot affect the next stream. Nor does it keep that one alive, and with it the code and config of a later generation: old
+ * code whose filters wait to be reused would keep all generations after it.
  */
 export class StreamView implements HttpStream, Responder {
-  readonly #stream: HcmStream;
+  /** Undefined: the stream has ended. */
+  #stream: HcmStream | undefined;
   readonly #slot: FilterSlot;
   readonly #routes: RouteSetups | undefined;
-  #ended = false;
 
   constructor(stream: HcmStream, slot: FilterSlot, routes: RouteSetups | undefined) {
     this.#stream = stream;
@@ -35,7 +36,7 @@ export class StreamView implements HttpStream, Responder {
   }
 
   end(): void {
-    this.#ended = true;
+    this.#stream = undefined;
   }
 
   get filterName(): string {
@@ -43,107 +44,107 @@ export class StreamView implements HttpStream, Responder {
   }
 
   get id(): number {
-    return this.#stream.id;
+    return this.#stream?.id ?? 0;
   }
   get info(): StreamInfo {
-    return this.#ended ? new Info() : this.#stream.info;
+    return this.#stream === undefined ? new Info() : this.#stream.info;
   }
   get request(): RequestHeaders {
-    return this.#ended ? new RequestHeaders() : this.#stream.headers;
+    return this.#stream === undefined ? new RequestHeaders() : this.#stream.headers;
   }
   get response(): ResponseHeaders | undefined {
-    return this.#ended ? undefined : this.#stream.response;
+    return this.#stream?.response;
   }
   get route(): Route | undefined {
-    return this.#ended ? undefined : this.#stream.route;
+    return this.#stream?.route;
   }
   clearRoute(): void {
-    if (!this.#ended) this.#stream.clearRoute();
+    this.#stream?.clearRoute();
   }
   get routeConfig(): unknown {
-    const config = this.#ended ? undefined : this.#stream.route?.filterConfig(this.#slot.name);
+    const config = this.#stream?.route?.filterConfig(this.#slot.name);
     return config === undefined || this.#routes === undefined ? config : this.#routes.one(config);
   }
   get isOverridden(): boolean {
     return this.#slot.isOverridden;
   }
   get routeConfigs(): readonly unknown[] {
-    const configs = this.#ended ? undefined : this.#stream.route?.filterConfigs(this.#slot.name);
+    const configs = this.#stream?.route?.filterConfigs(this.#slot.name);
     if (configs === undefined || configs.length === 0) return NONE;
     return this.#routes === undefined ? configs : this.#routes.all(configs);
   }
   get bodyLimit(): number {
-    return this.#stream.bodyLimit;
+    return this.#stream?.bodyLimit ?? 0;
   }
   get metadata(): Map<string, Record<string, unknown>> {
-    return this.#ended ? new Map() : this.#stream.metadata;
+    return this.#stream === undefined ? new Map() : this.#stream.metadata;
   }
   get filterState(): Map<string, unknown> {
-    return this.#ended ? new Map() : this.#stream.filterState;
+    return this.#stream === undefined ? new Map() : this.#stream.filterState;
   }
   get hasFilterState(): boolean {
-    return !this.#ended && this.#stream.hasFilterState;
+    return this.#stream?.hasFilterState === true;
   }
   get connectionState(): Map<string, unknown> {
-    return this.#ended ? new Map() : this.#stream.connectionState;
+    return this.#stream === undefined ? new Map() : this.#stream.connectionState;
   }
   get serverName(): string {
-    return this.#ended ? "" : this.#stream.serverName;
+    return this.#stream?.serverName ?? "";
   }
   /** The same as `downstreamConnection`, by the name that log formats use. */
   get downstream(): DownstreamConnection | undefined {
     return this.downstreamConnection;
   }
   get downstreamConnection(): DownstreamConnection | undefined {
-    return this.#ended ? undefined : this.#stream.downstream;
+    return this.#stream?.downstream;
   }
   get virtualClusterName(): string | undefined {
-    return this.#ended ? undefined : this.#stream.virtualClusterName;
+    return this.#stream?.virtualClusterName;
   }
   get routeMetadata(): Readonly<Record<string, unknown>> | undefined {
-    return this.#ended ? undefined : this.#stream.routeMetadata;
+    return this.#stream?.routeMetadata;
   }
   get virtualHostMetadata(): Readonly<Record<string, unknown>> | undefined {
-    return this.#ended ? undefined : this.#stream.virtualHostMetadata;
+    return this.#stream?.virtualHostMetadata;
   }
   get schemeMatchesUpstream(): boolean {
-    return !this.#ended && this.#stream.schemeMatchesUpstream;
+    return this.#stream?.schemeMatchesUpstream === true;
   }
   get internalRedirects(): InternalRedirects | undefined {
-    return this.#ended ? undefined : this.#stream.internalRedirects;
+    return this.#stream?.internalRedirects;
   }
   set internalRedirects(redirects: InternalRedirects | undefined) {
-    if (!this.#ended) this.#stream.internalRedirects = redirects;
+    if (this.#stream !== undefined) this.#stream.internalRedirects = redirects;
   }
   get responder(): Responder {
     return this;
   }
   sleep(ms: number): Promise<void> {
-    return this.#ended ? new Promise(() => {}) : this.#stream.sleep(ms);
+    return this.#stream === undefined ? new Promise(() => {}) : this.#stream.sleep(ms);
   }
 
   sendInformational(headers: ResponseHeaders): void {
-    if (!this.#ended) this.#stream.sendInformational(headers);
+    this.#stream?.sendInformational(headers);
   }
   sendHeaders(headers: ResponseHeaders, endStream: boolean): void {
-    if (!this.#ended) this.#stream.sendHeaders(headers, endStream);
+    this.#stream?.sendHeaders(headers, endStream);
   }
   sendBody(memory: Uint8Array, at: number, end: number, endStream: boolean): void {
-    if (!this.#ended) this.#stream.sendBody(memory, at, end, endStream);
+    this.#stream?.sendBody(memory, at, end, endStream);
   }
   sendTrailers(trailers: HeaderMap): void {
-    if (!this.#ended) this.#stream.sendTrailers(trailers);
+    this.#stream?.sendTrailers(trailers);
   }
   sendReply(reply: Reply, editedBy?: Route): void {
-    if (!this.#ended) this.#stream.sendReply(reply, true, editedBy);
+    this.#stream?.sendReply(reply, true, editedBy);
   }
   reset(details: string, flag: string): void {
-    if (!this.#ended) this.#stream.reset(details, flag);
+    this.#stream?.reset(details, flag);
   }
   pauseRequest(paused: boolean): void {
-    if (!this.#ended) this.#stream.pauseRequest(paused);
+    this.#stream?.pauseRequest(paused);
   }
   recreate(response: ResponseHeaders, body: Uint8Array): boolean {
-    return !this.#ended && this.#stream.recreate(response, body);
+    return this.#stream?.recreate(response, body) === true;
   }
 }

@@ -138,6 +138,11 @@ export class HcmStream implements RequestDecoder, WalkOwner, TimersOwner, LogEnt
     this.#route = new StreamRoute(this, this.info, this.#timers, cx.clusters);
   }
 
+  /** Whether its last stream ran under that config. */
+  hasRun(runtime: Runtime): boolean {
+    return this.#runtime === runtime;
+  }
+
   begin(connection: HcmConnection, runtime: Runtime, encoder: ResponseEncoder): void {
     this.#connection = connection;
     this.#runtime = runtime;
