@@ -479,6 +479,20 @@ describe("a package's refusal", () => {
     expect(found.path).toMatch(/\.http_filters\[0\]\.config\.limit$/);
   });
 
+  it("within what a service makes for one cluster is told at that cluster", () => {
+    const text = `static_resources:
+  clusters:
+  - {name: a, type: STATIC}
+  - name: b/1
+    type: STATIC
+    load_assignment: {cluster_name: b, endpoints: []}
+`;
+    const place = "/services/0/config/b~11";
+    expect(
+      formatDiagnostic(source(text).diagnostic(refusal(place, "load_assignment.endpoints"))),
+    ).toBe("front.yaml:6:51: static_resources.clusters[1].load_assignment.endpoints: is bad");
+  });
+
   it("about a default is told where the default would stand", () => {
     const found = source(http(`          - ${ROUTER}`)).diagnostic(
       refusal("/listeners/0/filterChains/0/filters/0/config", "codec_type"),

@@ -58,10 +58,12 @@ class Walk {
   }
 
   step(key: string): void {
-    const parent = /^\d+$/.test(key) ? entriesOf(this.#value) : this.#value;
-    this.#value = isObject(parent) ? (parent as Record<string, unknown>)[key] : undefined;
+    const entries = entriesOf(this.#value);
+    const parent = Array.isArray(entries) ? entries : this.#value;
+    const at = Array.isArray(entries) ? indexIn(entries, key) : key;
+    this.#value = isObject(parent) ? (parent as Record<string, unknown>)[at] : undefined;
     const known = isObject(this.#value) ? this.#origin.get(this.#value) : undefined;
-    const child = known ?? (this.#lost ? undefined : childOf(this.node, key));
+    const child = known ?? (this.#lost ? undefined : childOf(this.node, at));
     if (child !== undefined) this.node = child;
     this.#lost = child === undefined;
   }
@@ -122,6 +124,12 @@ function childOf(node: Node, key: string): Node | undefined {
   if (node.kind === "map") return node.get(key);
   if (node.kind === "list") return node.items[Number(key)];
   return undefined;
+}
+
+/** A part of a package's config in a list goes by its index, or, as the context of one cluster does, by its name. */
+function indexIn(entries: readonly unknown[], key: string): string {
+  if (/^\d+$/.test(key) && Number(key) < entries.length) return key;
+  return `${entries.findIndex((entry) => isObject(entry) && "name" in entry && entry.name === key)}`;
 }
 
 /** The entries of a LateList; any other value is answered as it is. */

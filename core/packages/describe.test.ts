@@ -88,6 +88,20 @@ test.each([
   },
 );
 
+test.each(["a first", "another"])(
+  "a package without a default export is told at its own file, not at one that it imports (%s build)",
+  async (build) => {
+    const imported = path.join(folder, "aside.ts");
+    fs.writeFileSync(imported, "export const word = String(Math.random());");
+    fs.writeFileSync(entry, 'import { word } from "./aside.ts";\nexport const text = word;');
+    const known = new Map([entry, imported].map((file) => [file, ""]));
+    const made = await bundle({ entry, filename: "bomb", ...(build === "another" && { known }) });
+    await expect(describer.describe(entry, made, "dropped-in")).rejects.toMatchObject({
+      problem: { file: entry, line: 1, frame: expect.stringContaining("import { word }") },
+    });
+  },
+);
+
 test("a dropped-in module that grows without end while it is loaded is refused, and the next one is read", async () => {
   expect(await refusal("for (const all = []; ; ) all.push(new Array(1e6).fill(7));")).toBe(
     `${entry}: took more than 128 MiB while it was loaded`,

@@ -98,17 +98,16 @@ export class Describer {
    * take it apart costs 40 ms of CPU).
    */
   async learn(
-    id: string,
     bundle: Bundle,
-    { origin, entry }: PackageSource,
+    { origin, entry }: Pick<PackageSource, "origin" | "entry">,
     before?: Described,
   ): Promise<Described> {
     if (before !== undefined) {
-      const { said, text } = await this.#read(id, bundle, origin, before.said);
-      return text === undefined ? before : whole(parsed(said, text, bundle));
+      const { said, text } = await this.#read(entry, bundle, origin, before.said);
+      return text === undefined ? before : whole(parsed(said, text, bundle, entry));
     }
     const isOurs = origin === "shipped" && isKept(entry);
-    return whole(await (isOurs ? this.#kept(entry, bundle) : this.describe(id, bundle, origin)));
+    return whole(await (isOurs ? this.#kept(entry, bundle) : this.describe(entry, bundle, origin)));
   }
 
   async #kept(entry: string, bundle: Bundle): Promise<Told> {
@@ -123,27 +122,27 @@ export class Describer {
     return told;
   }
 
-  /** Reads what a module defines. `id` tells dropped-in packages apart. Rejects with a DescribeError. */
-  async describe(id: string, bundle: Bundle, origin: PackageSource["origin"]): Promise<Told> {
-    const { said, text } = await this.#read(id, bundle, origin, undefined);
-    return parsed(said, text!, bundle);
+  /** Reads what a module defines; `entry` is its first file. Rejects with a DescribeError. */
+  async describe(entry: string, bundle: Bundle, origin: PackageSource["origin"]): Promise<Told> {
+    const { said, text } = await this.#read(entry, bundle, origin, undefined);
+    return parsed(said, text!, bundle, entry);
   }
 
   /** Rejects with a DescribeError. `known`: the hash of the text that need not be told again. */
   async #read(
-    id: string,
+    entry: string,
     bundle: Bundle,
     origin: PackageSource["origin"],
     known: string | undefined,
   ): Promise<Read> {
     const { code, filename } = bundle;
     try {
-      return await this.#reader.read({ id, origin, code, filename, known });
+      return await this.#reader.read({ id: entry, origin, code, filename, known });
     } catch (error) {
       const { message, stack = "" } = error as Error;
       const found = this.#refusal(bundle, message, stack);
       // What had to be stopped from outside leaves no stack: then the file at least is told.
-      if (found.file === "") throw new DescribeError(problem(`${shortPath(id)}: ${message}`));
+      if (found.file === "") throw new DescribeError(problem(`${shortPath(entry)}: ${message}`));
       throw new DescribeError(found);
     }
   }
@@ -184,9 +183,10 @@ const wordOf = (name: string): RegExp =>
   new RegExp(`(?<![\\w$])${name.replaceAll("$", "\\$")}(?![\\w$])`);
 
 /** Splits descriptions for the disk. `text`: their JSON, `said`: its hash. Throws a DescribeError. */
-function parsed(said: string, text: string, bundle: Bundle): Told {
+function parsed(said: string, text: string, bundle: Bundle, entry: string): Told {
   const all = JSON.parse(text) as readonly Description[] | Misfit;
-  if ("message" in all) throw new DescribeError(problemOfDefinition(all.message, all.path, bundle));
+  if ("message" in all)
+    throw new DescribeError(problemOfDefinition(all.message, all.path, bundle, entry));
   return {
     said,
     descriptions: all.map(({ schema: _schema, routeSchema: _routeSchema, ...others }) => others),

@@ -16,13 +16,16 @@ export function problemOfMember(
   return found && place && placed(message, place, found.length);
 }
 
-/** As `problemOfMember`, of what a module exports as its default. Without one, or where it does not show, the problem is the file's. */
+/**
+ * As `problemOfMember`, of what a module exports as its default. Without one, or where it does not show, the problem is that of the
+ * module's first file, `entry`.
+ */
 export function problemOfDefinition(
   message: string,
   path: readonly string[],
-  bundle: Bundle,
+  { code, sources }: Bundle,
+  entry: string,
 ): Problem {
-  const { code, sources } = bundle;
   const [, name] = /([\w$]+) as default\b/.exec(code.slice(code.lastIndexOf("export {"))) ?? [];
   const whole = name === undefined ? undefined : find(code, [name]);
   if (whole !== undefined) {
@@ -32,9 +35,9 @@ export function problemOfDefinition(
     if (place !== undefined)
       return placed(message, place, isMember ? found.length : "default".length);
   }
-  // A file of comments alone is no source of its own bundle.
-  const [file, text] = [...sources.contents()].at(-1) ?? [[...bundle.inputs.keys()].at(-1)!, ""];
-  return placed(message, { file, line: 1, column: 1, text }, 1);
+  // A file of comments alone is no source of its own bundle, and of a link the bundle knows where it leads.
+  const text = sources.contents().get(entry) ?? "";
+  return placed(message, { file: entry, line: 1, column: 1, text }, 1);
 }
 
 /** As `problemOfMember`, of a file that is not bundled. */

@@ -176,7 +176,7 @@ async function filters(): Promise<void> {
   let all = "";
   for (const { id, entry, folder, origin } of discoverShipped()) {
     const made = await bundle({ entry, filename: id, isCompact: true });
-    const { schemas, ...told } = await describer.describe(id, made, origin);
+    const { schemas, ...told } = await describer.describe(entry, made, origin);
     list[id] = { hash: made.hash, at: all.length, size: made.code.length, ...told };
     all += made.code;
     await write(path.join("filters", id, PACKED_SCHEMAS), JSON.stringify(schemas));

@@ -170,6 +170,12 @@ export class PackageUnit {
     return this.#directories;
   }
 
+  /** Its files, which were gone, are there again: they are built anew, even as they were, since what is told of it is their absence. */
+  isBack(): void {
+    this.gone = false;
+    this.#built = false;
+  }
+
   /** Its files, against what the last build read; `changed` after each that failed: a missing file may be there now. */
   look(): FilesNow {
     if (!this.#built || this.#target() !== this.#builtFrom) return "changed";
@@ -229,8 +235,7 @@ export class PackageUnit {
       this.#packed = packed?.bundle.shared;
       this.#built = true;
       if (made.hash === this.live?.bundle.hash) return [];
-      const { id } = this.source;
-      const described = packed ?? (await describer.learn(id, made, this.source, this.#described));
+      const described = packed ?? (await describer.learn(made, this.source, this.#described));
       this.#described = described;
       const { descriptions } = described;
       const infos = infosOf(this.source, descriptions, this.#names.shipped);

@@ -446,6 +446,26 @@ test("offers a package that was dropped in, takes it away when it is gone, and k
   expect(world.serving.code("network/shout")).toContain('"v1"');
 });
 
+test("a package whose files come back as they were is as it was before: what serves, or refused", async () => {
+  const world = await worlds.started();
+  const goes = async () => {
+    world.lines.length = 0;
+    fs.renameSync(world.file("shout.ts"), `${world.filters}.away`);
+    await world.says("the files of network/shout are gone");
+    world.lines.length = 0;
+    fs.renameSync(`${world.filters}.away`, world.file("shout.ts"));
+  };
+  await goes();
+  await world.says("network/shout is again what serves");
+  const asks = filter("shout", "v2").replace("word:", "words:");
+  fs.writeFileSync(world.file("shout.ts"), asks);
+  await world.says("stays at generation 1");
+  await goes();
+  await world.says("network/shout stays at generation 1");
+  expect(world.refusals[0]).toMatch(/front\.yaml:8:\d+: .*word/);
+  expect(world.serving.commits).toHaveLength(1);
+});
+
 test("starts and goes on without a drop-in directory that appears later", async () => {
   const world = worlds.open();
   fs.rmdirSync(world.filters);

@@ -689,8 +689,11 @@ export class Reload {
     for (const source of sources) {
       const unit = this.#units.get(source.id);
       // Another entry file (filter.ts instead of filter.js) is another unit, which takes over what serves.
-      if (unit !== undefined && unit.source.entry === source.entry) unit.gone = false;
-      else this.#units.set(source.id, this.#unit(source, unit));
+      if (unit?.source.entry !== source.entry) this.#units.set(source.id, this.#unit(source, unit));
+      else if (unit.gone) {
+        unit.isBack();
+        this.#isUnjudged = true;
+      }
     }
     for (const [id, unit] of this.#units) {
       if (found.has(id)) continue;
