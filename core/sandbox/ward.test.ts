@@ -21,6 +21,7 @@ const CODE = `
     cx.onDispose(() => ends.inc());
     if (config.timer) setTimeout(() => { for (;;) {} }, 5000);
     const over = cx.stats.counter("over." + config.name);
+    const naps = cx.stats.counter("naps." + config.name);
     let seen = 0;
     return (stream) => ({
       onEnd() { over.inc(); },
@@ -31,6 +32,7 @@ const CODE = `
           const answer = await cx.fetch("origin:/").then((a) => a.status, (e) => e.reason);
           headers.set("x-seen", String(answer));
         } else if (headers.path === "/nap") {
+          naps.inc();
           await stream.sleep(30);
           headers.set("x-seen", "rested");
         } else if (headers.path === "/burn") {
@@ -273,10 +275,11 @@ describe("a place whose code was stopped", () => {
     expect([await ask(sandbox, BAD, "/"), await onRoute(0, "/")]).toEqual(["1", "1"]);
     // Nobody is suspect any more.
     clock.now += 20_000;
-    const both = [ask(sandbox, BAD, "/nap"), onRoute(0, "/loop")];
-    worker.flush();
+    const rests = ask(sandbox, BAD, "/nap");
+    await everySecond(sandbox, () => worker.stat("naps.bad") === 1);
+    const loops = onRoute(0, "/loop");
     clock.now += 50;
-    expect(await Promise.all(both)).toEqual(["rested", 500]);
+    expect(await Promise.all([rests, loops])).toEqual(["rested", 500]);
   });
 
   it("keeps its isolate when another place of the same use joins it", async () => {
