@@ -209,7 +209,8 @@ export class Listener {
     this.#stats.active.inc();
     this.#stats.ofThread.total.inc();
     this.#stats.ofThread.active.inc();
-    const run = new NetworkChainRun(connection, (event) => {
+    const { perConnectionBufferLimitBytes } = this.config;
+    const run = new NetworkChainRun(connection, perConnectionBufferLimitBytes, (event) => {
       chain.runs.delete(run);
       this.#stats.active.dec();
       this.#stats.ofThread.active.dec();

@@ -19,11 +19,13 @@ import {
 import type { SocketConnection } from "./connection.ts";
 import type { WheelTimer } from "./timers.ts";
 
-const KEPT_LIMIT = 1 << 20; // bytes kept behind a filter that has stopped the chain; more close the connection
+const MOST_KEPT = 8 << 20; // where the listener's own limit is higher, or none
+const OVERRUN = 1 << 20; // bytes that arrive after the pause, more than core ever has under way; more close the connection
 
 /**
  * The network filters of one connection, called in order. A filter that returns `stop` or a promise keeps later ones from running;
- * bytes that arrive meanwhile are kept. Reading pauses at once, so little more than one read is ever kept.
+ * bytes that arrive meanwhile are kept. Reading goes on until they are as many as the listener may buffer: a close of a connection
+ * whose bytes nobody has read is a reset, which takes from the peer what was written to it.
  */
 export class NetworkChainRun implements ConnectionHandler, Listed {
   place = -1;
@@ -39,6 +41,7 @@ export class NetworkChainRun implements ConnectionHandler, Listed {
   /** Kept bytes, and the index of the first filter that has not seen them. */
   readonly #kept: { readonly bytes: Uint8Array; readonly from: number }[] = [];
   #keptSize = 0;
+  readonly #keptLimit: number;
   /** The filter that has stopped the chain, or -1. */
   #stoppedAt = -1;
   #resumeAsked = false;
@@ -53,8 +56,10 @@ export class NetworkChainRun implements ConnectionHandler, Listed {
   #timer: WheelTimer | undefined = undefined;
   readonly #chunk = new Chunk(new Uint8Array(0), 0, 0);
 
-  constructor(connection: SocketConnection, onEnd: (event: CloseEvent) => void) {
+  /** `keptLimit`: bytes; 0: the listener has no limit. */
+  constructor(connection: SocketConnection, keptLimit: number, onEnd: (event: CloseEvent) => void) {
     this.connection = connection;
+    this.#keptLimit = Math.min(keptLimit || MOST_KEPT, MOST_KEPT);
     this.#onEnd = onEnd;
   }
 
@@ -134,10 +139,6 @@ export class NetworkChainRun implements ConnectionHandler, Listed {
     assertNetworkVerdict(result, false);
     this.#stoppedAt = at;
     this.#single = undefined;
-    if (!this.#paused) {
-      this.#paused = true;
-      this.connection.pause();
-    }
     if (typeof result === "symbol") return;
     this.#timer ??= this.connection.pauseTimer();
     this.#timer.arm(this.connection.longestPauseMs);
@@ -173,9 +174,13 @@ export class NetworkChainRun implements ConnectionHandler, Listed {
 
   #keep(chunk: Chunk, from: number, first: boolean): void {
     this.#keptSize += chunk.length;
-    if (this.#keptSize > KEPT_LIMIT) {
+    if (this.#keptSize > this.#keptLimit + OVERRUN) {
       this.connection.close("abort");
       return;
+    }
+    if (this.#keptSize >= this.#keptLimit && !this.#paused) {
+      this.#paused = true;
+      this.connection.pause();
     }
     const entry = { bytes: chunk.copy(), from };
     if (first) this.#kept.unshift(entry);

@@ -63,7 +63,7 @@ function handOver(
   ...before: NetworkFilter[]
 ): { client: SocketConnection; relay: Relay | undefined } {
   const client = established();
-  const run = new NetworkChainRun(client, () => {});
+  const run = new NetworkChainRun(client, 0, () => {});
   let relay: Relay | undefined;
   const last = {
     ...teller("client"),

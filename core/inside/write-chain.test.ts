@@ -42,6 +42,7 @@ function open(...makes: readonly Make[]): SocketConnection {
       { onData() {}, onEof() {}, onClosed() {} },
       { timeoutMs: 0 },
     ),
+    0,
     () => {},
   );
   const slots = makes.map((create) => {

@@ -72,6 +72,17 @@ test("goes on after a read that fills the buffer with all there is", async () =>
   expect(seen).toEqual({ read: "x".repeat(3 * LANDING), events: ["end"] });
 });
 
+test("sends its end before it closes, where that is asked for, though bytes are unread", async () => {
+  const { client, socket } = await connected();
+  socket._handle!.readStop();
+  await new Promise((resolve) => client.write("unread", resolve));
+  write(socket, "answer");
+  const answer = text(client);
+  socket.end();
+  socket.destroySoon();
+  expect(await answer).toBe("answer");
+});
+
 test("ends its own direction first, and reads on", async () => {
   const { client, socket, seen } = await connected();
   write(socket, "greeting");

@@ -93,8 +93,8 @@ export class AcceptedSocket extends EventEmitter {
 
   /** Closes behind what was written, without waiting for the peer. */
   destroySoon(): void {
-    // If the kernel has all of it, what it sends last is the FIN anyway.
-    if (this._handle?.writeQueueSize === 0) this.destroy();
+    // If the kernel has all of it, what it sends last is the FIN anyway, or a reset where bytes are unread: an end goes before that.
+    if (this._handle?.writeQueueSize === 0 && !this.writableEnded) this.destroy();
     else this.#shut(() => this.destroy());
   }
 

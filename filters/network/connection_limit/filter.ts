@@ -64,8 +64,6 @@ class ConnectionLimit implements NetworkFilter {
     else {
       this.#timer = cx.timer(() => this.#connection.close("flush"));
       this.#timer.arm(config.delay);
-      // Undoes the pause of a chain that stops: a close with unread bytes would be a reset. The chain keeps them, within its limit.
-      this.#connection.resume();
     }
     return stop;
   }

@@ -13,7 +13,7 @@ function answer(config: unknown): TestConnection {
 it("writes its text as UTF-8 and closes when it has gone out", () => {
   const connection = answer({ response: { inline_string: "é!" } });
   expect(connection.written).toBe("\u00c3\u00a9!");
-  expect(connection.closed).toBe("flush");
+  expect([connection.ended, connection.closed]).toEqual([true, "flush"]);
 });
 
 it.each([

@@ -23,7 +23,11 @@ class DirectResponse implements NetworkFilter {
 
   onConnect(): void {
     const response = this.#response;
-    if (response.length > 0) this.#connection.write(response, 0, response.length);
+    if (response.length > 0) {
+      this.#connection.write(response, 0, response.length);
+      // The end goes with the text: a close alone would be a reset, as what the client has sent is not read.
+      this.#connection.end();
+    }
     this.#connection.close("flush");
   }
 }
