@@ -46,6 +46,25 @@ describe("hash policies", () => {
     expect([again.value, again.cookie]).toEqual([value, undefined]);
   });
 
+  it("give a client without the cookie the same one for each attempt", () => {
+    const cookie = { name: "k", ttl: 60_000, attributes: [] };
+    const p = proxy(
+      {},
+      {
+        hash_policy: [{ cookie, terminal: false }],
+        retry_policy: { retry_on: "5xx", retry_back_off: { base_interval: 1, max_interval: 1 } },
+      },
+    );
+    const c = p.connect().get("/");
+    const first = p.up.contexts[0]!.hash;
+    p.up.last.respond(503, {}, "");
+    p.cx.clock.advance(5);
+    const second = p.up.contexts[1]!.hash;
+    p.up.last.respond(200, {}, "");
+    expect(second).toBe(first);
+    expect(c.take().match(/set-cookie: k=/g)).toHaveLength(2);
+  });
+
   it("of a balancer give a client one cookie, the latest", () => {
     const p = proxy({});
     Object.assign(p.up, { choosesByStream: true });

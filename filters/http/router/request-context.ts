@@ -54,7 +54,16 @@ export class RequestContext implements BalancerContext {
       .sort((a, b) => (a.key < b.key ? -1 : 1));
   }
 
-  /** Computed when a balancer first asks: clients of clusters that do not hash get no cookie. */
+  /**
+   * Called before each attempt but the first. As in Envoy, it goes where the load balancer sends it, not to the host that a filter
+   * asked for, and the head is hashed anew, so that a client that lacks a cookie is given it once more.
+   */
+  next(): void {
+    this.overrideHost = undefined;
+    this.#hashed = false;
+  }
+
+  /** Computed when a balancer first asks in an attempt: clients of clusters that do not hash get no cookie. */
   get hash(): bigint | undefined {
     if (!this.#hashed && this.#policies.length > 0) {
       this.#hash = requestHash(this.#policies, this, (cookie) => this.#cookies.push(cookie));

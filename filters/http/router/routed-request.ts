@@ -806,8 +806,7 @@ export class RoutedRequest implements HttpFilter, AttemptOwner {
       return;
     }
     this.#attempts.next();
-    // As in Envoy: a retry goes where the load balancer sends it, not to the host that a filter asked for.
-    if (this.#context instanceof RequestContext) this.#context.overrideHost = undefined;
+    if (this.#context instanceof RequestContext) this.#context.next();
     this.#beginAttempt(cluster, this.#requestEnded && (this.#kept?.empty ?? true));
   }
 
