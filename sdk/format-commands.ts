@@ -108,8 +108,10 @@ function writeHeader(headers: HeaderMap, name: HeaderName, line: LineWriter): bo
     const i = at * SPAN;
     return line.block(headers, base + spans[i + 2]!, base + spans[i + 3]!);
   }
-  const value = headers.get(name);
-  return value === undefined ? undefined : line.plain(value);
+  const edit = headers.edited(name);
+  if (edit === undefined) return undefined;
+  if (typeof edit === "string") return line.plain(edit);
+  return line.part(edit.bytes, edit.valueAt, edit.valueEnd);
 }
 
 // ---- times

@@ -147,6 +147,9 @@ export class HeaderLine {
   readonly name: HeaderName;
   /** `name: value CRLF` */
   readonly bytes: Uint8Array;
+  /** Where the value begins in `bytes`, and where it ends. */
+  readonly valueAt: number;
+  readonly valueEnd: number;
   #value: string | undefined;
 
   constructor(name: string, value: string) {
@@ -154,14 +157,12 @@ export class HeaderLine {
     checkValue(name, value);
     this.#value = value;
     this.bytes = latin1Encode(`${this.name.text}: ${value}\r\n`);
+    this.valueAt = this.name.bytes.length + 2;
+    this.valueEnd = this.bytes.length - 2;
   }
 
   get value(): string {
-    return (this.#value ??= latin1Decode(
-      this.bytes,
-      this.name.bytes.length + 2,
-      this.bytes.length - 2,
-    ));
+    return (this.#value ??= latin1Decode(this.bytes, this.valueAt, this.valueEnd));
   }
 
   /** For an owner that has overwritten the bytes of its value in place (a request id, say): `value` is read from them again. */
@@ -418,9 +419,15 @@ export class HeaderMap {
     const n = typeof name === "string" ? headerName(name) : name;
     const at = this.find(n);
     if (at >= 0) return this.valueAt(at);
-    for (let k = 0; k < this.added.length; k += 2)
-      if (this.added[k] === n.text) return this.added[k + 1];
-    for (const line of this.lines) if (line.name === n) return line.value;
+    const edit = this.edited(n);
+    return typeof edit === "object" ? edit.value : edit;
+  }
+
+  /** The first value of that name that an edit has set, or the line that it is in. */
+  edited(name: HeaderName): string | HeaderLine | undefined {
+    const { added, lines } = this;
+    for (let k = 0; k < added.length; k += 2) if (added[k] === name.text) return added[k + 1];
+    for (let k = 0; k < lines.length; k++) if (lines[k]!.name === name) return lines[k];
     return undefined;
   }
 

@@ -1,7 +1,7 @@
 import { expect, it } from "vitest";
 import { utf8Encode } from "./bytes.ts";
 import { compileFormat, compileJsonFormat } from "./format.ts";
-import { headerName, RequestHeaders } from "./headers.ts";
+import { HeaderLine, headerName, RequestHeaders } from "./headers.ts";
 import { newStreamInfo } from "./http.ts";
 import { LineWriter } from "./line-writer.ts";
 
@@ -80,4 +80,27 @@ it("writes nothing beyond its memory, and says that something did not fit", () =
     line.text("four");
     expect([line.full, line.at]).toEqual([false, 4]);
   }
+});
+
+it("copies a header that an edit has set as a line, without making its string", () => {
+  const request = new RequestHeaders();
+  const id = new HeaderLine("x-value", "old");
+  request.appendLine(id);
+  id.bytes.set(utf8Encode("new"), id.valueAt);
+  id.refresh();
+  Object.defineProperty(id, "value", { get: () => expect.fail("nobody needs the string") });
+  const source = { info: newStreamInfo(), request, response: undefined };
+  const text = written((line) => {
+    compileFormat("%REQ(X-NONE?X-VALUE)%\n").write!(source, line);
+    compileJsonFormat({ id: "%REQ(X-VALUE)%" }).write!(source, line);
+  });
+  expect(text).toBe('new\n{"id":"new"}\n');
+});
+
+it("escapes what cannot stand in JSON as it is of a header that an edit has set as a line", () => {
+  const request = new RequestHeaders();
+  request.appendLine(new HeaderLine("x-value", 'a"b'));
+  const source = { info: newStreamInfo(), request, response: undefined };
+  const format = compileJsonFormat({ id: "%REQ(X-VALUE)%" });
+  expect(written((line) => format.write!(source, line))).toBe('{"id":"a\\"b"}\n');
 });

@@ -108,6 +108,15 @@ export class LineWriter {
     return true;
   }
 
+  /** [from, end) of `memory`. False, and nothing is written: some bytes are odd. */
+  part(memory: Uint8Array, from: number, end: number): boolean {
+    const size = end - from;
+    if (!this.#fits(size)) return true;
+    if (this.#copy(memory, from, size) !== 0) return false;
+    this.at += size;
+    return true;
+  }
+
   #copy(from: Uint8Array, at: number, size: number): number {
     const { memory, at: to } = this;
     let odd = 0;

@@ -1,6 +1,6 @@
 import { FILE_FLUSH, type FileFlush, type LentBytes } from "../protocol.ts";
 
-/** Buffers of a thread: those of 50 ms (LineOrder) at 40 MB a second. */
+/** Buffers of a thread: those of 100 ms (LineOrder) at 20 MB a second. */
 const BUFFERS = 32;
 /** Room in a buffer beyond what files gather before they are written. */
 const MORE_BYTES = 32 * 1024;

@@ -4,15 +4,20 @@ import { LineOrder } from "./line-order.ts";
 function start() {
   const written: string[] = [];
   const asked: (() => void)[] = [];
+  const askedAt: number[] = [];
   const appended: Uint8Array[] = [];
   const order = new LineOrder(
     (path, bytes) => {
       appended.push(bytes);
       written.push(`${path}: ${Buffer.from(bytes)}`);
     },
-    () => new Promise((answered) => asked.push(answered)),
+    () =>
+      new Promise((answered) => {
+        askedAt.push(performance.now());
+        asked.push(answered);
+      }),
   );
-  return { order, written, asked, appended };
+  return { order, written, asked, askedAt, appended };
 }
 
 it("puts lines of several threads in the order in which they were written, once all threads have told theirs", async () => {
@@ -30,14 +35,16 @@ it("puts lines of several threads in the order in which they were written, once 
 });
 
 it("asks again if lines have come while it asked, since their thread keeps further ones until then", async () => {
-  const { order, written, asked } = start();
+  const { order, written, asked, askedAt } = start();
   order.add("log", Buffer.from("a\n"), [1, 0]);
-  order.add("log", Buffer.from("x".repeat(2 ** 21)), [1, 0]);
+  order.add("log", Buffer.from("x".repeat(2 ** 22)), [1, 0]);
   expect(written).toHaveLength(2);
   await expect.poll(() => asked).toHaveLength(1);
   order.add("log", Buffer.from("b\n"), [2, 0]);
   asked[0]!();
   await expect.poll(() => asked).toHaveLength(2);
+  // Each time wakes every thread.
+  expect(askedAt[1]! - askedAt[0]!).toBeGreaterThan(98);
   asked[1]!();
   await expect.poll(() => written).toHaveLength(3);
 });
@@ -55,7 +62,7 @@ it("makes a file at once, and waits for nobody when very much has gathered", () 
   const { order, written } = start();
   order.add("log", Buffer.from(""), []);
   expect(written).toEqual(["log: "]);
-  const much = "x".repeat(600_000);
+  const much = "x".repeat(1_200_000);
   order.add("log", Buffer.from(much), [2, 0]);
   order.add("log", Buffer.from(much), [1, 0]);
   expect(written).toHaveLength(3);

@@ -2,9 +2,9 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { giveBack } from "./line-buffer.ts";
 
 /** If more bytes than this wait, they are written without waiting for the other threads. */
-const HELD_MAX = 1024 * 1024;
+const HELD_MAX = 2 * 1024 * 1024;
 /** Least milliseconds between two times at which all threads are woken for their lines, unless all are wanted at once. */
-const GATHER_MS = 50;
+const GATHER_MS = 100;
 
 /** Of lines that came together, those that were logged at one time. */
 interface Piece {

@@ -7,6 +7,7 @@ import {
   compileJsonFormat,
   DEFAULT_LOG_FORMAT,
   type Format,
+  HeaderLine,
   type LogEntry,
   newStreamInfo,
   type Output,
@@ -32,7 +33,6 @@ const request = [
   "Accept-Encoding: gzip, deflate, br",
   "Cookie: session=0123456789abcdef0123456789abcdef",
   "X-Forwarded-For: 203.0.113.7",
-  "X-Request-Id: 65afd24c-2810-4231-a460-10df069e40c8",
   "\r\n",
 ].join("\r\n");
 memory.set(Buffer.from(request, "latin1"));
@@ -84,6 +84,8 @@ const JSON_FORMAT = {
 const headers = new RequestHeaders();
 const empty = new ResponseHeaders();
 empty.status = 204;
+/** As the connection manager makes it: another one for each request, as bytes. */
+const requestId = new HeaderLine("x-request-id", "65afd24c-2810-4231-a460-10df069e40c8");
 let encoder: ResponseEncoder;
 /** Takes what is written and forgets it. */
 const output: Output = { memory: new Uint8Array(1 << 16), at: 0 };
@@ -115,6 +117,7 @@ const codec = new TestContext().setup(http1, {}).createServer(
     onStream(given) {
       encoder = given;
       headers.reset();
+      headers.appendLine(requestId);
       return {
         headers,
         onRequestHeaders: () => encoder.encodeHeaders(empty, true),
@@ -152,6 +155,7 @@ const entry: LogEntry = { info, request: headers, response, trailers: undefined 
 let clock = Date.UTC(2026, 10, 20);
 
 function log(format: Format): void {
+  requestId.refresh();
   info.startTime = clock;
   clock += 0.1;
   file.print(format, entry);
