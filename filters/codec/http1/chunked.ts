@@ -14,6 +14,9 @@ const STATE = {
   END: 6,
 } as const;
 
+/** Where an extension is: outside of quotes, within, or behind a backslash there (RFC 9110 §5.6.4). */
+const QUOTE = { NONE: 0, TEXT: 1, ESCAPE: 2 } as const;
+
 /** Results of `ChunkedDecoder.next`. MORE: needs more bytes; END: the size line of the last chunk has been read. */
 export const CHUNK = { MORE: 0, DATA: 1, END: 2, BAD: 3 } as const;
 
@@ -32,12 +35,12 @@ export class ChunkedDecoder {
   #left = 0;
   #digits = 0;
   #extensionBytes = 0;
-  #quoted = false;
+  #quote: number = QUOTE.NONE;
 
   reset(): void {
     this.#state = STATE.SIZE;
     this.#left = this.#digits = this.#extensionBytes = 0;
-    this.#quoted = false;
+    this.#quote = QUOTE.NONE;
   }
 
   /** Reads from `at` up to the next data, the end of the last chunk's size line, or `end`; returns a CHUNK code. */
@@ -66,10 +69,12 @@ export class ChunkedDecoder {
           break;
         }
         case STATE.EXTENSION:
-          if (c === CR && !this.#quoted) this.#state = STATE.SIZE_LF;
+          if (c === CR && this.#quote === QUOTE.NONE) this.#state = STATE.SIZE_LF;
           else if ((c < 32 && c !== 9) || c === 127) return CHUNK.BAD;
           else if (++this.#extensionBytes > MAX_EXTENSION_BYTES) return CHUNK.BAD;
-          else if (c === 34) this.#quoted = !this.#quoted;
+          else if (this.#quote === QUOTE.ESCAPE) this.#quote = QUOTE.TEXT;
+          else if (c === 34) this.#quote = this.#quote === QUOTE.NONE ? QUOTE.TEXT : QUOTE.NONE;
+          else if (c === 92 && this.#quote === QUOTE.TEXT) this.#quote = QUOTE.ESCAPE;
           break;
         case STATE.SIZE_LF:
           if (c !== LF) return CHUNK.BAD;
@@ -104,7 +109,7 @@ export class ChunkedDecoder {
     const left = this.#left;
     const digits = this.#digits;
     const extensionBytes = this.#extensionBytes;
-    const quoted = this.#quoted;
+    const quote = this.#quote;
     let code: number = CHUNK.DATA;
     while (code === CHUNK.DATA) code = this.next(memory, this.end, end);
     this.at = at;
@@ -113,7 +118,7 @@ export class ChunkedDecoder {
     this.#left = left;
     this.#digits = digits;
     this.#extensionBytes = extensionBytes;
-    this.#quoted = quoted;
+    this.#quote = quote;
     return code !== CHUNK.BAD;
   }
 

@@ -235,6 +235,7 @@ const book: Readonly<Record<string, readonly Case[]>> = {
       `GET http:///x HTTP/1.1\r\n${HOST}\r\n`,
       ["error 400 http1.invalid_url"],
     ],
+    ["no authority", `GET http:// HTTP/1.1\r\n${HOST}\r\n`, ["error 400 http1.invalid_url"]],
     [
       "an authority beside a missing Host line",
       "GET http://b.test/ HTTP/1.1\r\n\r\n",
@@ -524,6 +525,11 @@ const book: Readonly<Record<string, readonly Case[]>> = {
     [
       "extensions are read past",
       `POST / HTTP/1.1\r\n${HOST}Transfer-Encoding: chunked\r\n\r\n5;a=b;c="d;e"\r\nhello\r\n0;x\r\n\r\n`,
+      ["head POST / HTTP/1.1 [host: a.test]", "body hello", "end"],
+    ],
+    [
+      "quotes and backslashes within the quotes of extensions are read past",
+      `POST / HTTP/1.1\r\n${HOST}Transfer-Encoding: chunked\r\n\r\n5;c="d\\"\\\\";e\r\nhello\r\n0\r\n\r\n`,
       ["head POST / HTTP/1.1 [host: a.test]", "body hello", "end"],
     ],
     [

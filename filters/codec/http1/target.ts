@@ -84,7 +84,7 @@ function hasScheme(memory: Uint8Array, at: number, end: number): boolean {
   let q = at;
   while (q < end && schemeByte[memory[q]!] === 1) q++;
   const first = memory[at]! | 32;
-  return first >= 97 && first <= 122 && q + 3 < end && latin1Decode(memory, q, q + 3) === "://";
+  return first >= 97 && first <= 122 && q + 3 <= end && latin1Decode(memory, q, q + 3) === "://";
 }
 
 /** Sets the scheme and returns the offset after `http://` or `https://`; -1 for another scheme. */
