@@ -62,6 +62,12 @@ describe("a matcher around a filter", () => {
     return seen;
   };
 
+  it("does not decide by a request that no filter has been shown", () => {
+    const { s, seen } = stream({ ...matcher, on_no_match: { action: SKIP } });
+    s.responseHeaders(400).end();
+    expect(seen).toEqual(["inner response", "inner end"]);
+  });
+
   it("leaves the filter alone where nothing matches", () => {
     expect(run("none")).toEqual(["inner request true", "inner response", "inner end"]);
   });

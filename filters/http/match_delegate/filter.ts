@@ -41,6 +41,8 @@ class MatchedFilter implements HttpFilter, MatchSubject {
   #filter: HttpFilter | undefined;
   readonly #generations: Generation<HttpFilterFactory>[] = [];
   readonly #executed: Counter;
+  /** Undefined: the chain answers what it has shown no filter, and a matcher that asks for the request does not decide, as in Envoy. */
+  request: RequestHeaders | undefined = undefined;
   response: ResponseHeaders | undefined = undefined;
   requestTrailers: HeaderMap | undefined = undefined;
   trailers: HeaderMap | undefined = undefined;
@@ -71,9 +73,6 @@ class MatchedFilter implements HttpFilter, MatchSubject {
 
   get info(): HttpStream["info"] {
     return this.#stream.info;
-  }
-  get request(): RequestHeaders {
-    return this.#stream.request;
   }
   get metadata(): HttpStream["metadata"] {
     return this.#stream.metadata;
@@ -116,6 +115,7 @@ class MatchedFilter implements HttpFilter, MatchSubject {
   // ---- hooks
 
   onRequestHeaders(headers: RequestHeaders, endStream: boolean): EndResult {
+    this.request = headers;
     this.#match();
     return this.#filter?.onRequestHeaders?.(headers, endStream);
   }
