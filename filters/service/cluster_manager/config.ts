@@ -541,7 +541,8 @@ export interface ClusterOptions {
   readonly maxRequestsPerConnection: number;
   /** Undefined or 0: none. */
   readonly maxStreamDurationMs: number | undefined;
-  readonly maxHeadBytes: number;
+  /** Undefined: each protocol's own. */
+  readonly maxHeadKib: number | undefined;
   readonly maxHeaders: number;
   readonly enableTrailers: boolean;
   readonly allowChunkedLength: boolean;
@@ -642,7 +643,7 @@ export function optionsOf(
     maxRequestsPerConnection:
       common.max_requests_per_connection ?? config.max_requests_per_connection ?? 0,
     maxStreamDurationMs: common.max_stream_duration,
-    maxHeadBytes: (common.max_response_headers_kb ?? 80) * 1024,
+    maxHeadKib: common.max_response_headers_kb,
     maxHeaders: common.max_headers_count ?? 100,
     enableTrailers: http1.enable_trailers ?? false,
     allowChunkedLength: http1.allow_chunked_length ?? false,

@@ -81,6 +81,8 @@ class ManyCodec implements ClientCodec {
 }
 
 let codecs: ManyCodec[];
+/** Limit of a response's head that each codec was given, in KiB. */
+let limits: number[];
 const manyCodec = (protocol: CodecFactory["protocol"]) =>
   defineCodec({
     name: protocol,
@@ -90,7 +92,8 @@ const manyCodec = (protocol: CodecFactory["protocol"]) =>
       createServer: () => {
         throw new Error("these tests have no server side");
       },
-      createClient: (_connection, events) => {
+      createClient: (_connection, events, { maxHeadBytes }) => {
+        limits.push(maxHeadBytes / 1024);
         const codec = new ManyCodec(events);
         codecs.push(codec);
         return codec;
@@ -161,6 +164,7 @@ let cx: TestContext;
 
 beforeEach(() => {
   codecs = [];
+  limits = [];
   cx = equip(new TestContext());
 });
 
@@ -187,6 +191,17 @@ const stat = (name: string): number => cx.stats.value(`cluster.c.upstream_${name
 const connected = (n: number): void => cx.opened[n]!.handler.onConnected!();
 const say = (n: number, text: string): void =>
   cx.opened[n]!.handler.onData(new Chunk(latin1Encode(text), 0, text.length));
+
+it("takes response heads of 60 KiB over HTTP/2 and 80 over HTTP/1.1, or what the config says", () => {
+  const given = (from: Cluster): number | undefined => {
+    ask(from);
+    connected(cx.opened.length - 1);
+    return limits.at(-1);
+  };
+  expect(given(http2())).toBe(60);
+  expect(given(start({}))).toBe(80);
+  expect(given(http2({}, { max_response_headers_kb: 70 }))).toBe(70);
+});
 
 describe("a pool of HTTP/2 connections", () => {
   it("gives all exchanges to one connection, and opens no other for those that wait for it", () => {

@@ -36,7 +36,7 @@ export interface PoolProtocol {
 export interface PoolOwner {
   readonly cx: SetupContext;
   readonly cells: ClusterCells;
-  readonly codecOptions: CodecOptions;
+  readonly codecOptions: Readonly<Record<CodecFactory["protocol"], CodecOptions>>;
   readonly connector: Connector;
   readonly limits: ClusterLimits;
   /** 0: no limit. */
@@ -327,8 +327,9 @@ export class Pool {
 
   #open(): void {
     this.#connecting++;
-    const { stats } = this.owner.codecOptions;
-    if (stats !== undefined) this.protocol.fixed?.current.value.listStats?.(stats);
+    const codec = this.protocol.fixed?.current.value;
+    const stats = codec && this.owner.codecOptions[codec.protocol].stats;
+    if (stats !== undefined) codec?.listStats?.(stats);
     const connection = new PooledConnection(this);
     this.connections.add(connection);
     connection.open();

@@ -333,7 +333,8 @@ export class PooledConnection implements ConnectionHandler, ClientEvents {
     this.#slot ??= protocol.codec(this.#connection!);
     this.#generation = this.#latest = this.#slot.current;
     this.#generation.acquire();
-    this.#codec = this.#generation.value.createClient(this.#connection!, this, owner.codecOptions);
+    const codec = this.#generation.value;
+    this.#codec = codec.createClient(this.#connection!, this, owner.codecOptions[codec.protocol]);
     this.#multiplexes = this.#codec.capacity !== undefined;
   }
 

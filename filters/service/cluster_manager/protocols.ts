@@ -53,10 +53,17 @@ export const ALPN: Readonly<Record<PoolProtocol["name"], readonly string[]>> = {
   ALPN: ["h2", "http/1.1"],
 };
 
+/** Size of a response's head that Envoy allows where the config says nothing. */
+const MAX_HEAD_KIB = { "HTTP/1.1": 80, "HTTP/2": 60 } as const;
+
 /** Options for the codecs of upstream connections. */
-export function codecOptions(options: ClusterOptions, stats: Stats): CodecOptions {
+export function codecOptions(
+  options: ClusterOptions,
+  protocol: CodecFactory["protocol"],
+  stats: Stats,
+): CodecOptions {
   return {
-    maxHeadBytes: options.maxHeadBytes,
+    maxHeadBytes: (options.maxHeadKib ?? MAX_HEAD_KIB[protocol]) * 1024,
     maxHeaders: options.maxHeaders,
     enableTrailers: options.enableTrailers,
     acceptHttp10: true,

@@ -5,6 +5,7 @@ import type {
   Cluster,
   ClusterType,
   ClusterUse,
+  CodecFactory,
   CodecOptions,
   Connection,
   ConnectionHandler,
@@ -90,7 +91,7 @@ export class UpstreamCluster implements Cluster, PoolOwner {
   readonly stats: Stats;
   #cells: ClusterCells | undefined = undefined;
   readonly cx: SetupContext;
-  readonly codecOptions: CodecOptions;
+  readonly codecOptions: Readonly<Record<CodecFactory["protocol"], CodecOptions>>;
   readonly limits: ClusterLimits;
   readonly connector: Connector;
   readonly maxConnectionDurationMs: number;
@@ -193,7 +194,10 @@ export class UpstreamCluster implements Cluster, PoolOwner {
     });
     // The control thread lists all names; other threads create cells when there is something to count.
     if (cx.role === "control") this.stats.list?.(CLUSTER_STATS);
-    this.codecOptions = codecOptions(this.#options, this.stats);
+    this.codecOptions = {
+      "HTTP/1.1": codecOptions(this.#options, "HTTP/1.1", this.stats),
+      "HTTP/2": codecOptions(this.#options, "HTTP/2", this.stats),
+    };
     this.#protocols = protocolsOf(this.#options, parts.codecs);
     const balancing: Balancing = {
       stats: this.stats,
