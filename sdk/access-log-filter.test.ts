@@ -48,17 +48,15 @@ describe("comparisons", () => {
     cx.runtime.replace([]);
   });
 
-  it("takes a stream that has not ended for no duration at all", () => {
+  it("compares whole milliseconds, until now where a stream tells that", () => {
     const le: AccessLogFilter = {
       duration_filter: {
         comparison: { op: "LE", value: { default_value: 10, runtime_key: "" } },
       },
     };
-    expect(passes(le, entry(), entry({ duration: 10 }), entry({ duration: 10.5 }))).toEqual([
-      false,
-      true,
-      false,
-    ]);
+    const ended = [10, 10.9, 11].map((duration) => entry({ duration }));
+    expect(passes(le, entry(), ...ended)).toEqual([false, true, true, false]);
+    expect(passes(le, entry({ elapsed: 10 }), entry({ elapsed: 11 }))).toEqual([true, false]);
   });
 });
 

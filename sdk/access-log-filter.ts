@@ -124,7 +124,10 @@ const COMPILERS: Readonly<Record<string, Compile>> = {
   status_code_filter: (config: Of<"status_code_filter">, _path, cx) =>
     comparison(config, cx, ({ info }) => info.responseCode),
   duration_filter: (config: Of<"duration_filter">, _path, cx) =>
-    comparison(config, cx, ({ info }) => (info.duration < 0 ? undefined : info.duration)),
+    comparison(config, cx, ({ info }) => {
+      const ms = info.elapsed ?? info.duration;
+      return ms < 0 ? undefined : Math.floor(ms);
+    }),
   not_health_check_filter: () => (entry) => entry.info.healthCheck !== true,
   traceable_filter: () => (entry) => entry.info.traceForced === true,
   runtime_filter: runtimeFilter,

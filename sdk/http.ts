@@ -228,8 +228,10 @@ export interface StreamInfo {
   requestDuration: number;
   /** The same to the first byte of the upstream's response. */
   responseDuration: number;
-  /** The same to the end. */
+  /** The same to the end; -1: it has not come. */
   duration: number;
+  /** The same until now, or to the end if that has come. Absent: it is known at the end alone. */
+  readonly elapsed?: number;
   bytesReceived: number;
   bytesSent: number;
   responseCode: number;

@@ -15,6 +15,16 @@ import type { Config } from "./config.ts";
 
 const FORWARDED_FOR = headerName("x-forwarded-for");
 
+/** What is internal by an `internal_address_config` that names no ranges, as in Envoy (RFC 1918, RFC 4193, loopback). */
+const PRIVATE = [
+  { address_prefix: "10.0.0.0", prefix_len: 8 },
+  { address_prefix: "172.16.0.0", prefix_len: 12 },
+  { address_prefix: "192.168.0.0", prefix_len: 16 },
+  { address_prefix: "127.0.0.1", prefix_len: 32 },
+  { address_prefix: "fd00::", prefix_len: 8 },
+  { address_prefix: "::1", prefix_len: 128 },
+];
+
 /** The client that sent a request, as far as this can be trusted. */
 export interface Client {
   readonly address: Address;
@@ -38,8 +48,9 @@ export class ClientAddress {
     this.#hops = config.xff_num_trusted_hops;
     this.#append = config.use_remote_address && !config.skip_xff_append;
     const internal = config.internal_address_config;
+    const ranges = internal?.cidr_ranges ?? [];
     this.#ranges = new CidrRanges(
-      internal?.cidr_ranges ?? [],
+      internal !== undefined && ranges.length === 0 ? PRIVATE : ranges,
       "internal_address_config.cidr_ranges",
     );
     this.#unixIsInternal = internal?.unix_sockets ?? false;

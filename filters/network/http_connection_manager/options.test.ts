@@ -64,6 +64,23 @@ describe("local_reply_config", () => {
   const start = (local_reply_config: object) => proxy().start({ route_config, local_reply_config });
   const header = (name: string) => ({ header_filter: { header: { name, present_match: true } } });
 
+  it("knows how long the request has taken until now", () => {
+    const ge = { comparison: { op: "GE", value: { default_value: 900, runtime_key: "" } } };
+    const key = { header: { key: "x-slow", value: "%DURATION%" } };
+    const p = proxy().start({
+      stream_idle_timeout: 900,
+      route_config: { ...route_config, response_headers_to_add: [key] },
+      local_reply_config: {
+        mappers: [{ filter: { duration_filter: ge }, headers_to_add: [key] }],
+        body_format: { text_format_source: { inline_string: "after %DURATION%" } },
+      },
+    });
+    const slow = p.connect().send("POST /direct HTTP/1.1\r\nhost: h");
+    p.cx.clock.advance(905);
+    expect(slow.take()).toMatch(/^HTTP\/1.1 408 [\s\S]*x-slow: 900\n[\s\S]*after 900$/);
+    expect(p.connect().get("/direct").take()).toMatch(/x-slow: 0\n[\s\S]*after 0$/);
+  });
+
   it("takes the first mapper that applies, and its format before the one of all", () => {
     const p = start({
       mappers: [
@@ -293,6 +310,30 @@ describe("early mutations of headers that the proxy itself reads", () => {
     );
     expect(gone("x-request-id")).toEqual([expect.stringMatching(/^[0-9a-f-]{36}$/)]);
     expect(gone("x-forwarded-proto")).toEqual(["http"]);
+  });
+});
+
+describe("internal_address_config", () => {
+  const isInternal = (internal_address_config: object | undefined, client: string) => {
+    const p = proxy().start({ ...(internal_address_config && { internal_address_config }) });
+    p.connect().get("/", `x-forwarded-for: ${client}`);
+    return p.up.last.header("x-envoy-internal") === "true";
+  };
+  const some = ["10.1.2.3", "172.31.0.1", "192.168.9.9", "127.0.0.1", "fd12::1", "::1"];
+  const others = ["9.9.9.9", "172.32.0.1", "127.0.0.2", "fc00::1", "::ffff:10.0.0.1", "0.0.0.0"];
+
+  it("without ranges means the private addresses", () => {
+    for (const config of [{}, { unix_sockets: true }, { cidr_ranges: [] }]) {
+      expect(some.filter((ip) => isInternal(config, ip))).toEqual(some);
+      expect(others.filter((ip) => isInternal(config, ip))).toEqual([]);
+    }
+  });
+
+  it("with ranges means these alone; without it nobody is internal", () => {
+    const config = { cidr_ranges: [{ address_prefix: "9.0.0.0", prefix_len: 8 }] };
+    const all = [...some, ...others];
+    expect(all.filter((ip) => isInternal(config, ip))).toEqual(["9.9.9.9"]);
+    expect(all.filter((ip) => isInternal(undefined, ip))).toEqual([]);
   });
 });
 

@@ -1,4 +1,10 @@
-import type { Address, DownstreamConnection, StreamInfo, VirtualCluster } from "@tsproxy/sdk";
+import type {
+  Address,
+  DownstreamConnection,
+  SetupContext,
+  StreamInfo,
+  VirtualCluster,
+} from "@tsproxy/sdk";
 
 const NOWHERE: Address = { ip: "", port: 0 };
 
@@ -47,9 +53,20 @@ export class Info implements StreamInfo {
   downstreamLocalAddress = NOWHERE;
   downstreamDirectLocalAddress: StreamInfo["downstreamDirectLocalAddress"] = undefined;
   downstreamLocalAddressRestored = false;
+  #clock: Pick<SetupContext, "now"> | undefined = undefined;
 
-  begin(connection: DownstreamConnection, wire: StreamInfo["downstreamWire"]): void {
+  get elapsed(): number {
+    if (this.duration >= 0 || this.#clock === undefined) return this.duration;
+    return this.#clock.now() - this.startedAt;
+  }
+
+  begin(
+    connection: DownstreamConnection,
+    wire: StreamInfo["downstreamWire"],
+    clock: Pick<SetupContext, "now">,
+  ): void {
     this.#reset();
+    this.#clock = clock;
     this.protocol = "HTTP/1.1";
     this.bytesReceived = 0;
     this.downstreamWire = wire;

@@ -167,7 +167,7 @@ export class HcmStream implements RequestDecoder, WalkOwner, TimersOwner, LogEnt
     this.#request.begin(this.#filters.live);
     this.#answer.begin(this.#filters.live);
     const { info } = this;
-    info.begin(connection.connection, encoder);
+    info.begin(connection.connection, encoder, this.#cx);
     this.#timers.begin(runtime.config);
     info.startTime = runtime.clock.now();
     info.startedAt = this.#timers.startedAt;
