@@ -225,6 +225,16 @@ describe("proto JSON", () => {
       "connect_timeout: {seconds: 1, nanos: 500000000}",
       { connect_timeout: 1500 },
     ],
+    [
+      "a wrapper as a map",
+      'per_connection_buffer_limit_bytes: {value: "5"}',
+      { per_connection_buffer_limit_bytes: 5 },
+    ],
+    [
+      "a wrapper as an empty map, for zero",
+      "per_connection_buffer_limit_bytes: {}",
+      { per_connection_buffer_limit_bytes: 0 },
+    ],
     ["lowerCamelCase", "connectTimeout: 0.5s", { connect_timeout: 500 }],
     ["null for an absent field", "circuit_breakers: null", { name: "a" }],
   ];

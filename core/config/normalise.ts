@@ -296,7 +296,7 @@ export class Normaliser {
   /** Normalises a message that has a JSON form of its own, such as Duration, Any or Struct. Undefined: it is no such message. */
   #special(type: string, node: Node): Node | undefined {
     const wrapped = WRAPPERS[type];
-    if (wrapped !== undefined) return this.#scalar(wrapped, node);
+    if (wrapped !== undefined) return this.#wrapper(wrapped, node);
     if (!type.startsWith("google.protobuf.")) return undefined;
     switch (type) {
       case "google.protobuf.Duration":
@@ -323,6 +323,20 @@ export class Normaliser {
           return this.#invalid(node, "must be an empty map: {}");
         return node;
     }
+  }
+
+  /** A wrapper is written as its value or, as Envoy takes it too, as the message with that value in it. */
+  #wrapper(type: string, node: Node): Node {
+    if (node.kind !== "map") return this.#scalar(type, node);
+    for (const [key, entry] of node.entries) {
+      if (key === "value") continue;
+      const help = `write the ${WORDS[type] ?? "number"} itself`;
+      return this.#invalid(node, `unknown field "${key}"`, help, entry.place);
+    }
+    const value = node.get("value");
+    if (value !== undefined && !isNull(value)) return this.#scalar(type, value);
+    const none = type === "bool" ? false : type === "string" || type === "bytes" ? "" : 0;
+    return this.#scalar(type, scalar(node.place, none));
   }
 
   #duration(node: Node): Node {
