@@ -83,11 +83,16 @@ afterAll(async () => {
   rmSync(folder, { recursive: true, force: true });
 });
 
-test.each(["one", "two"])("carries a connection through CONNECT: %s", async (name) => {
+// Over HTTP/1.1 the client's end cuts off what is still to come.
+test.each([
+  ["one", false],
+  ["two", true],
+])("carries a connection through CONNECT: %s", async (name, endsEarly) => {
   const client = await RawClient.connect(outer.port(name));
   client.send("ping");
   await client.until(({ text }) => text === "ping");
   client.send(`${"x".repeat(300_000)}end`);
+  if (!endsEarly) await client.until(({ text }) => text.length === 300_007);
   client.end();
   await client.until(({ ended }) => ended);
   expect(client.text.length).toBe(300_007);

@@ -168,14 +168,34 @@ describe("an open tunnel", () => {
     return t;
   }
 
-  it("ends half by half, and gives the exchange back whole", () => {
+  it("ends half by half over HTTP/2, and gives the exchange back whole", () => {
     const t = open();
+    Object.assign(t.cluster.last, { protocol: "HTTP/2" });
     t.client("last", true);
     expect([t.cluster.last.body, t.cluster.last.ended]).toEqual(["last", true]);
+    expect(t.cluster.last.connection.closed).toBeUndefined();
     t.cluster.last.send("answer", true);
     expect([t.downstream.written, t.downstream.closed]).toEqual(["answer", "flush"]);
     t.end(left);
     expect(t.cluster.last.wasReset).toBe(false);
+  });
+
+  it.each(["CONNECT", "POST"])("ends with the client's half of a %s over HTTP/1.1", (method) => {
+    const t = start({ hostname: "h", use_post: method === "POST" });
+    t.cluster.last.respond(200);
+    t.client("last", true);
+    expect([t.cluster.last.body, t.cluster.last.ended]).toEqual(["last", true]);
+    expect(t.cluster.last.connection.closed).toBe("flush");
+    t.cluster.last.break("connection_closed");
+    expect(t.downstream.closed).toBe("flush");
+  });
+
+  it("leaves the connection to the pool once the upstream has ended too", () => {
+    const t = open();
+    t.cluster.last.send("bye", true);
+    t.client("last", true);
+    expect(t.cluster.last.connection.closed).toBeUndefined();
+    expect(t.downstream.closed).toBe("flush");
   });
 
   it("goes on towards the upstream after the upstream has ended", () => {

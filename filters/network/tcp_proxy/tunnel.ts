@@ -104,6 +104,7 @@ const NOWHERE: Address = { ip: "", port: 0 };
  * An HTTP exchange that carries one client's connection.
  *
  *   waiting for a connection ──> asking ──2xx──> open ──end of the response──> half open ──end() ──> over
+ *          │                       │               └── end() ──> half open (HTTP/2), over (HTTP/1.1)
  *          └── none ─────────────┴── another status, reset ──> over, reported as a connect failure
  */
 class Tunnel implements PoolCallbacks, ResponseDecoder, UpstreamPipe {
@@ -120,6 +121,7 @@ class Tunnel implements PoolCallbacks, ResponseDecoder, UpstreamPipe {
   #connection: Connection | undefined = undefined;
   #connected = false;
   #ended = false;
+  #answered = false;
   #over = false;
 
   constructor(
@@ -159,9 +161,12 @@ class Tunnel implements PoolCallbacks, ResponseDecoder, UpstreamPipe {
   write(memory: Uint8Array, at: number, end: number): void {
     this.#encoder?.encodeBody(memory, at, end, false);
   }
+  /** As in Envoy, over HTTP/1.1 the connection ends with the client's half: the rest of the answer is lost. */
   end(): void {
-    this.#encoder?.encodeBody(NOTHING, 0, 0, true);
+    const encoder = this.#encoder;
+    encoder?.encodeBody(NOTHING, 0, 0, true);
     this.#ended = true;
+    if (!this.#answered && encoder?.protocol !== "HTTP/2") this.#connection?.close("flush");
   }
   /** Resets an incomplete exchange, the only way in HTTP to tell that the client has left. */
   close(): void {
@@ -233,6 +238,7 @@ class Tunnel implements PoolCallbacks, ResponseDecoder, UpstreamPipe {
   }
   #onResponseEnd(): void {
     if (this.#over) return;
+    this.#answered = true;
     // Both halves are complete, so the exchange must not be reset any more.
     if (this.#ended) this.#over = true;
     this.#handler.onEof();
