@@ -404,7 +404,8 @@ class Worker {
       this.#post({ type: "staged", generation, brought });
       void this.#prepareBoxes(pending);
     }
-    this.#crossing.poke();
+    // After the setups of sandboxes have begun, which other threads run meanwhile.
+    this.#crossing.pokeSoon();
   }
 
   #extend({ generation, config, listeners, nth }: Extract<ToWorker, { type: "extend" }>): void {

@@ -86,10 +86,10 @@ async function load(
 ): Promise<Made> {
   const { supply, module, watchdog, worker, node, marks } = options;
   const empty = await supply.takeIsolate(options.limits?.quotaMb);
-  const memory = supply.takeMemory();
+  const { memory } = empty;
   new Float64Array(memory.box)[BOX.NOW / 2] = now();
   const stats = new SandboxStats(options.stats, memory.stats, options.package);
-  const isolate = await SandboxIsolate.build(empty, module, memory, {
+  const isolate = await SandboxIsolate.build(empty, module, {
     number: supply.numbers.next(),
     timeoutMs,
     watchdog,

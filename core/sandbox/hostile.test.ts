@@ -17,7 +17,7 @@ const IMAGE = `(() => {
   const init = (box) => { words = new Int32Array(box); bytes = new Uint8Array(box); };
   const start = (its) => { attack = its.default; return '{"refusals":[],"reads":[],"policies":[]}'; };
   const run = (count) => { attack(words, bytes, count); };
-  globalThis["tsproxy:image"] = { sdk: {}, prelude: { init, expect() {}, start, run } };
+  globalThis["tsproxy:image"] = { sdk: {}, prelude: { init, place() {}, expect() {}, start, run } };
 })();`;
 const HEAD =
   "GET /a HTTP/1.1\r\nhost: example.com\r\nupgrade: x\r\nx-a: 1\r\ncontent-length: 5\r\n";

@@ -48,6 +48,7 @@ const STARTER = `
 /** An isolate with the SDK and the prelude, made ahead of need; it has no package yet. */
 export class EmptyIsolate {
   readonly isolate: ivmTypes.Isolate;
+  readonly memory: SandboxMemory;
   /** Found ahead of need as well: later, when the package may keep the isolate busy, to look for one is a call on another thread. */
   readonly entries: Entries;
   readonly aside: CallsAside;
@@ -59,12 +60,14 @@ export class EmptyIsolate {
 
   private constructor(
     isolate: ivmTypes.Isolate,
+    memory: SandboxMemory,
     context: ivmTypes.Context,
     aside: CallsAside,
     { sdk, prelude, starter }: Modules,
     functions: ivmTypes.Reference,
   ) {
     this.isolate = isolate;
+    this.memory = memory;
     this.aside = aside;
     this.#context = context;
     this.#sdk = sdk;
@@ -76,7 +79,11 @@ export class EmptyIsolate {
   }
 
   /** Makes one, mostly on other threads. */
-  static async build(image: SandboxImage, memoryLimit: number): Promise<EmptyIsolate> {
+  static async build(
+    image: SandboxImage,
+    memoryLimit: number,
+    memory: SandboxMemory,
+  ): Promise<EmptyIsolate> {
     const { snapshot } = image;
     // Needed by debuggers and profiles; costs nothing while none is attached (an entry takes 2.07 µs with it, 2.08 without).
     const inspector = true;
@@ -103,7 +110,11 @@ export class EmptyIsolate {
       const modules = modulesOf(isolate, context, image.sdkModule);
       context.global.deleteSync(IMAGE);
       const functions = made.getSync("prelude", { reference: true });
-      return new EmptyIsolate(isolate, context, aside, modules, functions);
+      const seed = randomBytes(32).toString("latin1");
+      const init = functions.getSync("init", { reference: true });
+      // 2 ms that a save would wait for.
+      await init.apply(undefined, [share(memory.box), share(memory.stats), seed]);
+      return new EmptyIsolate(isolate, memory, context, aside, modules, functions);
     } catch (error) {
       if (!isolate.isDisposed) isolate.dispose();
       throw error;
@@ -138,6 +149,8 @@ export class EmptyIsolate {
     if (!this.isolate.isDisposed) this.isolate.dispose();
   }
 }
+
+const share = (part: SharedArrayBuffer): unknown => new ivm.ExternalCopy(part).copyInto();
 
 /** The global variable of the image that the prelude's functions are in. */
 const IMAGE = "tsproxy:image";
@@ -220,7 +233,6 @@ export class SandboxIsolate {
 
   private constructor(
     empty: EmptyIsolate,
-    memory: SandboxMemory,
     { filename, cells }: Source,
     {
       timeoutMs,
@@ -234,7 +246,7 @@ export class SandboxIsolate {
       readonly number: number;
     },
   ) {
-    const { isolate, entries, aside } = empty;
+    const { isolate, memory, entries, aside } = empty;
     this.#empty = empty;
     this.#isolate = isolate;
     this.#aside = aside;
@@ -262,7 +274,6 @@ export class SandboxIsolate {
   static async build(
     empty: EmptyIsolate,
     module: Source,
-    memory: SandboxMemory,
     options: {
       readonly timeoutMs: number;
       readonly watchdog: Watchdog;
@@ -277,22 +288,13 @@ export class SandboxIsolate {
   ): Promise<SandboxIsolate> {
     try {
       empty.aside.marks = options.marks;
-      const share = (part: SharedArrayBuffer): unknown => new ivm.ExternalCopy(part).copyInto();
       const { worker, node, runtime } = options;
-      empty.call("init", [
-        share(memory.box),
-        share(memory.stats),
-        worker,
-        node.id,
-        node.cluster,
-        node.address ?? "",
-        randomBytes(32).toString("latin1"),
-      ]);
+      empty.call("place", [worker, node.id, node.cluster, node.address ?? ""]);
       if (runtime !== "") empty.call("setRuntime", [runtime]);
       if (module.cells !== undefined)
         empty.call("shareCells", [share(module.cells), options.number]);
       await empty.load(module);
-      return new SandboxIsolate(empty, memory, module, options);
+      return new SandboxIsolate(empty, module, options);
     } catch (error) {
       empty.dispose();
       throw error;

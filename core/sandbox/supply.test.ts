@@ -51,3 +51,17 @@ test("two are made ahead while needs follow each other, and one is kept after th
   await made();
   expect(alive(await made())).toHaveLength(0);
 });
+
+test("memory of an isolate that nobody needed is another one's later", async () => {
+  const { supply, made } = watched();
+  for (let n = 0; n < 3; n++) await need(supply);
+  const spares = alive(await made());
+  vi.advanceTimersByTime(11_000);
+  await made();
+  const given = spares.filter(({ isolate }) => isolate.isDisposed).map(({ memory }) => memory);
+  const isolates = [await supply.takeIsolate(), await supply.takeIsolate()];
+  expect(given).toHaveLength(1);
+  expect(isolates.map(({ memory }) => memory)).toContain(given[0]);
+  for (const isolate of isolates) isolate.dispose();
+  supply.dispose();
+});

@@ -6,7 +6,7 @@ import { DEFAULT_LIMITS } from "./options.ts";
 
 /** V8's memory limit, the last resort behind the quota, is so many times the quota. */
 const LIMIT_OF_QUOTA = 2;
-/** Blocks of memory kept for reuse: of a generation and of the one that it replaces. */
+/** Blocks of memory kept for reuse: of a generation and of the one that it replaces. Each spare isolate has one of its own. */
 const MEMORIES_KEPT = 2;
 /** What has come with the need for an isolate (the first answers by new code, streams that waited) goes first. */
 const RESTOCK_AFTER_MS = 25;
@@ -57,11 +57,21 @@ export class Supply {
   #endSeries(): void {
     this.#rest = undefined;
     this.#isSeries = false;
-    for (const spare of this.#spares.splice(1)) end(spare);
+    for (const spare of this.#spares.splice(1)) this.#end(spare);
   }
 
   #build(quotaMb = DEFAULT_LIMITS.quotaMb): Promise<EmptyIsolate> {
-    return EmptyIsolate.build(this.#image, quotaMb * LIMIT_OF_QUOTA);
+    return EmptyIsolate.build(this.#image, quotaMb * LIMIT_OF_QUOTA, this.#takeMemory());
+  }
+
+  #end(spare: Promise<EmptyIsolate>): void {
+    spare.then(
+      (isolate) => {
+        isolate.dispose();
+        this.giveMemory(isolate.memory);
+      },
+      () => {},
+    );
   }
 
   /** As `restock`, which takes 4 ms of this thread, a little later. */
@@ -75,7 +85,7 @@ export class Supply {
     this.restock();
   }
 
-  takeMemory(): SandboxMemory {
+  #takeMemory(): SandboxMemory {
     const memory = this.#memories.pop();
     if (memory === undefined)
       return {
@@ -95,13 +105,6 @@ export class Supply {
   dispose(): void {
     this.#disposed = true;
     clearTimeout(this.#rest);
-    for (const spare of this.#spares.splice(0)) end(spare);
+    for (const spare of this.#spares.splice(0)) this.#end(spare);
   }
-}
-
-function end(spare: Promise<EmptyIsolate>): void {
-  spare.then(
-    (isolate) => isolate.dispose(),
-    () => {},
-  );
 }

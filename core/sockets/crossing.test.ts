@@ -69,3 +69,12 @@ it("answers of a sandbox that is entered again and again lie in memory that noth
   while (named.length < count) await new Promise((resolve) => setImmediate(resolve));
   expect(named).toEqual(Array.from({ length: count }, (_, k) => k + 1));
 });
+
+it("what was asked of the isolate outside a flush can wait for the end of the poll phase, and needs no event then", async () => {
+  const { crossing, told } = start();
+  crossing.pokeSoon();
+  crossing.pokeSoon();
+  expect(told).toEqual([]);
+  await new Promise(setImmediate);
+  expect(told).toEqual([[]]);
+});

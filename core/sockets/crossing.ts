@@ -125,6 +125,12 @@ export class Crossing {
     this.flush();
   }
 
+  /** As `poke`, at the end of the poll phase. */
+  pokeSoon(): void {
+    this.#again = true;
+    this.schedule();
+  }
+
   flush(): void {
     if (this.#running || this.#dead) return;
     this.#running = true;
@@ -196,8 +202,7 @@ export class Crossing {
   readonly #onWake = (): void => {
     this.#wakeAt = Number.POSITIVE_INFINITY;
     this.#wakeTimer = undefined;
-    this.#again = true;
-    this.schedule();
+    this.pokeSoon();
   };
 
   /** Nothing is flushed from now on. */

@@ -1,6 +1,6 @@
 /**
- * Entry of the isolate (sandbox) that one dropped-in package lives in. Core calls these functions: `init` and `start` once,
- * `prepare` and `release` as uses come and go, `run` for each batch of records; a gate calls `run` too.
+ * Entry of the isolate (sandbox) that one dropped-in package lives in. Core calls these functions: `init`, ahead of need, `place` and
+ * `start` once, `prepare` and `release` as uses come and go, `run` for each batch of records; a gate calls `run` too.
  */
 import {
   type AccessLogger,
@@ -52,20 +52,10 @@ const useBySlot: number[] = [];
 const partBySlot: number[] = [];
 
 /** `box`: the block (BOX); `stats`: cells of the sandbox's stats; `seed`: random bytes, one char each. */
-export function init(
-  box: SharedArrayBuffer,
-  stats: SharedArrayBuffer,
-  worker: number,
-  nodeId: string,
-  nodeCluster: string,
-  nodeAddress: string,
-  seed: string,
-): void {
+export function init(box: SharedArrayBuffer, stats: SharedArrayBuffer, seed: string): void {
   // Here and not in image.ts: V8 cannot start an isolate from a snapshot that has bounded built-ins.
   installBounds();
   around = new Surroundings(box, stats, seed);
-  around.worker = worker;
-  around.node = { id: nodeId, cluster: nodeCluster, ...(nodeAddress && { address: nodeAddress }) };
   const { clock } = around;
   installGlobals({
     now: () => clock.now,
@@ -78,6 +68,18 @@ export function init(
   connections = new ConnectionTable(around);
   asks = new AskTable(around);
   balancers = new BalancerTable(around);
+}
+
+/** Tells what is known once there is a package, which begins now. */
+export function place(
+  worker: number,
+  nodeId: string,
+  nodeCluster: string,
+  nodeAddress: string,
+): void {
+  around.clock.begin();
+  around.worker = worker;
+  around.node = { id: nodeId, cluster: nodeCluster, ...(nodeAddress && { address: nodeAddress }) };
 }
 
 /** Gives the sandbox, which is the isolate of that number, the memory of the package's shared cells. */
