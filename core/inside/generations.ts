@@ -183,22 +183,32 @@ export class Generations {
     const { role, registry } = this.#around;
     const listenerAt = (address: Address) => this.#world.listenerAt(address);
     const builder = new ListenerBuilder(this.#around, listenerAt, made, refusals);
+    // What a listener says was right beside the services of before: a route may name a cluster that is gone now.
+    const isJudgedAnew = role === "canary" && this.#hasOtherServices();
     for (const [k, entry] of configs.entries()) {
       if (role !== "canary" && role !== (entry.thread ?? "worker")) continue;
       const hash = entry.hash ?? JSON.stringify(entry);
       const old = this.#world.listeners.get(entry.name);
-      if (old !== undefined && old.hash === hash) {
+      if (old !== undefined && old.hash === hash && !isJudgedAnew) {
         listeners.set(entry.name, old);
         continue;
       }
       const place = `/listeners/${nth + k}`;
       registry.attempt("", place, refusals, () => {
         // Connections to an address that is gone are drained with the chains they are in.
-        const kept = old && keepsAddresses(old.listener.config, entry) ? old.listener : undefined;
+        const isKept =
+          old !== undefined && !isJudgedAnew && keepsAddresses(old.listener.config, entry);
+        const kept = isKept ? old.listener : undefined;
         const listener = builder.build(entry, kept, place);
         listeners.set(entry.name, { hash, listener });
       });
     }
+  }
+
+  /** The world that is prepared says something else to its services than the one that serves. */
+  #hasOtherServices(): boolean {
+    const prepared = this.#preparing?.services ?? new Map();
+    return [...prepared].some(([name, { hash }]) => this.#world.services.get(name)?.hash !== hash);
   }
 
   /** Tells core "prepared" once all waits have settled or WAIT_LIMIT_MS is over. */

@@ -77,3 +77,18 @@ test("what a cluster has counted in goes with it when a reload takes it away, an
   expect(stat(`cluster.turn${RELOADS}.${breaker}`)).toBeGreaterThan(0);
   expect(stat("cluster_manager.cluster_removed")).toBe(RELOADS);
 });
+
+test("a config that takes away a cluster which a route of an unchanged listener names is refused, as it would be at a start", async () => {
+  const config = (names: readonly string[]) =>
+    bootstrap(
+      [listener("main", manager([route("/", "kept")]))],
+      names.map((name) => cluster(name, [port])),
+    );
+  proxy = await Proxy.start({ config: config(["kept"]), concurrency: 2 });
+  proxy.reconfigure(config(["other"]));
+  await proxy.line(/unknown cluster "kept"[^]*the config of before goes on/);
+  expect((await get(proxy.port("main"), "/")).status).toBe(200);
+  proxy.reconfigure(config(["other", "kept"]));
+  await proxy.line(/reloaded/);
+  expect((await get(proxy.port("main"), "/")).status).toBe(200);
+});
