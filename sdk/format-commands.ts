@@ -626,7 +626,8 @@ const COMMANDS: Readonly<Record<string, Make>> = {
     ({ address, hostname }) => hostname.replace(/:\d+$/, "") || ipOf(address),
   ),
   UPSTREAM_CONNECTION_ID: plain((s) => s.info.upstreamConnectionId ?? 0),
-  UPSTREAM_CONNECTION_IDS_ATTEMPTED: plain((s) => s.info.upstreamConnectionId),
+  // A list, so a text in JSON too.
+  UPSTREAM_CONNECTION_IDS_ATTEMPTED: plain((s) => s.info.upstreamConnectionId?.toString()),
   DOWNSTREAM_DETECTED_CLOSE_TYPE: plain(({ info }) => info.downstreamCloseType ?? "Normal"),
   // As in Envoy, an attempt that a circuit breaker ends has one as well, though no host.
   UPSTREAM_DETECTED_CLOSE_TYPE: plain(({ info }) => {

@@ -225,6 +225,15 @@ describe("text formats", () => {
     );
   });
 
+  it("has the connections of attempts as a text in JSON, and the last one as a number", () => {
+    const format = compileJsonFormat({
+      all: "%UPSTREAM_CONNECTION_IDS_ATTEMPTED%",
+      last: "%UPSTREAM_CONNECTION_ID%",
+    });
+    const from = source({ info: info({ upstreamConnectionId: 9 }) });
+    expect(lineOf(format, from)).toBe('{"all":"9","last":9}\n');
+  });
+
   it("has no log type in a header", () => {
     const format = compileFormat("%ACCESS_LOG_TYPE%", { purpose: "header" });
     expect(lineOf(format, source())).toBe("NotSet");

@@ -19,6 +19,8 @@ import { placeSecrets } from "./secrets.ts";
 import { soundPart } from "./sound.ts";
 import { Source } from "./source.ts";
 
+const BOOTSTRAP = "envoy.config.bootstrap.v3.Bootstrap";
+
 export { type Diagnostic, formatDiagnostic } from "./diagnostic.ts";
 export type { Source } from "./source.ts";
 
@@ -137,7 +139,7 @@ function readConfig(
   const registry = new Registry(packages, options.broken);
   const era = options.era ?? eraOf(root);
   const { builder, normaliser, maker } = tools(registry, report, era, false, options);
-  normaliser.message("envoy.config.bootstrap.v3.Bootstrap", root);
+  normaliser.message(BOOTSTRAP, root);
   checkBootstrap(root, report);
   // config_dump shows secrets and cluster defaults where the file has them, so it needs a copy from before they are moved.
   const hasSecrets = root.map("static_resources")?.has("secrets") === true;
@@ -207,7 +209,7 @@ function read(input: ConfigText, file: string, report: Report): MapNode | undefi
     end = from + text.length;
     // Blank lines stand for the text before it, so that offsets count from the beginning of the whole text.
     const over = parseDocument(`${"\n".repeat(from)}${text}`, "yaml", report);
-    root = root && over && merge(root, over);
+    root = root && over && merge(root, over, BOOTSTRAP);
   }
   return root as MapNode | undefined;
 }

@@ -6,15 +6,55 @@ import { TEST_PACKAGES } from "./test-packages.ts";
 
 const node = (value: unknown) => fromValue(value, { offset: 0, path: "" });
 
+const BOOTSTRAP = "envoy.config.bootstrap.v3.Bootstrap";
+const merged = (base: unknown, over: unknown) => plain(merge(node(base), node(over), BOOTSTRAP));
+
 test("values are replaced, lists lengthened, messages merged, an Any is one value", () => {
-  const base = { a: 1, list: [1], m: { x: 1, y: 2 }, any: { "@type": "t/A", x: 1 } };
-  const over = { a: 2, list: [2], m: { y: 3 }, any: { "@type": "t/B" } };
-  expect(plain(merge(node(base), node(over)))).toEqual({
-    a: 2,
-    list: [1, 2],
-    m: { x: 1, y: 3 },
-    any: { "@type": "t/B" },
+  const base = {
+    header_prefix: "a",
+    flags_path: "f",
+    static_resources: { clusters: [1] },
+    node: { id: "n", locality: { zone: "z", region: "r" } },
+    default_socket_interface: { "@type": "t/A", x: 1 },
+  };
+  const over = {
+    header_prefix: "b",
+    static_resources: { clusters: [2] },
+    node: { locality: { zone: "y" } },
+    default_socket_interface: { "@type": "t/B" },
+  };
+  expect(merged(base, over)).toEqual({
+    header_prefix: "b",
+    flags_path: "f",
+    static_resources: { clusters: [1, 2] },
+    node: { id: "n", locality: { zone: "y", region: "r" } },
+    default_socket_interface: { "@type": "t/B" },
   });
+});
+
+test("a member of a oneof takes the place of the others", () => {
+  const base = { admin: { address: { socket_address: { address: "::1", port_value: 1 } } } };
+  const over = { admin: { address: { pipe: { path: "/a" } } } };
+  expect(merged(base, over)).toEqual(over);
+});
+
+test("what a map or a Struct has under a key is one value", () => {
+  const base = { node: { metadata: { a: { x: 1 }, b: 1 } } };
+  const over = { node: { metadata: { a: { y: 2 }, c: 3 } } };
+  expect(merged(base, over)).toEqual({ node: { metadata: { a: { y: 2 }, b: 1, c: 3 } } });
+});
+
+test("both spellings of a field are one", () => {
+  const base = { static_resources: { clusters: [1] } };
+  expect(merged(base, { staticResources: { clusters: [2] } })).toEqual({
+    static_resources: { clusters: [1, 2] },
+  });
+});
+
+test("null, and what is empty without presence, leave the value below", () => {
+  const base = { node: { id: "a" }, header_prefix: "x", enable_dispatcher_stats: true };
+  const over = { node: null, header_prefix: "", enable_dispatcher_stats: false };
+  expect(merged(base, over)).toEqual(base);
 });
 
 test("what is wrong is told at its own line of the overlay", () => {

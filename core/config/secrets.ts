@@ -54,7 +54,11 @@ class SecretPlacer {
     if (own === undefined) return;
     node.delete("combined_validation_context");
     const base = combined.get("default_validation_context");
-    node.set("validation_context", base === undefined ? own : merge(base, own), combined.place);
+    node.set(
+      "validation_context",
+      base === undefined ? own : merge(base, own, `${TLS}CertificateValidationContext`),
+      combined.place,
+    );
   }
 
   /** Adds the named certificates after those that stand in the context itself. */
