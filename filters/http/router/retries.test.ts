@@ -104,6 +104,18 @@ describe("a retried request", () => {
     expect(retriesOf("abcde", { per_request_buffer_limit_bytes: 5 }, four)).toBe(1);
   });
 
+  it("has the route's limit also where the request alone asks for retries", () => {
+    const retriesWith = (host: object): number => {
+      const p = proxy({}, { retry_policy: undefined }, host, INTERNAL);
+      p.connect().post("/", "abcde", "x-envoy-retry-on: 5xx");
+      p.up.last.respond(503, {}, "no");
+      p.wait();
+      return p.up.exchanges.length - 1;
+    };
+    expect(retriesWith({})).toBe(1);
+    expect(retriesWith({ per_request_buffer_limit_bytes: 4 })).toBe(0);
+  });
+
   it("has the limit of a filter that has held the body, if that is more", () => {
     const retry_policy = { retry_on: "5xx" };
     const p = new TestProxy({ codec, router })

@@ -33,6 +33,17 @@ describe("a route's limits on time", () => {
     expect(c.status()).toBe(504);
   });
 
+  it("max_grpc_timeout of 0 heeds grpc-timeout without a maximum, and has no timeout without one", () => {
+    const p = proxy({}, { max_grpc_timeout: 0, retry_policy: undefined });
+    const grpc = "content-type: application/grpc";
+    const asked = p.connect().get("/", grpc, "grpc-timeout: 300m");
+    p.cx.clock.advance(300);
+    expect(asked.take()).toContain("grpc-status: 14");
+    const patient = p.connect().get("/", grpc);
+    p.cx.clock.advance(60_000);
+    expect(patient.take()).toBe("");
+  });
+
   it("max_grpc_timeout does the same in the older way", () => {
     const p = proxy({}, { max_grpc_timeout: 400 });
     const c = p.connect().get("/", "content-type: application/grpc", "grpc-timeout: 1S");

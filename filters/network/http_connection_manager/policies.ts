@@ -86,17 +86,16 @@ export function compilePolicies(
   return asksForNothing(policies) ? undefined : policies;
 }
 
-/** Whether the policies change nothing. A buffer limit alone changes nothing. */
+/** Whether the policies change nothing. A limit of 0 is one; the offset of a gRPC timeout without one is none. */
 function asksForNothing(policies: RoutePolicies): boolean {
   for (const name in policies) {
     const value = policies[name as keyof RoutePolicies];
     const isNothing =
       value === undefined ||
       value === false ||
-      value === 0 ||
       value === "default" ||
       (Array.isArray(value) && value.length === 0);
-    if (!isNothing && name !== "bufferLimit") return false;
+    if (!isNothing && name !== "grpcTimeoutOffsetMs") return false;
   }
   return true;
 }
