@@ -23,19 +23,21 @@ const soaked = await soak({
   onSample: (sample) => {
     if (told++ % 6 === 0)
       console.log(
-        `${Math.round(sample.seconds)} s: ${(sample.rss / MIB).toFixed(1)} MiB, ` +
+        `${Math.round(sample.seconds)} s: ${(sample.rss / MIB).toFixed(1)} MiB, ${(sample.serving / MIB).toFixed(1)} of them serve, ` +
           `${sample.answered} answered, ${sample.failures} failed`,
       );
   },
 });
 
 const warmUp = Math.min(10, minutes / 3) * 60;
-const slope = slopeOf(soaked.samples.filter(({ seconds }) => seconds >= warmUp));
+const warm = soaked.samples.filter(({ seconds }) => seconds >= warmUp);
+const slope = slopeOf(warm, "rss");
+const serving = slopeOf(warm, "serving");
 const { answered, explained, failures, reloads, kills, handles, active } = soaked;
 console.log(
   `${answered} answered, ${explained} explained by a killed upstream or a machine that stood still, ${failures.length} failed; ` +
     `${reloads} reloads, ${kills} kills; handles ${handles.join(" -> ")}; ` +
-    `memory ${slope >= 0 ? "+" : ""}${slope.toFixed(2)} MiB in 10 minutes`,
+    `memory ${signed(slope)} MiB in 10 minutes, of the process that serves ${signed(serving)}`,
 );
 const left = Object.entries(active).filter(([, n]) => n !== 0);
 for (const [name, n] of left) console.log(`left over: ${name} = ${n}`);
@@ -50,13 +52,17 @@ function at(): string {
   return new Date().toISOString().slice(11, 19);
 }
 
+function signed(mib: number): string {
+  return `${mib >= 0 ? "+" : ""}${mib.toFixed(2)}`;
+}
+
 /** Least squares, in MiB for 10 minutes. */
-function slopeOf(samples: readonly Sample[]): number {
+function slopeOf(samples: readonly Sample[], what: "rss" | "serving"): number {
   const mean = (values: readonly number[]) =>
     values.reduce((sum, value) => sum + value, 0) / values.length;
   const at = mean(samples.map(({ seconds }) => seconds));
-  const rss = mean(samples.map((sample) => sample.rss));
-  const up = samples.map((sample) => (sample.seconds - at) * (sample.rss - rss));
+  const bytes = mean(samples.map((sample) => sample[what]));
+  const up = samples.map((sample) => (sample.seconds - at) * (sample[what] - bytes));
   const across = samples.map(({ seconds }) => (seconds - at) ** 2);
   return (mean(up) / mean(across) / MIB) * 600;
 }

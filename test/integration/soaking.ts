@@ -23,7 +23,9 @@ export interface SoakOptions {
 
 export interface Sample {
   readonly seconds: number;
+  /** Of all processes, and of the one that serves: those that build and try changes come and go. */
   readonly rss: number;
+  readonly serving: number;
   readonly answered: number;
   readonly failures: number;
 }
@@ -234,6 +236,7 @@ class Run {
     const sample = {
       seconds: process.uptime(),
       rss: this.#proxy.rss(),
+      serving: this.#proxy.rss(this.#proxy.processes().slice(0, 1)),
       answered: this.#answered,
       failures: this.#failures.length,
     };
