@@ -403,7 +403,7 @@ test("writes new filters that are found, and whose own tests pass", async () => 
   });
   const odd = ["filter", "new", "odd", "--kind", "nope", "--dir", dir];
   const error =
-    '--kind "nope": there is no such kind; write one of http, network, listener, access_log, balancer, service';
+    '--kind "nope": there is no template of that kind; write one of http, network, listener, access_log, balancer, service';
   expect(await run(...odd)).toEqual({ code: 1, out: "", err: `${error}\n` });
   const told = await run(...odd, "--json");
   expect([told.code, told.err]).toEqual([1, ""]);

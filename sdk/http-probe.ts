@@ -228,7 +228,6 @@ export function probeSource(
     protocol,
     startTime: Date.now(),
     upstreamHost: target.address,
-    upstreamRemoteAddress: target.address,
     downstreamRemoteAddress: NOWHERE,
     downstreamDirectAddress: NOWHERE,
     downstreamLocalAddress: NOWHERE,

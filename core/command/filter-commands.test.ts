@@ -153,7 +153,10 @@ test("what cannot be done is said in a sentence, or in JSON for a program", asyn
     ["cluster", `write one of ${KINDS.join(", ")}`],
   ] as const) {
     const { code, err } = await run("filter", "new", "other", "--kind", kind);
-    expect([code, err]).toEqual([1, `--kind "${kind}": there is no such kind; ${help}\n`]);
+    expect([code, err]).toEqual([
+      1,
+      `--kind "${kind}": there is no template of that kind; ${help}\n`,
+    ]);
   }
   const asked = [
     ["info", "my_htp"],

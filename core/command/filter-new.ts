@@ -30,7 +30,7 @@ export async function filterNew(options: NewFilterOptions): Promise<number> {
     const { kind: said } = options;
     const help =
       didYouMean(said, NEW_FILTER_KINDS) ?? `write one of ${NEW_FILTER_KINDS.join(", ")}`;
-    return refuse(`--kind "${said}": there is no such kind; ${help}`);
+    return refuse(`--kind "${said}": there is no template of that kind; ${help}`);
   }
   if (!/^[a-z][a-z0-9_]*$/.test(name)) {
     const better = name

@@ -123,7 +123,12 @@ describe("the question", () => {
       send: { text: "6162" },
       request_headers_to_add: [
         {
-          header: { key: "x-check", value: "%UPSTREAM_REMOTE_ADDRESS%" },
+          header: { key: "x-check", value: "%UPSTREAM_HOST%" },
+          append_action: "APPEND_IF_EXISTS_OR_ADD",
+        },
+        // As in Envoy, of the connection nothing is known to formats.
+        {
+          header: { key: "x-none", value: "%UPSTREAM_REMOTE_ADDRESS%" },
           append_action: "APPEND_IF_EXISTS_OR_ADD",
         },
       ],
@@ -133,7 +138,8 @@ describe("the question", () => {
     expect([request.method, request.body]).toEqual(["POST", "ab"]);
     expect(request.headers).toContainEqual(["x-check", "10.0.0.1:80"]);
     expect(request.headers).toContainEqual(["content-length", "2"]);
-    expect(request.headers.map(([name]) => name)).not.toContain("user-agent");
+    const names = request.headers.map(([name]) => name);
+    for (const name of ["x-none", "user-agent"]) expect(names).not.toContain(name);
   });
 
   it("goes over the same connection again, unless the peer or the config will not have it", () => {
