@@ -87,15 +87,20 @@ export class Info implements StreamInfo {
 
   /** Called while no stream uses it: lets go of what belongs to clusters, or leads to code that has served the last one. */
   end(): void {
+    this.#leaveCluster();
+    this.downstreamWire = undefined;
+  }
+
+  #leaveCluster(): void {
     this.cluster = undefined;
     this.host = undefined;
     this.virtualCluster = undefined;
     this.upstreamTls = undefined;
     this.upstreamWire = undefined;
-    this.downstreamWire = undefined;
   }
 
   #reset(): void {
+    this.#leaveCluster();
     this.requestDuration = -1;
     this.responseDuration = -1;
     this.duration = -1;
@@ -106,7 +111,6 @@ export class Info implements StreamInfo {
     this.routeName = "";
     this.virtualHostName = "";
     this.clusterName = "";
-    this.virtualCluster = undefined;
     this.upstreamHost = undefined;
     this.upstreamRemoteAddress = undefined;
     this.upstreamLocalAddress = undefined;
@@ -121,11 +125,7 @@ export class Info implements StreamInfo {
     this.upstreamRxEnd = -1;
     this.downstreamTxBegin = -1;
     this.downstreamTxEnd = -1;
-    this.cluster = undefined;
-    this.host = undefined;
     this.upstreamConnectionId = undefined;
-    this.upstreamTls = undefined;
-    this.upstreamWire = undefined;
     this.healthCheck = false;
     this.attempts = 0;
   }
