@@ -10,6 +10,7 @@
  * `idle`: with the filters `fault` and `local_ratelimit`, which do nothing to these requests, beside `tsproxy` without them.
  * `production`: the cluster has retries, circuit breakers with a retry budget, outlier detection and active health checks; and the
  * same with a JSON access log to a file.
+ * `log`: tsproxy and Envoy without an access log, with one of Envoy's default text and with one of JSON, each to a file.
  * `lua`: tsproxy and Envoy without a script, with one and with five that edit headers of request and response.
  * `h2`: downstream HTTP/2 (h2load, 8 connections of 32 streams), upstream HTTP/1.1; `h2h2`: HTTP/2 on both sides, cleartext.
  * `tls`: HTTP/1.1 over TLS 1.3 on kept connections; `hs`: a full handshake (P-256) and one request per connection; `hs-resumed`:
@@ -38,7 +39,7 @@ const { values, positionals } = parseArgs({
   },
 });
 const MODES =
-  "http 1m tcp tcp1m filter new idle production lua h2 h2h2 tls hs hs-resumed h2-16k h2-1m tls-16k tls-1m".split(
+  "http 1m tcp tcp1m filter new idle production log lua h2 h2h2 tls hs hs-resumed h2-16k h2-1m tls-16k tls-1m".split(
     " ",
   );
 const mode = positionals[0] ?? "http";
@@ -158,7 +159,7 @@ const resilience = {
     },
   ],
 };
-const jsonLog = (file: string) => [
+const jsonLog = (file: string): { name: string; typed_config: Record<string, unknown> }[] => [
   {
     name: "file",
     typed_config: {
@@ -359,6 +360,23 @@ if (isProduction) {
       name: "envoy +log",
       start: (port) => envoyWith(envoy, config("envoy", port)),
     });
+}
+if (mode === "log") {
+  const { ENVOY: envoy } = process.env;
+  for (const kind of ["text", "json"]) {
+    const config = (name: string, port: number) => {
+      const log = jsonLog(path.join(dir, `${name}-${kind}.log`));
+      if (kind === "text") for (const { typed_config } of log) delete typed_config.log_format;
+      return write(`${name}-${kind}-${port}.json`, envoyConfig(port, [], log));
+    };
+    const name = `tsproxy +${kind}`;
+    subjects.push({ name, start: (port) => tsproxy(config("tsproxy", port)) });
+    if (envoy !== undefined)
+      subjects.push({
+        name: `envoy +${kind}`,
+        start: (port) => envoyWith(envoy, config("envoy", port)),
+      });
+  }
 }
 if (mode === "filter") {
   const filters = path.join(dir, "filters");
@@ -760,6 +778,15 @@ if (isProduction) {
     const more = median(logged.us) - median(without.us);
     console.log(`the log of ${name}: ${more.toFixed(2)} µs a request (bar: 2.6)`);
   }
+}
+if (mode === "log") {
+  for (const [kind, bar] of Object.entries({ text: 2.6, json: 4 }))
+    for (const name of ["tsproxy", "envoy"]) {
+      const [without, logged] = [rows.get(name), rows.get(`${name} +${kind}`)];
+      if (without === undefined || logged === undefined) continue;
+      const more = median(logged.us) - median(without.us);
+      console.log(`${kind} log of ${name}: ${more.toFixed(2)} µs a request (bar: ${bar})`);
+    }
 }
 for (const [name, bar] of Object.entries(BARS[mode] ?? {})) {
   const row = rows.get("tsproxy");
