@@ -526,6 +526,8 @@ export class RoutedRequest implements HttpFilter, AttemptOwner {
     const router = this.#router;
     attempt.endTry();
     if (this.#upgrade === "websocket" && isNoHandshake(headers, attempt.encoder)) {
+      // For logs the upstream has answered, though the answer that is sent is a local reply.
+      info.responseDuration = router.cx.now() - (info.startedAt ?? 0);
       this.#giveUp();
       this.#conclude(withoutBody(headers));
       return;

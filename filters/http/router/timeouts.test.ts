@@ -85,6 +85,27 @@ describe("a request that asks for an upgrade", () => {
     p.up.last.respond(101, { upgrade: "websocket" });
     expect(c.status()).toBe(101);
   });
+
+  it("is logged with the time of the upstream's answer that refuses the handshake", () => {
+    const came: number[] = [];
+    const p = new TestProxy({ codec, router });
+    p.cx.define("access_log/came", {
+      kind: "access_log",
+      setup: () => ({
+        log: ({ info }: { info: StreamInfo }) => void came.push(info.responseDuration),
+      }),
+    });
+    p.start({
+      access_log: [{ name: "l", package: "access_log/came", config: {} }],
+      ...UPGRADES,
+    });
+    for (const status of [200, 302]) {
+      p.connect().get("/", ...WS);
+      p.cx.clock.advance(30);
+      p.up.last.respond(status);
+    }
+    expect(came).toEqual([30, 30]);
+  });
 });
 
 it("that passes while a connection is awaited is logged with the host that it is to", () => {
