@@ -11,6 +11,9 @@ import type { SandboxOptions } from "./options.ts";
 
 const HEAD = "GET /a HTTP/1.1\r\nhost: x\r\nauthorization: secret\r\nx-a: 1\r\n";
 
+/** What packages with a guard say in their manifest. */
+const HEADERS = { read: ["host", "x-a", "server"], write: ["x-a", "x-new", ":status"] };
+
 /** More than any promise may take. */
 const LATE_MS = 60_000;
 
@@ -24,10 +27,11 @@ async function exchange(
   members: string,
   use: Partial<ParkedUse> = {},
   options: Partial<SandboxOptions> = {},
+  manifest = use.guard === undefined ? "" : `sandbox: { headers: ${JSON.stringify(HEADERS)} },`,
 ): Promise<Exchange> {
   const sandbox = await worker.sandbox(
-    `import { defineHttpFilter, hold, Type } from "@tsproxy/sdk";
-     export default defineHttpFilter({ name: "test", config: Type.Object({}), setup: () => (stream) => ({ ${members} }) });`,
+    `import { defineHttpFilter, HeaderLine, hold, Type } from "@tsproxy/sdk";
+     export default defineHttpFilter({ name: "test", config: Type.Object({}), ${manifest} setup: () => (stream) => ({ ${members} }) });`,
     [{}],
     options,
   );
@@ -37,10 +41,7 @@ async function exchange(
 }
 
 describe("headers that a manifest names", () => {
-  const guard = new HeadGuard({
-    read: ["host", "x-a", "server"],
-    write: ["x-a", "x-new", ":status"],
-  });
+  const guard = new HeadGuard(HEADERS);
 
   it("are all that filters see", async () => {
     const e = await exchange(
@@ -72,17 +73,37 @@ describe("headers that a manifest names", () => {
   });
 
   it.each([
-    `h.set("authorization", "forged")`,
-    `h.remove("host")`,
-    `h.path = "/admin"`,
-    `h.method = "DELETE"`,
-    `h.append("x-other", "1")`,
-  ])("let nothing else through: %s", async (edit) => {
-    const e = await exchange(`onRequestHeaders(h) { ${edit}; }`, { guard });
+    ["authorization", `h.set("authorization", "forged")`],
+    ["host", `h.remove("host")`],
+    ["host", `h.authority = "b"`],
+    [":path", `h.path = "/admin"`],
+    [":method", `h.method = "DELETE"`],
+    ["x-other", `h.append("x-other", "1")`],
+    ["x-other", `h.appendLine(new HeaderLine("x-other", "1"))`],
+    ["x-other", `await Promise.resolve(); h.set("x-other", "1")`],
+  ])("let nothing else through, and %s is told at its hook: %s", async (name, edit) => {
+    const e = await exchange(`async onRequestHeaders(h) { ${edit}; }`, { guard });
     await e.requestHeaders().settled();
     expect(e.reply?.status).toBe(500);
+    const { reason, stack } = worker.faults[0]!;
+    expect(reason).toBe(
+      `onRequestHeaders: it may not write "${name}"; name it in "write" of its manifest's "headers"`,
+    );
+    expect(stack).toMatch(/^test\.js:\d+:\d+$/);
+    expect(worker.malformations).toEqual([]);
     expect(linesOf(e.request)).toEqual(["host: x", "authorization: secret", "x-a: 1"]);
     expect([e.request.path, e.request.method]).toEqual(["/a", "GET"]);
+  });
+
+  it("keep out what its isolate sends nevertheless", async () => {
+    const unlimited = exchange(`onRequestHeaders(h) { h.set("x-other", "1"); }`, { guard }, {}, "");
+    const e = (await unlimited).requestHeaders();
+    await e.settled();
+    expect([e.reply?.status, worker.malformations]).toEqual([
+      500,
+      ["edits that HTTP cannot carry, or that it must not make"],
+    ]);
+    expect(linesOf(e.request)).toEqual(["host: x", "authorization: secret", "x-a: 1"]);
   });
 
   it("may be edited while a head is held", async () => {

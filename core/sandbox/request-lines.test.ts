@@ -46,7 +46,8 @@ it.each([
   const e = await edited(`onRequestHeaders(h) { ${edit}; }`);
   expect(e.reply?.status).toBe(500);
   await worker.until(() => worker.faults.length > 0);
-  expect(worker.faults[0]!.reason).toContain(`onRequestHeaders threw: ${reason}`);
+  expect(worker.faults[0]!.reason).toContain(`onRequestHeaders: ${reason}`);
+  expect(worker.faults[0]!.stack).toMatch(/^test\.js:\d+:\d+$/);
   expect(worker.malformations).toEqual([]);
 });
 
@@ -59,7 +60,7 @@ it.each([99, 200.5, 1000])(
     expect(e.reply?.status).toBe(500);
     await worker.until(() => worker.faults.length > 0);
     expect(worker.faults[0]!.reason).toBe(
-      `onResponseHeaders threw: :status cannot be ${status}: write a whole number from 200 to 999`,
+      `onResponseHeaders: :status cannot be ${status}: write a whole number from 200 to 999`,
     );
   },
 );

@@ -1,4 +1,4 @@
-import { Chunk, latin1Decode } from "@tsproxy/sdk";
+import { Chunk, latin1Decode, NoVerdict } from "@tsproxy/sdk";
 import { ascii } from "../ascii.ts";
 import { ANSWER, ANSWER_MAX, RECORD, VERDICT, VERDICT_TYPE } from "./layout.ts";
 import type { Surroundings } from "./surroundings.ts";
@@ -92,7 +92,8 @@ export class AskTable {
   }
 
   #fail({ asked }: AskState, token: number, error: unknown): void {
-    this.#around.thrown(token, asked.hook, error, asked.filter);
+    const returned = error instanceof NoVerdict ? asked.filter : undefined;
+    this.#around.thrown(token, asked.hook, error, returned);
     this.#put(token, VERDICT_TYPE.FAULT, "");
   }
 

@@ -9,6 +9,7 @@ import {
   type NetworkFilter,
   type NetworkFilterFactory,
   type NetworkResult,
+  NoVerdict,
   type Output,
   stop,
   utf8Decode,
@@ -191,7 +192,8 @@ export class ConnectionTable {
       chunk !== undefined &&
       (chunk.memory !== given!.memory || chunk.at !== given!.at || chunk.end !== given!.end);
     const fail = (error: unknown): void => {
-      this.#around.thrown(token, hook, error, state.filter);
+      const returned = error instanceof NoVerdict ? state.filter : undefined;
+      this.#around.thrown(token, hook, error, returned);
       this.#answer(state, token, VERDICT_TYPE.FAULT, undefined);
     };
     let result: NetworkResult;

@@ -190,9 +190,10 @@ export class Head<M extends HeaderMap = HeaderMap> {
 
   /**
    * Finds the filter's edits and answers their size in bytes; 0: there are none. Throws on edits that a sandboxed filter must not
-   * make. `length`: size of the message's body if all of it is held, else -1.
+   * make. `length`: size of the message's body if all of it is held, else -1. `writes`: the headers that its manifest lets it write;
+   * undefined: all.
    */
-  measure(length: number): number {
+  measure(length: number, writes: ReadonlySet<string> | undefined): number {
     const map = this.map as HeaderMap;
     const { words } = this.#wide;
     const removed = this.#removed;
@@ -202,6 +203,7 @@ export class Head<M extends HeaderMap = HeaderMap> {
     const first = (this.#at >> 2) + FLAG_WORD;
     for (let i = first, end = first + map.count * SPAN; i < end; i += SPAN) {
       if ((words[i]! & (FLAG.REMOVED | TOLD)) !== FLAG.REMOVED) continue;
+      if (writes !== undefined) checkWrite(map.nameAt((i - first) / SPAN), writes);
       if ((words[i]! & FLAG.KNOWN) === HOST.known) hostDropped = true;
       if (KEPT.has(words[i]! & FLAG.KNOWN)) {
         throw new TypeError(
@@ -219,15 +221,18 @@ export class Head<M extends HeaderMap = HeaderMap> {
     this.#newStatus = 0;
     if (map instanceof RequestHeaders) {
       if (map.methodEdited && map.method !== this.#method) {
+        checkWrite(":method", writes);
         refuse(wrongMethod(map.method, this.#method ?? receivedMethod(map)));
         this.#newMethod = map.method;
       }
       if (map.pathEdited && map.path !== this.#path) {
+        checkWrite(":path", writes);
         refuse(wrongPath(map.path));
         this.#newPath = map.path;
       }
       if (hostDropped && !map.has(HOST)) refuse('a sandboxed filter cannot remove "host"');
     } else if (map instanceof ResponseHeaders && map.status !== this.#status) {
+      checkWrite(":status", writes);
       refuse(wrongStatus(map.status));
       this.#newStatus = map.status;
     }
@@ -242,10 +247,12 @@ export class Head<M extends HeaderMap = HeaderMap> {
     if (!changed) return 0;
     let size = (EDITS.REST + drops + this.#removed.length) * 4;
     for (let k = this.#kept; k < added.length; k += 2) {
+      checkWrite(added[k]!, writes);
       if (added[k] === HOST.text) checkHost(map);
       size += 8 + checked(added[k]!, added[k + 1]!, length).length + added[k + 1]!.length;
     }
     for (const line of map.lines) {
+      checkWrite(line.name.text, writes);
       if (line.name === HOST) checkHost(map);
       size += 8 + checked(line.name.text, line.value, length).length + line.value.length;
     }
@@ -346,6 +353,11 @@ function checked(name: string, value: string, length: number): string {
   if (value !== String(length))
     throw new RangeError(`the body is ${length} bytes long, and not ${value}`);
   return name;
+}
+
+function checkWrite(name: string, writes: ReadonlySet<string> | undefined): void {
+  if (writes?.has(name) === false)
+    refuse(`it may not write "${name}"; name it in "write" of its manifest's "headers"`);
 }
 
 function refuse(wrong: string | undefined): void {

@@ -215,9 +215,12 @@ function outOfPlace(made: unknown): string | undefined {
 
 function addUse(id: number, factory: unknown, cx: SandboxContext): void {
   switch (definition.kind) {
-    case "http":
-      streams.addUse({ id, factory: factory as never, cx });
+    case "http": {
+      const names = definition.sandbox?.headers?.write;
+      const writes = names && new Set(names);
+      streams.addUse({ id, factory: factory as never, cx, writes });
       break;
+    }
     case "network":
       connections.addUse({ id, factory: factory as never, cx });
       break;

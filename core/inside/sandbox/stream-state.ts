@@ -19,6 +19,8 @@ export interface HttpUse {
   readonly id: number;
   readonly factory: HttpFilterFactory;
   readonly cx: SandboxContext;
+  /** The headers that the package's manifest lets it write; undefined: all. */
+  readonly writes: ReadonlySet<string> | undefined;
 }
 
 /** A head and the number of states that use it: adjacent filters of one stream share it. */

@@ -249,7 +249,7 @@ export class StreamTable {
     const words = this.#around.words;
     const record = words[place + (1 + passed) * RECORD_WORDS]! >> 2;
     const token = words[record + RECORD.TOKEN]!;
-    this.fail(token, HOOK_OF_KIND[kind] ?? "hook", failure.error, next?.filter);
+    this.fail(token, HOOK_OF_KIND[kind] ?? "hook", failure.error);
   }
 
   /** Answers a hook's result, at once or when its promise settles. */
@@ -305,15 +305,16 @@ export class StreamTable {
     this.#around.outbox.close();
   }
 
-  #fault(state: StreamState, kind: number, error: unknown): void {
+  /** `returned`: the filter, if the hook did not throw, but must not have done what it did. */
+  #fault(state: StreamState, kind: number, error: unknown, returned?: object): void {
     const hook = HOOK_OF_KIND[kind] ?? "hook";
-    this.fail(state.token | laneOf(kind), hook, error, state.filter);
+    this.fail(state.token | laneOf(kind), hook, error, returned);
   }
 
-  /** Reports that a hook threw, and answers FAULT; the failure policy then decides about this stream. */
-  fail(token: number, hook: string, error: unknown, filter?: object): void {
+  /** Reports a fault of a hook, and answers FAULT; the failure policy then decides about this stream. */
+  fail(token: number, hook: string, error: unknown, returned?: object): void {
     const { outbox } = this.#around;
-    this.#around.thrown(token, hook, error, filter);
+    this.#around.thrown(token, hook, error, returned);
     const at = outbox.open(ANSWER.VERDICT, token, 0, VERDICT.REST * 4);
     const w = at >> 2;
     outbox.words[w + VERDICT.TYPE] = VERDICT_TYPE.FAULT;
@@ -327,7 +328,7 @@ export class StreamTable {
     try {
       this.#tell(state, call, verdict, followers);
     } catch (error) {
-      this.#fault(state, call.kind, error);
+      this.#fault(state, call.kind, error, state.filter);
     }
   }
 
@@ -380,11 +381,14 @@ export class StreamTable {
     const own = lane === 0 ? state.request!.head : state.response?.head;
     const head = isTrailers ? state.trailers(lane) : own;
     const heldSize = state.body(lane)?.heldSize ?? -1;
+    const { writes } = state.use!;
     const editsSize =
-      reply === undefined && head !== undefined ? head.measure(isTrailers ? -1 : heldSize) : 0;
+      reply === undefined && head !== undefined
+        ? head.measure(isTrailers ? -1 : heldSize, writes)
+        : 0;
     if (editsSize > 0) flags |= VERDICT_FLAG.EDITS;
     const waits = isTrailers && held?.trailers === true && reply === undefined;
-    const headEditsSize = waits && own !== undefined ? own.measure(heldSize) : 0;
+    const headEditsSize = waits && own !== undefined ? own.measure(heldSize, writes) : 0;
     if (headEditsSize > 0) flags |= VERDICT_FLAG.HEAD_EDITS;
     const facts = state.stream!.changes();
     const factsSize = facts === "" ? 0 : (4 + facts.length + 3) & ~3;

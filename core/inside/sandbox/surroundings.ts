@@ -1,4 +1,4 @@
-import { type CellHeap, latin1Decode, NoVerdict, Runtime, type Timer } from "@tsproxy/sdk";
+import { type CellHeap, latin1Decode, Runtime, type Timer } from "@tsproxy/sdk";
 import { ascii } from "../ascii.ts";
 import { StatsTable } from "../stats.ts";
 import { TimerWheel, type WheelTimer } from "../timers.ts";
@@ -115,10 +115,11 @@ export class Surroundings {
   }
 
   /**
-   * Reports what a hook threw. Core counts every error; only the first THROWN_A_SECOND of a second carry message and stack. The stack
-   * of a NoVerdict names no line of the filter: core finds the one of its hook by the hook's text.
+   * Reports what a hook threw. Core counts every error; only the first THROWN_A_SECOND of a second carry message and stack.
+   * `returned`: the filter whose hook has returned what is refused. The stack then names no line of the filter: core finds the one of
+   * the hook by the hook's text.
    */
-  thrown(token: number, hook: string, error: unknown, filter: object = {}): void {
+  thrown(token: number, hook: string, error: unknown, returned?: object): void {
     this.#tick();
     if (this.#thrown++ >= THROWN_A_SECOND) {
       this.outbox.open(ANSWER.THROWN, token, 0, 0);
@@ -126,7 +127,7 @@ export class Surroundings {
       return;
     }
     const { message, stack } = describeError(error);
-    const code = error instanceof NoVerdict ? textOf(filter, hook) : undefined;
+    const code = returned && textOf(returned, hook);
     this.#tell(ANSWER.THROWN, token, { hook, message, stack, code }, { hook, message });
   }
 
