@@ -26,7 +26,7 @@ class Misfit extends Error {
   }
 }
 
-/** What a loaded module defines, as JSON of `Description[]`, or of the message and path of a Misfit. */
+/** What a loaded module defines, as JSON of `Description[]`, or of a Misfit as module-reader.ts has it. */
 export function read(loaded: { readonly default?: unknown }): string {
   try {
     const exported = loaded.default;
@@ -36,7 +36,7 @@ export function read(loaded: { readonly default?: unknown }): string {
   } catch (error) {
     if (!(error instanceof Misfit)) throw error;
     const { message, path } = error;
-    return JSON.stringify({ message, path });
+    return JSON.stringify({ message, path, lacksDefault: loaded.default === undefined });
   }
 }
 

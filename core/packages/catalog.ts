@@ -1,5 +1,6 @@
 import { Describer } from "./describe.ts";
 import { setAsideDoubles } from "./doubles.ts";
+import { withoutImported } from "./imported-files.ts";
 import { ModuleReader } from "./module-reader.ts";
 import { PackageUnit } from "./package-unit.ts";
 import { discoverDroppedIn, discoverShipped } from "./packages.ts";
@@ -34,7 +35,7 @@ export class Catalog {
     const sources = directories.flatMap((directory) => discoverDroppedIn(directory));
     const units = [...shipped, ...(await this.#build(sources, names))];
     setAsideDoubles(units);
-    return units;
+    return withoutImported(units);
   }
 
   async #build(

@@ -74,10 +74,13 @@ export function describedBy(
 /** Says why a module cannot be loaded, or is no package. */
 export class DescribeError extends Error {
   readonly problem: Problem;
+  /** The module exports nothing as default. */
+  readonly lacksDefault: boolean;
 
-  constructor(found: Problem) {
+  constructor(found: Problem, lacksDefault = false) {
     super(found.message);
     this.problem = found;
+    this.lacksDefault = lacksDefault;
   }
 }
 
@@ -185,8 +188,10 @@ const wordOf = (name: string): RegExp =>
 /** Splits descriptions for the disk. `text`: their JSON, `said`: its hash. Throws a DescribeError. */
 function parsed(said: string, text: string, bundle: Bundle, entry: string): Told {
   const all = JSON.parse(text) as readonly Description[] | Misfit;
-  if ("message" in all)
-    throw new DescribeError(problemOfDefinition(all.message, all.path, bundle, entry));
+  if ("message" in all) {
+    const { message, path, lacksDefault } = all;
+    throw new DescribeError(problemOfDefinition(message, path, bundle, entry), lacksDefault);
+  }
   return {
     said,
     descriptions: all.map(({ schema: _schema, routeSchema: _routeSchema, ...others }) => others),

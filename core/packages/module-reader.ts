@@ -34,6 +34,8 @@ export interface ReadsModules {
 export interface Misfit {
   readonly message: string;
   readonly path: readonly string[];
+  /** It has no default export. */
+  readonly lacksDefault: boolean;
 }
 
 /** Loading a module takes milliseconds; this limit is for one that never ends. */

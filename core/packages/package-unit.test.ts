@@ -3,6 +3,7 @@ import os from "node:os";
 import path from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { Describer } from "./describe.ts";
+import { withoutImported } from "./imported-files.ts";
 import { ModuleReader } from "./module-reader.ts";
 import { type Built, PackageUnit } from "./package-unit.ts";
 import { bundlePreludes } from "./preludes.ts";
@@ -55,6 +56,28 @@ test("what a package says of itself is taken apart again only by a save that cha
   const fourth = await saved(unit, "3");
   expect(fourth.said).toBe(first.said);
   expect(schema(fourth)).toEqual(schema(first));
+});
+
+test("a file without default export is a package only as long as no package imports it", async () => {
+  const file = (name: string) => path.join(folder, name);
+  fs.writeFileSync(file("shared.ts"), `export { deep } from "./deep.ts";`);
+  fs.writeFileSync(file("deep.ts"), "export const deep = 1;");
+  const units = [new PackageUnit(source, names)];
+  for (const at of [file("shared.ts"), file("deep.ts")])
+    units.push(new PackageUnit({ ...source, id: at, entry: at }, names));
+  const build = () => Promise.all(units.map((unit) => unit.build(describer)));
+  const shown = () => withoutImported(units).map((unit) => path.basename(unit.source.entry));
+  await saved(units[0]!, "1");
+  await build();
+  // What imports the last one is no package itself.
+  expect(shown()).toEqual(["mark.ts", "shared.ts", "deep.ts"]);
+  fs.appendFileSync(entry, `\nexport { deep } from "./shared.ts";`);
+  await build();
+  expect(shown()).toEqual(["mark.ts"]);
+  // With errors of its own it imports them still.
+  fs.appendFileSync(entry, `\nimport "./missing.ts";`);
+  await build();
+  expect(shown()).toEqual(["mark.ts"]);
 });
 
 test("a save that cannot be read leaves what the package has said before as it was", async () => {

@@ -112,6 +112,7 @@ export class PackageUnit {
   #told: readonly string[];
   #tried = false;
   #built = false;
+  #lacksDefault = false;
   /** Hash of the code that an earlier process hung or ended in; "": none did. Undefined: not built yet. */
   #quarantined: string | undefined = undefined;
 
@@ -153,6 +154,12 @@ export class PackageUnit {
   get broken(): BrokenPackage | undefined {
     if ((this.live ?? this.next) !== undefined || this.problems.length === 0) return undefined;
     return { file: shortPath(this.source.entry), names: this.#told };
+  }
+
+  /** It is no package, but a file of another one, which imports it. */
+  isPartOf(other: PackageUnit): boolean {
+    if (!this.#lacksDefault || this.live !== undefined || other.#lacksDefault) return false;
+    return other.#inputs.has(this.#builtFrom);
   }
 
   /** True until the first attempt to build it. */
@@ -214,7 +221,7 @@ export class PackageUnit {
     this.next = undefined;
     this.stoppedWith = undefined;
     this.#tried = true;
-    this.#built = false;
+    this.#built = this.#lacksDefault = false;
     const began = performance.now();
     try {
       const kept = this.#kept;
@@ -278,8 +285,9 @@ export class PackageUnit {
         this.#inputs = new Map([...this.#inputs, ...error.inputs]);
         return error.problems;
       }
-      if (error instanceof DescribeError) return [error.problem];
-      throw error;
+      if (!(error instanceof DescribeError)) throw error;
+      this.#lacksDefault = error.lacksDefault;
+      return [error.problem];
     }
   }
 

@@ -41,6 +41,23 @@ test("does not start when the config names a filter whose code is broken, and sa
   );
 });
 
+test("a file without default export is no package while another one imports it", async () => {
+  const world = worlds.open();
+  const plain = filter("shout", "v1");
+  fs.writeFileSync(world.file("shared.ts"), "export const MARKER = 'shared';");
+  const importing = plain.replace('"v1"', "MARKER");
+  fs.writeFileSync(world.file("shout.ts"), `import { MARKER } from "./shared.ts";\n${importing}`);
+  await world.start();
+  const names = () => world.reload.packages().map((state) => state.package);
+  expect([names(), world.refusals]).toEqual([["network/end", "network/shout"], []]);
+  fs.writeFileSync(world.file("shared.ts"), "export const MARKER = 'another';");
+  await world.serves("another");
+  expect(world.refusals).toEqual([]);
+  fs.writeFileSync(world.file("shout.ts"), plain);
+  await world.says("shared.ts:1:1: no default export");
+  expect(names()).toContainEqual(expect.stringContaining("shared.ts"));
+});
+
 test("takes up a write in place", async () => {
   const world = await worlds.started();
   fs.writeFileSync(world.file("shout.ts"), filter("shout", "v2"));

@@ -7,6 +7,7 @@ import { fileError } from "../file-error.ts";
 import type { Log } from "../logs/log.ts";
 import type { Describer } from "../packages/describe.ts";
 import { setAsideDoubles } from "../packages/doubles.ts";
+import { withoutImported } from "../packages/imported-files.ts";
 import { type PackageState, statesOf } from "../packages/package-state.ts";
 import { type Built, type PackageNames, PackageUnit } from "../packages/package-unit.ts";
 import { discoverDroppedIn, discoverShipped } from "../packages/packages.ts";
@@ -161,6 +162,9 @@ export class Reload {
   get generation(): number {
     return this.#generation;
   }
+  get #packages(): PackageUnit[] {
+    return withoutImported(this.#units.values());
+  }
   /** Packages that are not entered, as an earlier process ended inside them. */
   get quarantined(): string[] {
     const units = [...this.#units.values()].filter((unit) => unit.isQuarantined);
@@ -198,7 +202,7 @@ export class Reload {
     const edits: Edit[] = units.filter((unit) => unit.next).map((unit) => ({ type: "code", unit }));
     const failure = await this.#attempt([...edits, this.#firstConfig(served)], false);
     if (failure === undefined) return [];
-    const own = units.flatMap((unit) => unit.problems);
+    const own = this.#packages.flatMap((unit) => unit.problems);
     return [...own, ...(failure === "stale" ? [] : failure.problems)];
   }
 
@@ -277,7 +281,7 @@ export class Reload {
   }
 
   packages(): PackageState[] {
-    return [...this.#units.values()].flatMap((unit) => statesOf(unit));
+    return this.#packages.flatMap((unit) => statesOf(unit));
   }
 
   async #look(touched: ReadonlySet<string>, last: boolean): Promise<void> {
@@ -407,7 +411,7 @@ export class Reload {
       text,
       overlays,
       packages: packages.flatMap((built) => built.infos),
-      broken: [...this.#units.values()].flatMap((unit) => unit.broken ?? []),
+      broken: this.#packages.flatMap((unit) => unit.broken ?? []),
       strict,
       serves: true,
       allowUnknown,
@@ -652,7 +656,7 @@ export class Reload {
 
   #tellOfRefusals(): void {
     const config = { problems: this.#configProblems, saved: this.#tried };
-    this.#reports.refused(this.#units.values(), this.#isSettling ? undefined : config);
+    this.#reports.refused(this.#packages, this.#isSettling ? undefined : config);
   }
 
   /** The file's text, or why it cannot be read. */
