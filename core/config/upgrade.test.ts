@@ -78,6 +78,26 @@ test("what it has written needs no further upgrade", () => {
   expect(upgrade({ file: "b.yaml", text: text! })).toEqual({ text, from: "v3", errors: [] });
 });
 
+test("leaves a file that needs no change byte for byte, however it is laid out", () => {
+  const yaml = `# v3
+
+admin:
+    address: {socket_address: {address: 127.0.0.1,   port_value: 0x10}}   # aligned by hand
+static_resources:
+  clusters:
+  - name: a
+    connect_timeout: 1s
+    load_assignment: ~
+
+
+# The end.`;
+  for (const [file, text] of [
+    ["a.yaml", yaml],
+    ["a.json", '{"node": {"id":"n"}, "static_resources": {}}'],
+  ] as const)
+    expect(upgrade({ file, text })).toEqual({ text, from: "v3", errors: [] });
+});
+
 test("gives configs of routes their types", () => {
   const { text } = upgrade({
     file: "a.json",

@@ -26,7 +26,10 @@ export interface Upgraded {
   readonly errors: readonly Diagnostic[];
 }
 
-/** Rewrites a config with types and fields of v3, whatever packages here implement of them. A value that is wrong stays as it was. */
+/**
+ * Rewrites a config with types and fields of v3, whatever packages here implement of them. A value that is wrong stays as it was, and
+ * a file that needs no change stays so byte for byte.
+ */
 export function upgrade(input: ConfigText & { readonly file: string }): Upgraded {
   const report = new Report(input.file, input.text, { strict: false });
   const format = formatOf(input.file, report);
@@ -39,15 +42,16 @@ export function upgrade(input: ConfigText & { readonly file: string }): Upgraded
     resolved: false,
     allowUnknown: false,
   });
+  const before = new Writer(input.text).write(root);
   normaliser.message("envoy.config.bootstrap.v3.Bootstrap", root);
   // The short form of tsproxy needs no upgrade, and which package it means is not asked here.
   for (const [value, { entry }] of normaliser.loose)
     if (entry !== undefined && !isEnvoyName(entry.string("name"))) normaliser.loose.delete(value);
   normaliser.reportLoose();
-  const text =
-    format === "json"
-      ? `${JSON.stringify(plain(root, true), undefined, 2)}\n`
-      : new Writer(input.text).write(root);
+  const after = new Writer(input.text).write(root);
+  const changed = () =>
+    format === "json" ? `${JSON.stringify(plain(root, true), undefined, 2)}\n` : after;
+  const text = after === before ? input.text : changed();
   return { text, from, errors: report.errors };
 }
 
