@@ -1,6 +1,8 @@
 import dgram from "node:dgram";
+import { existsSync, statSync } from "node:fs";
 import net from "node:net";
 import { networkInterfaces } from "node:os";
+import { dirname } from "node:path";
 import { type Problem, problem } from "../problem.ts";
 import type { AddressConfig, ListenerConfig } from "../protocol.ts";
 import type { Bound, ListenFailure } from "./bound.ts";
@@ -44,13 +46,20 @@ export function listenProblem(
   const { code, message } =
     typeof failure === "string" ? { code: failure, message: failure } : failure;
   const text = `${listener.source}: cannot listen on ${shown(listener.address)}`;
-  return problem(`${text}: ${REASONS[code] ?? message}`);
+  const reasons = listener.address.path === undefined ? REASONS : PATH_REASONS;
+  return problem(`${text}: ${reasons[code] ?? message}`);
 }
 
 const REASONS: Readonly<Record<string, string>> = {
   EADDRINUSE: "the address is in use by another process",
   EACCES: "permission denied; ports below 1024 want CAP_NET_BIND_SERVICE",
   EADDRNOTAVAIL: "this machine has no such address",
+};
+const PATH_REASONS: typeof REASONS = {
+  ...REASONS,
+  EACCES: "permission denied",
+  ENOENT: "its folder does not exist; make that folder first",
+  ENOTSOCK: "what is there is no socket; remove it, or name another path",
 };
 
 /** This machine's first address beyond loopback, of that family if there is one. Undefined: it has none. */
@@ -99,6 +108,8 @@ function tryPort({ ip, port, ipv4Compat }: AddressConfig): Promise<string | unde
 
 /** Answers EADDRINUSE if a process accepts on the socket. A socket file on which nobody does is left over and may be taken. */
 function tryPath(path: string): Promise<string | undefined> {
+  const obstacle = path.startsWith("@") ? undefined : tryFile(path);
+  if (obstacle !== undefined) return Promise.resolve(obstacle);
   return new Promise((resolve) => {
     const socket = net.connect(path.startsWith("@") ? `\0${path.slice(1)}` : path);
     socket.once("connect", () => {
@@ -107,4 +118,11 @@ function tryPath(path: string): Promise<string | undefined> {
     });
     socket.once("error", () => resolve(undefined));
   });
+}
+
+/** Envoy would remove whatever is at the path, a user's own file as well. */
+function tryFile(path: string): string | undefined {
+  if (!existsSync(dirname(path))) return "ENOENT";
+  if (!existsSync(path) || statSync(path).isSocket()) return undefined;
+  return "ENOTSOCK";
 }
