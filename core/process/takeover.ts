@@ -67,8 +67,9 @@ export class Predecessor {
     this.#socket = socket;
   }
 
-  /** Undefined: no proxy listens at that file. */
+  /** Undefined: no proxy of this user's listens at that file. */
   static find(file: string): Promise<Predecessor | undefined> {
+    if (!isOwn(path.dirname(file))) return Promise.resolve(undefined);
     return new Promise((resolve) => {
       const socket = net.connect(file, () => resolve(new Predecessor(socket)));
       socket.unref();
@@ -103,9 +104,14 @@ function prepare(file: string): boolean {
   const directory = path.dirname(file);
   try {
     mkdirSync(directory, { recursive: true, mode: 0o700 });
-    const found = lstatSync(directory);
-    return found.isDirectory() && found.uid === process.getuid?.();
+    return isOwn(directory);
   } catch {
     return false;
   }
+}
+
+/** In the temporary directory anybody may have made one of that name, and a socket in it. */
+function isOwn(directory: string): boolean {
+  const found = lstatSync(directory, { throwIfNoEntry: false });
+  return found?.isDirectory() === true && found.uid === process.getuid?.();
 }
