@@ -15,6 +15,8 @@ export class Entry {
   /** It has read since `reclaimSlots` looked last. */
   active = false;
   paused = false;
+  /** It has more to read, but not in this turn of the event loop: others come first. */
+  waits = false;
   blocked = false;
   /** The handle that writes go to directly. Undefined while connecting, with TLS, and once the connection is being ended. */
   plain: StreamHandle | undefined = undefined;

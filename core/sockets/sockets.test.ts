@@ -39,3 +39,18 @@ it("a connection that broke off is told with the error of its read, whatever was
   expect(bench.has(EVENT.DATA, other)).toBe(true);
   expect(errorOf(one)).toBe("ECONNRESET");
 });
+
+it("connections that always have more to read take no more than their share of a turn of the event loop", async () => {
+  const CHUNK = Buffer.alloc(8 << 20);
+  for (const client of bench.clients) client.write(CHUNK);
+  const read = () =>
+    bench.events.reduce((sum, { kind, size }) => sum + (kind === EVENT.DATA ? size : 0), 0);
+  let most = 0;
+  for (let before = 0; before < 2 * CHUNK.length; ) {
+    await new Promise(setImmediate);
+    const now = read();
+    most = Math.max(most, now - before);
+    before = now;
+  }
+  expect(most).toBeLessThan(3 << 20);
+});
