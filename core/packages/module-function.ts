@@ -2,6 +2,8 @@
 export interface ModuleFunction {
   /** Its first line comes before the module's own, whose lines and columns stay as they are. */
   readonly code: string;
+  /** The same without its strict mode, for a strict script that holds it. */
+  readonly expression: string;
   /** Names of the module's exports. */
   readonly exports: readonly string[];
 }
@@ -30,8 +32,10 @@ export function moduleFunction(code: string): ModuleFunction | undefined {
   if (OTHER.test(body)) return undefined;
   const object = exported.map(([name, own]) => `${name}: ${own}`).join(", ");
   const sdk = imported.join(", ");
+  const expression = `((${sdk && `{ ${sdk} }`}) => {\n${body}\nreturn { __proto__: null, ${object} }; })`;
   return {
-    code: `"use strict"; ((${sdk && `{ ${sdk} }`}) => {\n${body}\nreturn { __proto__: null, ${object} }; })`,
+    code: `"use strict"; ${expression}`,
+    expression,
     exports: exported.map(([name]) => name),
   };
 }

@@ -3,7 +3,9 @@ import { fileURLToPath } from "node:url";
 import { REGEX_MODULE } from "../inside/regexes.ts";
 import { CORE, isPacked } from "../own-files.ts";
 import type { PreludeCode, SharedCode } from "../protocol.ts";
-import { type Bundle, bundle } from "./bundle.ts";
+import { Bundle, bundle } from "./bundle.ts";
+import { sharedCode } from "./module-code.ts";
+import { moduleFunction } from "./module-function.ts";
 import { readPrelude } from "./packed.ts";
 
 /** Core's own modules for isolates, and for describing packages. */
@@ -35,13 +37,13 @@ type Code = SharedCode;
 type Codes = [Code, Code, Code, Code, Code, Code];
 
 /** Bundles the modules, in the order of PRELUDES. */
-export function buildPreludes({ isCompact = false } = {}): Promise<Bundle[]> {
+export async function buildPreludes({ isCompact = false } = {}): Promise<Bundle[]> {
   const how = { isCompact, keepInputs: false };
   const all = { ...how, external: [] };
   const sdk = fileURLToPath(import.meta.resolve("@tsproxy/sdk"));
   const alias = { "@sinclair/typebox": own("inside/no-schemas.ts") };
   const image = own("inside/sandbox/image.ts");
-  return Promise.all([
+  const [builtin, sandbox, ...others] = await Promise.all([
     bundle({ ...how, entry: own("inside/main.ts"), filename: "tsproxy:inside" }),
     bundle({ ...all, entry: image, filename: "tsproxy:sandbox", format: "iife" }),
     bundle({ ...all, entry: sdk, filename: "@tsproxy/sdk" }),
@@ -49,6 +51,14 @@ export function buildPreludes({ isCompact = false } = {}): Promise<Bundle[]> {
     bundle({ ...all, entry: sdk, filename: "tsproxy:sdk", alias }),
     bundle({ ...how, entry: own("inside/regex.ts"), filename: REGEX_MODULE }),
   ]);
+  return [builtin, withRegexes(sandbox, others[3]), ...others];
+}
+
+/** The script of the sandboxes' image, with the module that compiles regexes as a function that it does not call. */
+function withRegexes(image: Bundle, regex: Bundle): Bundle {
+  const { expression } = moduleFunction(regex.code)!;
+  const more = `(({ sdk, prelude }) => prelude.defineRegexes(() => ${expression}(sdk)))(globalThis["tsproxy:image"]);`;
+  return new Bundle({ ...image, shared: sharedCode(`${image.code}${more}`) });
 }
 
 function readPreludes(): Bundle[] {

@@ -1,4 +1,3 @@
-import { fileURLToPath } from "node:url";
 import {
   Chunk,
   type EndResult,
@@ -22,11 +21,9 @@ import { parkedHttpFactory } from "../inside/parked-http.ts";
 import { GATE } from "../inside/sandbox/layout.ts";
 import { Watchdog } from "../isolate.ts";
 import { IsolateNumbers } from "../isolate-numbers.ts";
-import { isPacked } from "../own-files.ts";
-import { bundle } from "../packages/bundle.ts";
 import { textOf as codeOf } from "../packages/module-code.ts";
 import { bundlePreludes } from "../packages/preludes.ts";
-import { IMAGE_FILENAME, SandboxImage } from "./image.ts";
+import { SandboxImage } from "./image.ts";
 import type { SandboxIsolate } from "./isolate.ts";
 import type { SandboxFault, SandboxOptions } from "./options.ts";
 import { Sandbox } from "./sandbox.ts";
@@ -44,14 +41,7 @@ let sandboxImage: Promise<string> | undefined;
 
 /** The script that sandboxes begin with. */
 export function imageCode(): Promise<string> {
-  sandboxImage ??= isPacked
-    ? bundlePreludes().then(({ sandbox }) => codeOf({ code: sandbox }))
-    : bundle({
-        entry: fileURLToPath(new URL("../inside/sandbox/image.ts", import.meta.url)),
-        filename: IMAGE_FILENAME,
-        external: [],
-        format: "iife",
-      }).then(({ code }) => code);
+  sandboxImage ??= bundlePreludes().then(({ sandbox }) => codeOf({ code: sandbox }));
   return sandboxImage;
 }
 

@@ -33,7 +33,7 @@ export interface SandboxMemory {
 }
 
 /** The prelude's functions that are called when the isolate has a package. */
-const ENTRIES = ["prepare", "run", "release", "setRuntime", "handover", "describe"] as const;
+const ENTRIES = ["prepare", "run", "release", "setRuntime", "handover"] as const;
 type Entries = Readonly<Record<(typeof ENTRIES)[number], ivmTypes.Reference>>;
 
 /**

@@ -602,6 +602,17 @@ describe("what a filter knows", () => {
     ]);
   });
 
+  it("compiles regexes of RE2, and refuses others", async () => {
+    const compiled = `
+      const pair = cx.regex("(?i)(a+)=(\\\\d*)"), all = [pair.groups, pair.matches("AA=17"), pair.replaceAll("a=1 b", "\\\\2")];
+      try { cx.regex("(?=a)") } catch (error) { all.push(error instanceof ConfigError) }`;
+    const e = await exchange(
+      filter(`onRequestHeaders(h) { h.set("x-saw", all.join(" ")); }`, compiled),
+    );
+    await e.requestHeaders().settled();
+    expect(linesOf(e.request)).toContain("x-saw: 2 true 1 b true");
+  });
+
   it("fires timers of its setup", async () => {
     await worker.sandbox(
       filter(

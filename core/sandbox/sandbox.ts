@@ -281,12 +281,6 @@ export class Sandbox {
     this.#askToEnter();
   }
 
-  /** JSON of the package's definition: kind, name, schemas (`describe` of inside/sandbox/main.ts). */
-  async describe(): Promise<string> {
-    if (this.#door.isolate === undefined) throw new Error("prepare first");
-    return this.#door.isolate.call("describe");
-  }
-
   /** What `onHandover` returns for each use, by the use's id. */
   async handover(): Promise<ReadonlyMap<number, unknown>> {
     const isolate = this.#door.isolate;

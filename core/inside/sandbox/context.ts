@@ -25,8 +25,8 @@ import {
   traced,
 } from "@tsproxy/sdk";
 import { configNameOf } from "../config-name.ts";
-import { compileRegex } from "../regex.ts";
 import { ScopedStats } from "../stats.ts";
+import { compileRegex } from "./regexes.ts";
 import type { Surroundings } from "./surroundings.ts";
 
 /** One place in the config that uses the package. */

@@ -37,6 +37,8 @@ import { StreamTable } from "./stream.ts";
 import { StreamState } from "./stream-state.ts";
 import { describeError, Surroundings } from "./surroundings.ts";
 
+export { defineRegexes } from "./regexes.ts";
+
 let around: Surroundings;
 let streams: StreamTable;
 let connections: ConnectionTable;
@@ -122,28 +124,6 @@ function adopt(found: Partial<Definition> | undefined): string {
     return "a terminal http filter cannot live in a sandbox yet";
   definition = found as Definition;
   return "";
-}
-
-/** JSON of the package's names, config types and schemas. */
-export function describe(): string {
-  const {
-    kind,
-    name,
-    aliases = [],
-    types = [],
-    terminal = false,
-    config,
-    routeConfig,
-  } = definition;
-  return JSON.stringify({
-    kind,
-    name,
-    aliases,
-    types,
-    terminal,
-    schema: config,
-    routeSchema: routeConfig,
-  });
 }
 
 /** What the factory tells of its filters: the mask of STREAM_PARTS that they read, the only ones sent here, and STATELESS. */
