@@ -136,10 +136,7 @@ export class Engine implements GenerationsOwner {
     this.#wheel.advance(this.#io.now);
     const clusters: Clusters = {
       get: (name) => this.generations.clusters?.get(name),
-      has: (name) => {
-        const known = this.generations.clusters;
-        return known?.has?.(name) ?? known?.get(name) !== undefined;
-      },
+      has: (name) => this.generations.hasCluster(name),
       status: () => this.generations.clusters?.status?.(),
     };
     const holder = { worker: options.worker, isolate: options.isolate ?? 1 };

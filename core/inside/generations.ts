@@ -44,6 +44,8 @@ export class Generations {
   #preparation: Preparation | undefined = undefined;
   /** Set while setups run, so that they see the clusters of the configuration being prepared. */
   #preparing: World | undefined = undefined;
+  /** A service refuses what is being prepared. */
+  #missesService = false;
   #draining = false;
 
   constructor(around: Surroundings, owner: GenerationsOwner) {
@@ -58,6 +60,13 @@ export class Generations {
   get clusters(): Clusters | undefined {
     const preparing = this.#preparing;
     return preparing === undefined ? this.#world.clusters(false) : preparing.clusters(true);
+  }
+
+  /** Nobody knows which clusters there are while the service that has them refuses its config: then all names pass. */
+  hasCluster(name: string): boolean {
+    const { clusters } = this;
+    if (clusters === undefined) return this.#missesService;
+    return clusters.has?.(name) ?? clusters.get(name) !== undefined;
   }
 
   /**
@@ -83,13 +92,13 @@ export class Generations {
     this.#preparing = world;
     if (config !== undefined) {
       this.#prepareServices(config, world, made, refusals);
-      const missesService = refusals.length > 0;
+      this.#missesService = refusals.length > 0;
       registry.prepareCode(changed, refusals);
-      // Without the cluster manager, every cluster that a route names would be unknown.
-      if (!missesService) this.#prepareListeners(config.listeners, 0, listeners, made, refusals);
+      this.#prepareListeners(config.listeners, 0, listeners, made, refusals);
     }
     registry.prepareCode(changed, refusals);
     this.#preparing = undefined;
+    this.#missesService = false;
     this.#owner.tellStats();
     if (refusals.length > 0) {
       for (const slot of made) slot.retire();

@@ -144,6 +144,26 @@ test("two clusters of one name are no reason to call the clusters of routes unkn
   expect(output).not.toContain("unknown cluster");
 });
 
+test("what the cluster manager refuses hides nothing of what routes are refused for", async () => {
+  const config = front(ROUTER)
+    .replace(
+      "routes:",
+      `routes:
+              - match: { prefix: /up }
+                route: { cluster: up }
+              - match: { safe_regex: { regex: "(" } }
+                direct_response: { status: 200 }`,
+    )
+    .concat(`  clusters:
+  - { name: up, type: STATIC, load_assignment: { cluster_name: x } }
+  - { name: bad, type: STATIC, lb_policy: RING_HASH, ring_hash_lb_config: { minimum_ring_size: 9, maximum_ring_size: 2 }, load_assignment: { cluster_name: x } }
+`);
+  const output = await refusal(config);
+  expect(output).toMatch(/envoy.yaml:\d+:\d+: static_resources.clusters\[1\]/);
+  expect(output).toMatch(/envoy.yaml:\d+:\d+: .*\.safe_regex\.regex: .*missing closing/);
+  expect(output).not.toContain("unknown cluster");
+});
+
 test("YAML that is none is told with its line", async () => {
   expect(await refusal("static_resources:\n  listeners: [\n")).toMatch(/envoy\.yaml:[23]:\d+: /);
 });
