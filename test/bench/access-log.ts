@@ -24,7 +24,7 @@ import { TimerWheel } from "../../core/inside/timers.ts";
 import http1 from "../../filters/codec/http1/filter.ts";
 
 const LINES = 200_000;
-const memory = new Uint8Array(new SharedArrayBuffer(1 << 16));
+const memory = new Uint8Array(new SharedArrayBuffer(1 << 18));
 const request = [
   "GET /index.html?page=1 HTTP/1.1",
   "Host: www.example.com",
