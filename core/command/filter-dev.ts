@@ -5,6 +5,7 @@ import type { DevEvent, Exchange } from "../dev-events.ts";
 import type { RunOptions, Runtime } from "../options.ts";
 import { Catalog } from "../packages/catalog.ts";
 import { noFilters, refuse, shortPath } from "../problem.ts";
+import { onNpxEnded } from "../process/npx.ts";
 import { Supervisor } from "../process/supervisor.ts";
 import { FILE_FLUSH, type PackageInfo } from "../protocol.ts";
 import { type ChainPorts, devConfig } from "./dev-chain.ts";
@@ -79,6 +80,7 @@ class Dev {
     });
     for (const signal of ["SIGTERM", "SIGINT", "SIGHUP"] as const)
       process.on(signal, () => supervisor.signal(signal));
+    onNpxEnded(() => supervisor.signal("SIGTERM"));
     return supervisor.run();
   }
 

@@ -5,6 +5,7 @@ import type { RunOptions, Runtime, ToProxy } from "../options.ts";
 import { type Served, serves } from "../reload/served.ts";
 import { HeldSockets, type ListeningAt } from "./held-sockets.ts";
 import { openMarks } from "./marks.ts";
+import { onNpxEnded } from "./npx.ts";
 import { type End, HELD, MARKS, ProxyProcess, type ProxyProgram } from "./proxy-process.ts";
 import { Spare } from "./spare.ts";
 import { ControlSocket, keepsConnections, Predecessor } from "./takeover.ts";
@@ -16,8 +17,6 @@ const END_MS = 20_000;
 /** How often to try to bind the control socket: the predecessor frees it at once, but a file system may be slow. */
 const LISTEN_TIMES = 20;
 const LISTEN_AGAIN_MS = 100;
-/** How often to look whether the parent process, npx, is still there. */
-const LOOK_MS = 500;
 
 /** How a process is to be started. */
 export type ProcessRole = Required<
@@ -89,7 +88,7 @@ export async function superviseProxy(
   for (const signal of ["SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1"] as const)
     process.on(signal, () => supervisor.signal(signal));
   process.on("disconnect", () => supervisor.signal("SIGTERM"));
-  if (isUnderNpx()) onOrphaned(() => supervisor.signal("SIGTERM"));
+  onNpxEnded(() => supervisor.signal("SIGTERM"));
   const code = await supervisor.run();
   await log.written;
   return code;
@@ -100,26 +99,6 @@ function helpOf(reason: string): string {
   return reason.endsWith("SIGABRT")
     ? "; see that it may have enough threads and memory (ulimit -u and -v, pids.max and memory.max of its cgroup)"
     : "";
-}
-
-/** True if this process was started by `npx tsproxy`. */
-function isUnderNpx(): boolean {
-  const { npm_lifecycle_event: event, npm_lifecycle_script: script = "" } = process.env;
-  return event === "npx" && /^\W*tsproxy\W*$/.test(script);
-}
-
-/**
- * Calls `end` once the parent process is gone. npx passes a SIGTERM on only to the shell in which it runs this process, and that
- * shell ends without passing it on.
- */
-function onOrphaned(end: () => void): void {
-  const parent = process.ppid;
-  const timer = setInterval(() => {
-    if (process.ppid === parent) return;
-    clearInterval(timer);
-    end();
-  }, LOOK_MS);
-  timer.unref();
 }
 
 /** A log that is opened with its first line. Most starts write none, and save 6 MiB and 15 ms. */

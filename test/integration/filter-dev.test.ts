@@ -2,6 +2,7 @@ import { existsSync } from "node:fs";
 import { afterEach, expect, test } from "vitest";
 import { eventually, get, RawClient } from "./client.ts";
 import { type DevLine, DevSession, portOf } from "./dev-session.ts";
+import { CLI } from "./proxy.ts";
 
 let session: DevSession;
 afterEach(() => session.end());
@@ -178,4 +179,15 @@ test("says what to do where there is no filter, and leaves nothing behind", asyn
   expect(existsSync(String(config))).toBe(true);
   expect(await session.end()).toBe(0);
   expect(existsSync(String(config))).toBe(false);
+});
+
+test("ends with npx, which passes SIGTERM on to a shell alone", async () => {
+  // What npx sets, and the shell in which it runs a command.
+  const npx = "npm_lifecycle_event=npx npm_lifecycle_script=tsproxy";
+  session = new DevSession(["sh", "-c", `${npx} "$0" "$@"; exit $?`, process.execPath, CLI]);
+  expect(session.run("filter", "new", "hello").status).toBe(0);
+  const port = portOf(await session.start(), "http");
+  // Settles once nobody holds its output any more.
+  await session.end();
+  await expect(get(port, "/")).rejects.toThrow("ECONNREFUSED");
 });
