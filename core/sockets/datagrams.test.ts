@@ -20,7 +20,7 @@ it("datagrams that come while no isolate is there to take them are dropped", asy
   const { port } = await sockets.listening.listenUdp(name, { ip: "127.0.0.1", port: 0 }, options);
   crossing.flush();
   sockets.destroy();
-  const { server } = sockets.listening.get(name)!;
+  const server = sockets.listening.get(name)!.server as dgram.Socket;
   const client = dgram.createSocket("udp4");
   // More than all of the ring's memory takes.
   for (let sent = 0; sent < ring.byteLength + 64_000; sent += 60_000) {

@@ -1,22 +1,19 @@
 import type dgram from "node:dgram";
-import net from "node:net";
 import type { AddressConfig } from "../protocol.ts";
+import { Acceptor } from "./acceptor.ts";
 import type { SocketFile } from "./socket-file.ts";
-import { MAX_CONNECTIONS } from "./socket-table.ts";
-import { onAccepted, type StreamHandle } from "./stream-handle.ts";
-import { closeWhenQuiet, type ListenOptions, listenTcp, setKeepAlive } from "./tcp-listen.ts";
+import type { StreamHandle } from "./stream-handle.ts";
+import { type ListenOptions, listenTcp, listenUnix } from "./tcp-listen.ts";
 import { bindUdp } from "./udp.ts";
 
-/** A listening socket. `path`: of a unix socket, else "". */
+/** What listens at one address. `path`: of a unix socket, else "". */
 export interface Listening {
-  readonly server: net.Server | dgram.Socket;
+  readonly server: Acceptor | dgram.Socket;
   readonly path: string;
   /** The one of a unix socket that is not abstract. */
   readonly file?: SocketFile | undefined;
   /** High watermark of the bytes that wait to be sent on a connection. 0: Node's own. */
   bufferBytes: number;
-  /** Connections that were accepted while there was no isolate. */
-  readonly waiting: StreamHandle[];
 }
 
 /** What is done with what listening sockets bring. `name`: of the listening socket. */
@@ -49,16 +46,21 @@ export class ListeningSockets {
     return false;
   }
 
-  /** Binds (`listenTcp`) and accepts. Rejects with the socket's error. */
+  /** Binds and accepts. Rejects with the socket's error. */
   async listen(
     name: string,
     address: AddressConfig,
     options: ListenOptions & { readonly bufferBytes?: number },
   ): Promise<AddressConfig> {
-    const { path = "" } = address;
-    const { bufferBytes = 0 } = options;
-    const { server, bound, file } = await listenTcp(address, options);
-    this.#take(name, { server, path, file, bufferBytes, waiting: [] });
+    const { path, mode } = address;
+    const { bufferBytes = 0, backlog } = options;
+    if (path !== undefined) {
+      const { acceptor: server, file } = await listenUnix(path, { backlog, mode });
+      this.#take(name, { server, path, file, bufferBytes });
+      return address;
+    }
+    const { acceptor: server, bound } = await listenTcp(address, options);
+    this.#take(name, { server, path: "", bufferBytes });
     return bound;
   }
 
@@ -69,7 +71,7 @@ export class ListeningSockets {
     options: Pick<ListenOptions, "ipv6Only">,
   ): Promise<AddressConfig> {
     const server = await bindUdp(address, options);
-    this.#take(name, { server, path: "", bufferBytes: 0, waiting: [] });
+    this.#take(name, { server, path: "", bufferBytes: 0 });
     return { ...address, port: server.address().port };
   }
 
@@ -79,9 +81,9 @@ export class ListeningSockets {
     options: Pick<ListenOptions, "keepAlive"> & { readonly bufferBytes: number },
   ): void {
     const listening = this.#byName.get(name);
-    if (listening === undefined || !(listening.server instanceof net.Server)) return;
+    if (listening === undefined || !(listening.server instanceof Acceptor)) return;
     listening.bufferBytes = options.bufferBytes;
-    if (listening.path === "") setKeepAlive(listening.server, options.keepAlive);
+    if (listening.path === "") listening.server.setKeepAlive(options.keepAlive);
   }
 
   /** Stops accepting; open connections go on. Settles once the connections that waited in the backlog have been accepted. */
@@ -91,20 +93,15 @@ export class ListeningSockets {
     if (listening === undefined) return;
     const { server, file } = listening;
     file?.remove();
-    if (server instanceof net.Server) await closeWhenQuiet(server);
-    else server.close();
+    await server.close();
   }
 
   /** Hands over all sockets to the successor of this object. Connections that come meanwhile wait, unread, for it. */
   giveAll(): ReadonlyMap<string, Listening> {
     const given = new Map(this.#byName);
-    for (const { server, waiting } of given.values()) {
+    for (const { server } of given.values()) {
       this.#given.add(server);
-      if (server instanceof net.Server)
-        onAccepted(server, (handle) => {
-          if (waiting.length < MAX_CONNECTIONS) waiting.push(handle);
-          else handle.close();
-        });
+      if (server instanceof Acceptor) server.hold();
     }
     this.#byName.clear();
     return given;
@@ -112,7 +109,7 @@ export class ListeningSockets {
 
   takeAll(given: ReadonlyMap<string, Listening>): void {
     for (const [name, listening] of given) {
-      if (!(listening.server instanceof net.Server))
+      if (!(listening.server instanceof Acceptor))
         for (const event of ["message", "error", "close"])
           listening.server.removeAllListeners(event);
       this.#take(name, listening);
@@ -120,13 +117,10 @@ export class ListeningSockets {
   }
 
   #take(name: string, listening: Listening): void {
-    const { server, waiting } = listening;
+    const { server } = listening;
     this.#byName.set(name, listening);
-    if (server instanceof net.Server) {
-      const accepted = (handle: StreamHandle) => this.#arrivals.accepted(name, handle, listening);
-      // At the libuv handle: so connections read into our memory, and node:net makes no second socket for each.
-      onAccepted(server, accepted);
-      waiting.splice(0).forEach(accepted);
-    } else this.#arrivals.bound(name, server);
+    if (server instanceof Acceptor)
+      server.give((handle) => this.#arrivals.accepted(name, handle, listening));
+    else this.#arrivals.bound(name, server);
   }
 }
