@@ -4,9 +4,9 @@ import { type StatsConfig, StatsConfigSchema, StatsFlushInterval } from "../admi
 import type { PackageInfo, RuntimeConfig } from "../protocol.ts";
 import type { Report } from "./diagnostic.ts";
 import { ListNode, MapNode } from "./document.ts";
-import { checkFolder } from "./folders.ts";
 import { INTERNAL_LISTENERS, Listener, listenerConfigs } from "./listeners.ts";
 import type { Maker } from "./maker.ts";
+import { checkFolder, checkOutputFile } from "./named-paths.ts";
 import type { Schema } from "./schema.ts";
 
 // The fields of Envoy's Bootstrap that core itself implements; those of listeners are in listeners.ts and filter-chains.ts.
@@ -262,7 +262,7 @@ export function checkBootstrap(root: MapNode, report: Report): void {
     if (values !== undefined) checkRuntime(values, report);
   }
   const ejections = root.map("cluster_manager")?.map("outlier_detection")?.get("event_log_path");
-  if (ejections?.kind === "scalar") checkFolder(ejections, "cannot write to", report);
+  if (ejections?.kind === "scalar") checkOutputFile(ejections, report);
   checkLocalCluster(root, report);
 }
 

@@ -15,8 +15,8 @@ import {
 } from "./document.ts";
 import { ExtensionResolver, type RouteUse, type Use } from "./extensions.ts";
 import type { Entry } from "./fields.ts";
-import { checkFolder } from "./folders.ts";
 import { readLuaSource } from "./lua-source.ts";
+import { checkOutputFile } from "./named-paths.ts";
 import type { Normaliser } from "./normalise.ts";
 import type { Registry } from "./registry.ts";
 import type { Era } from "./rewrite.ts";
@@ -108,8 +108,7 @@ export class Builder {
     if (shape.typed !== undefined) return this.#typed(shape.typed, node, shape.root);
     if (shape.dataSource !== undefined && node.kind === "map")
       return this.#dataSource(node, shape.dataSource);
-    if (shape.outputFile && node.kind === "scalar")
-      checkFolder(node, "cannot write to", this.#report);
+    if (shape.outputFile && node.kind === "scalar") checkOutputFile(node, this.#report);
     if (shape.lua) return this.#lua(node);
     if (shape.script !== undefined) return this.#script(node, shape.script);
     if (shape.duration) return this.#duration(node);

@@ -391,6 +391,18 @@ describe("a link that runtime is read from, in a folder that does not exist", ()
   });
 });
 
+it.each([
+  ["/tmp", "it is a folder"],
+  // Nobody may write it; in containers its disk may be read-only.
+  ["/proc/sys/kernel/random/uuid", "(this user may not write there|the disk is read-only)"],
+])("refuses a log that cannot be written: %s", (path, why) => {
+  const text = `cluster_manager: {outlier_detection: {event_log_path: ${path}}}`;
+  const refused = load(text, { serves: true });
+  expect(refused.ok ? [] : refused.errors.map(formatDiagnostic)).toEqual([
+    expect.stringMatching(`cannot write to "${path}": ${why}; name another file`),
+  ]);
+});
+
 it("refuses a log of ejections in a folder that does not exist, also where no cluster ejects", () => {
   const text = "cluster_manager: {outlier_detection: {event_log_path: /no/such/ev.log}}";
   const refused = load(text, { serves: true });
