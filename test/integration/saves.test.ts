@@ -22,7 +22,8 @@ import { hasGit } from "../programs.ts";
 import { type Edited, Load, Workbench } from "./reloading.ts";
 
 const WORKERS = 2;
-const CLIENTS = 2;
+/** Fewer than four are all served by worker 0, as long as that is not busy. */
+const CLIENTS = 6;
 /** With the load and the other tests it makes threads of the proxy wait for a CPU. More of them would starve other tests. */
 const BUSY_LOOPS = 1;
 const FILES = 50;
