@@ -41,11 +41,19 @@ export interface ReplyOptions extends Partial<Omit<Reply, "type" | "status" | "h
 }
 
 /**
+ * True for what may be the status of a final response: three digits, and no 1xx. Envoy passes the classes on that RFC 9110 §15 does
+ * not know, 600 to 999.
+ */
+export function isFinalStatus(status: number): boolean {
+  return Number.isInteger(status) && status >= 200 && status <= 999;
+}
+
+/**
  * Makes a local reply; without options it has no body, no headers and the details `local_reply`. Throws what is wrong here, where a stack
  * names the caller.
  */
 export function reply(status: number, options: ReplyOptions = {}): Reply {
-  if (!Number.isInteger(status) || status < 200 || status > 999)
+  if (!isFinalStatus(status))
     throw new RangeError(`reply(${JSON.stringify(status)}): write a whole number from 200 to 999`);
   const { headers = NO_HEADERS } = options;
   return {

@@ -3,6 +3,7 @@ import {
   FLAG,
   type HeaderMap,
   headerName,
+  isFinalStatus,
   knownId,
   latin1Decode,
   type Reply,
@@ -395,7 +396,7 @@ function removeStrings(
  */
 function setStatus(map: ResponseHeaders, status: number, length: number): boolean {
   const bodiless = (s: number): boolean => s < 200 || s === 204 || s === 304;
-  if (status < 200 || status > 999) return false;
+  if (!isFinalStatus(status)) return false;
   if (bodiless(map.status) && !bodiless(status)) {
     if (length !== 0) return false;
     // The content-length of a 304 is that of the 200 response (RFC 9110 §8.6), not of this empty body.
@@ -414,7 +415,7 @@ export function readReply(
   at: number,
   end: number,
 ): Reply | undefined {
-  if (status < 200 || status > 999 || at + REPLY.REST * 4 > end) return undefined;
+  if (!isFinalStatus(status) || at + REPLY.REST * 4 > end) return undefined;
   let w = at >> 2;
   const headerCount = words[w + REPLY.HEADERS]!;
   const flagCount = words[w + REPLY.FLAGS]!;

@@ -6,6 +6,7 @@ import {
   FLAG,
   type HeaderMap,
   headerName,
+  isFinalStatus,
   latin1Decode,
   RequestHeaders,
   ResponseHeaders,
@@ -377,7 +378,7 @@ function checkHost(map: HeaderMap): void {
 }
 
 function wrongStatus(status: number): string | undefined {
-  if (Number.isInteger(status) && status >= 200 && status <= 999) return undefined;
+  if (isFinalStatus(status)) return undefined;
   return `:status cannot be ${status}: write a whole number from 200 to 999`;
 }
 

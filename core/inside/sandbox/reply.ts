@@ -1,9 +1,9 @@
-import { checkHeader, type Reply } from "@tsproxy/sdk";
+import { checkHeader, isFinalStatus, type Reply } from "@tsproxy/sdk";
 import { ANSWER_MAX, FRAMING, PART_SIZE, REPLY } from "./layout.ts";
 
 /** Size of a reply without its body. Throws on a reply that a sandboxed filter must not give. */
 export function measureReply(reply: Reply): number {
-  if (!Number.isInteger(reply.status) || reply.status < 200 || reply.status > 999) {
+  if (!isFinalStatus(reply.status)) {
     throw new RangeError(`${reply.status} is no status that a filter can answer with`);
   }
   let size =

@@ -16,6 +16,7 @@ import {
   type Connection,
   type HeaderMap,
   headerName,
+  isFinalStatus,
   NAME_ID,
   type RequestDecoder,
   type RequestInfo,
@@ -491,7 +492,7 @@ class ServerStream implements ResponseEncoder {
     const upgraded = switches && this.#upgrade !== "" && (!endStream || headers.has(UPGRADE));
     const tunnel = upgraded || (this.isConnect && status >= 200 && status < 300 && !this.failed);
     // No other 1xx can be a final response; a filter that sends one has failed.
-    if (!switches && (status < 200 || status > 999)) status = 500;
+    if (!switches && !isFinalStatus(status)) status = 500;
     // As in Envoy, the connection closes after a response that begins before the request has ended.
     if (server.draining || this.failed || (!tunnel && !server.isRequestComplete)) this.close = true;
     let skip = HOP_BY_HOP | (upgraded ? 0 : UPGRADE_BIT);

@@ -7,6 +7,7 @@ import {
   type HeaderMap,
   headerName,
   http2Options,
+  isFinalStatus,
   NAME_ID,
   type RequestDecoder,
   type RequestInfo,
@@ -261,7 +262,7 @@ class ServerStream extends Stream implements ResponseEncoder {
       status = 200;
       skip |= LENGTH_BIT;
     }
-    if (status < 200 || status > 999) status = 500;
+    if (!isFinalStatus(status)) status = 500;
     this.#isBodiless = this.isHead || status === 204 || status === 304;
     if (status === 204) skip |= LENGTH_BIT;
     else if (endStream && !this.isHead && status !== 304 && headers.has(CONTENT_LENGTH)) {

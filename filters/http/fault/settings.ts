@@ -6,6 +6,7 @@ import {
   type HeadMatch,
   type HttpStream,
   headerName,
+  isFinalStatus,
   type RequestHeaders,
   type Runtime,
   type SetupContext,
@@ -134,7 +135,7 @@ export class Settings {
       const own = this.config.abort_http_status_runtime || "fault.http.abort.http_status";
       const status = this.#integer(own, client, "abort.http_status", asked);
       // No check has seen a value of the runtime; a response has three digits, and 1xx cannot be its last.
-      return { status: status >= 200 && status <= 999 ? status : asked, grpcStatus: undefined };
+      return { status: isFinalStatus(status) ? status : asked, grpcStatus: undefined };
     }
     const grpcStatus = byHeader ? whole(headers.get(ASKED.abortGrpc)) : abort.grpc_status;
     if (grpcStatus === undefined) return undefined;

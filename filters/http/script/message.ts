@@ -1,5 +1,6 @@
 import {
   type HeaderMap,
+  isFinalStatus,
   queryParameter,
   type RequestHeaders,
   type ResponseHeaders,
@@ -108,8 +109,7 @@ export class ScriptResponse extends Message<ResponseHeaders> {
     return this.headers.status;
   }
   set status(value: number) {
-    if (!Number.isInteger(value) || value < 200 || value > 999)
-      throw new RangeError(`${value} is no status of a response`);
+    if (!isFinalStatus(value)) throw new RangeError(`${value} is no status of a response`);
     this.headers.status = value;
   }
 }
