@@ -119,4 +119,4 @@ test("a dropped-in module whose top level nothing can stop is refused, keeps thi
   clearInterval(timer);
   expect(turns).toBeGreaterThan(5);
   expect(await refusal("")).toBeUndefined();
-}, 120_000);
+});
