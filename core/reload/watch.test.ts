@@ -4,7 +4,7 @@ import { syncBuiltinESMExports } from "node:module";
 import os from "node:os";
 import path from "node:path";
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
-import { placesOf, unwatchedMessage, Watch } from "./watch.ts";
+import { type Interest, placesOf, unwatchedMessage, Watch } from "./watch.ts";
 
 /** For a machine that is busy with something else. */
 const PATIENT = { timeout: 120_000, interval: 5 };
@@ -58,6 +58,28 @@ test("a directory that comes later is watched once it is there, and again after 
   seen.length = 0;
   fs.writeFileSync(path.join(late, "a.ts"), "2");
   await isSeen();
+  watch.close();
+});
+
+test("a directory that is deleted just before it would be watched is seen when it is back", async () => {
+  const late = path.join(root, "late");
+  const seen: string[] = [];
+  const watch = new Watch((directory) => seen.push(directory));
+  const others = new Set(["envoy.yaml"]);
+  watch.set(new Map([[root, others]]));
+  seen.length = 0;
+  fs.mkdirSync(late);
+  /** The directory goes once it has been found. */
+  class Vanishing extends Map<string, Interest> {
+    override *[Symbol.iterator](): MapIterator<[string, Interest]> {
+      yield [late, undefined];
+      fs.rmSync(late, { recursive: true, force: true });
+      yield [root, others];
+    }
+  }
+  watch.set(new Vanishing());
+  fs.mkdirSync(late);
+  await vi.waitFor(() => expect(seen).toContain(root), PATIENT);
   watch.close();
 });
 

@@ -84,8 +84,9 @@ export class Watch {
     const opened = missing.filter((directory) => this.#open(directory));
     const changed = opened.filter((directory) => this.#hasChanged(directory));
     this.#pollUnwatched();
-    if (opened.length === 0) return;
-    // A missing directory may have come back before its parent was watched.
+    const isGone = missing.some((at) => !this.#watching.has(at) && inodeOf(at) === -1);
+    if (opened.length === 0 && !isGone) return;
+    // A missing directory may have come back before its parent was watched; of one that has just gone, the parent has to count the name.
     this.refresh();
     for (const directory of changed) this.#onEvent(directory);
   }
