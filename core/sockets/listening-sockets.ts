@@ -6,6 +6,14 @@ import type { StreamHandle } from "./stream-handle.ts";
 import { type ListenOptions, listenTcp, listenUnix } from "./tcp-listen.ts";
 import { bindUdp } from "./udp.ts";
 
+/**
+ * Sockets for a TCP address. libuv accepts one connection from a socket in a turn of the event loop, and a turn in which much is
+ * read takes long: clients would wait for as many turns as there are clients before them. The kernel spreads them over all.
+ */
+const SOCKETS = 8;
+/** Each address after so many has one socket: a config with hundreds would use up the files that may be open. */
+const SPREAD_ADDRESSES = 16;
+
 /** What listens at one address. `path`: of a unix socket, else "". */
 export interface Listening {
   readonly server: Acceptor | dgram.Socket;
@@ -59,7 +67,8 @@ export class ListeningSockets {
       this.#take(name, { server, path, file, bufferBytes });
       return address;
     }
-    const { acceptor: server, bound } = await listenTcp(address, options);
+    const sockets = this.#byName.size < SPREAD_ADDRESSES ? SOCKETS : 1;
+    const { acceptor: server, bound } = await listenTcp(address, options, sockets);
     this.#take(name, { server, path: "", bufferBytes });
     return bound;
   }

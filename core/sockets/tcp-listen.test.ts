@@ -1,13 +1,14 @@
 import net from "node:net";
 import { afterEach, expect, test } from "vitest";
+import type { AddressConfig } from "../protocol.ts";
 import type { Acceptor } from "./acceptor.ts";
-import { listenTcp } from "./tcp-listen.ts";
+import { type ListenOptions, listenTcp } from "./tcp-listen.ts";
 
 const acceptors: Acceptor[] = [];
 afterEach(() => Promise.all(acceptors.splice(0).map((acceptor) => acceptor.close())));
 
-async function listen(...args: Parameters<typeof listenTcp>) {
-  const { acceptor, bound } = await listenTcp(...args);
+async function listen(address: AddressConfig, options: ListenOptions, sockets = 1) {
+  const { acceptor, bound } = await listenTcp(address, options, sockets);
   acceptors.push(acceptor);
   return { acceptor, bound };
 }
@@ -39,6 +40,7 @@ test("clients that come at once are not accepted one by one, with a turn of the 
   const { acceptor, bound } = await listen(
     { ip: "127.0.0.1", port: 0 },
     { backlog: 0, ipv6Only: false },
+    8,
   );
   let accepted = 0;
   acceptor.give((handle) => {

@@ -19,16 +19,11 @@ interface ListeningTcp {
   readonly bound: AddressConfig;
 }
 
-/**
- * Sockets for each TCP address. libuv accepts one connection from a socket in a turn of the event loop, and a turn in which much is
- * read takes long: clients would wait for as many turns as there are clients before them. The kernel spreads them over all.
- */
-const SOCKETS = 8;
-
-/** Listens at a TCP address. Rejects with the socket's error. */
+/** Listens at a TCP address, with so many sockets. Rejects with the socket's error. */
 export async function listenTcp(
   address: AddressConfig,
   { backlog, ipv6Only, keepAlive, fd }: ListenOptions,
+  sockets: number,
 ): Promise<ListeningTcp> {
   const { ip } = address;
   const at = (port: number) => ({ host: ip, port, reusePort: true, ipv6Only });
@@ -36,7 +31,7 @@ export async function listenTcp(
   const first = await listen(fd === undefined ? at(address.port) : { fd }, backlog, acceptor);
   const bound = first.address() as net.AddressInfo;
   try {
-    for (let k = 1; k < SOCKETS; k++) await listen(at(bound.port), backlog, acceptor);
+    for (let k = 1; k < sockets; k++) await listen(at(bound.port), backlog, acceptor);
   } catch (error) {
     void acceptor.close();
     throw error;
