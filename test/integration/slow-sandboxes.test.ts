@@ -6,8 +6,8 @@ import { Proxy } from "./proxy.ts";
 let proxy: Proxy | undefined;
 afterEach(() => proxy?.stop());
 
-/** Each stays below its time box; together, in one crossing, they take longer than a shipped filter may. */
-const NAMES = Array.from({ length: 16 }, (_, k) => `slow${k}`);
+/** Each stays below its time box; together, in one crossing, they take longer than a shipped filter may. No name begins another one, as a route would. */
+const NAMES = Array.from({ length: 16 }, (_, k) => `slow${10 + k}`);
 /** It counts the milliseconds that it sees pass, which are those in which it has a CPU. */
 const source = (name: string) => `import { defineHttpFilter, Type } from "@tsproxy/sdk";
 export default defineHttpFilter({ name: "${name}", config: Type.Object({}), setup: () => () => ({
