@@ -6,7 +6,7 @@ import type { Report } from "./diagnostic.ts";
 import { ListNode, MapNode } from "./document.ts";
 import { INTERNAL_LISTENERS, Listener, listenerConfigs } from "./listeners.ts";
 import type { Maker } from "./maker.ts";
-import { checkFolder, checkOutputFile } from "./named-paths.ts";
+import { checkOutputFile, checkWatchedLink } from "./named-paths.ts";
 import type { Schema } from "./schema.ts";
 
 // The fields of Envoy's Bootstrap that core itself implements; those of listeners are in listeners.ts and filter-chains.ts.
@@ -257,7 +257,7 @@ export function checkBootstrap(root: MapNode, report: Report): void {
       report.error(admin.place, "a second admin layer; at most one may be specified");
     hasAdmin ||= admin !== undefined;
     const link = layer.map("disk_layer")?.get("symlink_root");
-    if (link?.kind === "scalar") checkFolder(link, "cannot watch", report);
+    if (link?.kind === "scalar") checkWatchedLink(link, report);
     const values = layer.map("static_layer");
     if (values !== undefined) checkRuntime(values, report);
   }
