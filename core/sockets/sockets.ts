@@ -32,7 +32,7 @@ const BULK = 16 * 1024;
 const SMALL = 4 * 1024;
 /**
  * After so many full reads in a turn of the event loop, 2 MiB, each connection reads once, and again in the next turn: a request on a
- * new connection takes some five turns, which are long where much is read. It costs bulk no CPU (test/bench/cpu.ts 1m).
+ * new connection takes some five turns, which are long where much is read.
  */
 const FULL_READS = 32;
 
