@@ -7,9 +7,7 @@ export async function load(port: number, secs: number): Promise<{ n: number; bad
   const url = `http${isTls ? "s" : ""}://127.0.0.1:${port}/${page}`;
   if (isHttp2) return loadHttp2(url, secs);
   if (isHandshake) return loadHandshakes(port, secs);
-  const argv = [
-    "-c",
-    "0",
+  const text = await outputOf([
     "wrk",
     "-t1",
     `-c${connections}`,
@@ -17,15 +15,7 @@ export async function load(port: number, secs: number): Promise<{ n: number; bad
     ...HEADERS.flatMap((h) => ["-H", h]),
     ...(mode === "new" ? ["-H", "Connection: close"] : []),
     url,
-  ];
-  const child = spawn("taskset", argv, { stdio: ["ignore", "pipe", "inherit"] });
-  children.add(child);
-  let text = "";
-  child.stdout.on("data", (d) => {
-    text += d;
-  });
-  await new Promise((resolve) => child.on("close", resolve));
-  children.delete(child);
+  ]);
   const n = Number(/(\d+) requests in/.exec(text)?.[1] ?? 0);
   const errors = /Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)/.exec(text);
   const bad =
@@ -36,17 +26,8 @@ export async function load(port: number, secs: number): Promise<{ n: number; bad
 
 async function loadHttp2(url: string, secs: number): Promise<{ n: number; bad: number }> {
   const headers = HEADERS.flatMap((h) => ["-H", h]);
-  const argv = ["-c", "0", "h2load", "-t1", `-c${connections}`, "-m32", "-D", String(secs)];
-  const child = spawn("taskset", [...argv, ...headers, url], {
-    stdio: ["ignore", "pipe", "inherit"],
-  });
-  children.add(child);
-  let text = "";
-  child.stdout.on("data", (d) => {
-    text += d;
-  });
-  await new Promise((resolve) => child.on("close", resolve));
-  children.delete(child);
+  const argv = ["h2load", "-t1", `-c${connections}`, "-m32", "-D", String(secs)];
+  const text = await outputOf([...argv, ...headers, url]);
   const [, done = "0", failed = "0"] = /(\d+) done, \d+ succeeded, (\d+) failed/.exec(text) ?? [];
   const n = Number(done);
   const ok = Number(/status codes: (\d+) 2xx/.exec(text)?.[1] ?? 0);
@@ -61,17 +42,23 @@ async function loadHandshakes(port: number, secs: number): Promise<{ n: number; 
       : ["ab", "-q", "-n", "1000000", "-c", connections, "-f", "TLS1.3"];
   argv.push(mode === "hs-resumed" ? "-time" : "-t", String(secs));
   if (mode === "hs") argv.push(`https://127.0.0.1:${port}/`);
-  const child = spawn("taskset", ["-c", "0", ...argv], { stdio: ["ignore", "pipe", "ignore"] });
-  children.add(child);
-  let text = "";
-  child.stdout.on("data", (d) => {
-    text += d;
-  });
-  await new Promise((resolve) => child.on("close", resolve));
-  children.delete(child);
+  // Both say what goes on as they run.
+  const text = await outputOf(argv, "ignore");
   const counts =
     /^Complete requests: +(\d+)/m.exec(text) ??
     /^(\d+) connections in \d+ real seconds/m.exec(text);
   const bad = /^Non-2xx responses: +(\d+)/m.exec(text);
   return { n: Number(counts?.[1] ?? 0), bad: Number(bad?.[1] ?? 0) };
+}
+
+async function outputOf(argv: readonly string[], errors: "inherit" | "ignore" = "inherit") {
+  const child = spawn("taskset", ["-c", "0", ...argv], { stdio: ["ignore", "pipe", errors] });
+  children.add(child);
+  let text = "";
+  child.stdout!.on("data", (d) => {
+    text += d;
+  });
+  await new Promise((resolve) => child.on("close", resolve));
+  children.delete(child);
+  return text;
 }

@@ -81,36 +81,28 @@ if (process.env.ENVOY !== undefined) {
     start: (port) => envoyWith(envoy, write(`envoy-${port}.json`, envoyConfig(port))),
   });
 }
-if (isProduction) {
+/** Rows for tsproxy and Envoy with the same config. */
+function addBoth(more: string, config: (name: string, port: number) => string): void {
   const { ENVOY: envoy } = process.env;
-  const config = (name: string, port: number) =>
-    write(
-      `${name}-log-${port}.json`,
-      envoyConfig(port, [], jsonLog(path.join(dir, `${name}.log`))),
-    );
-  subjects.push({ name: "tsproxy +log", start: (port) => tsproxy(config("tsproxy", port)) });
+  const file = (name: string, port: number) =>
+    write(`${name}-${more}-${port}.json`, config(name, port));
+  subjects.push({ name: `tsproxy +${more}`, start: (port) => tsproxy(file("tsproxy", port)) });
   if (envoy !== undefined)
     subjects.push({
-      name: "envoy +log",
-      start: (port) => envoyWith(envoy, config("envoy", port)),
+      name: `envoy +${more}`,
+      start: (port) => envoyWith(envoy, file("envoy", port)),
     });
 }
+
+if (isProduction)
+  addBoth("log", (name, port) => envoyConfig(port, [], jsonLog(path.join(dir, `${name}.log`))));
 if (mode === "log") {
-  const { ENVOY: envoy } = process.env;
-  for (const kind of ["text", "json"]) {
-    const config = (name: string, port: number) => {
+  for (const kind of ["text", "json"])
+    addBoth(kind, (name, port) => {
       const log = jsonLog(path.join(dir, `${name}-${kind}.log`));
       if (kind === "text") for (const { typed_config } of log) delete typed_config.log_format;
-      return write(`${name}-${kind}-${port}.json`, envoyConfig(port, [], log));
-    };
-    const name = `tsproxy +${kind}`;
-    subjects.push({ name, start: (port) => tsproxy(config("tsproxy", port)) });
-    if (envoy !== undefined)
-      subjects.push({
-        name: `envoy +${kind}`,
-        start: (port) => envoyWith(envoy, config("envoy", port)),
-      });
-  }
+      return envoyConfig(port, [], log);
+    });
 }
 if (mode === "filter") {
   const filters = path.join(dir, "filters");
@@ -213,18 +205,6 @@ if (mode === "lua") {
     },
   });
   const scripts = (count: number) => Array.from({ length: count }, (_, k) => script(k));
-  const { ENVOY: envoy } = process.env;
-  for (const count of [1, 5]) {
-    const config = (name: string, port: number) =>
-      write(`${name}-lua${count}-${port}.json`, envoyConfig(port, scripts(count)));
-    subjects.push({
-      name: `tsproxy +${count} lua`,
-      start: (port) => tsproxy(config("tsproxy", port)),
-    });
-    if (envoy !== undefined)
-      subjects.push({
-        name: `envoy +${count} lua`,
-        start: (port) => envoyWith(envoy, config("envoy", port)),
-      });
-  }
+  for (const count of [1, 5])
+    addBoth(`${count} lua`, (_, port) => envoyConfig(port, scripts(count)));
 }
